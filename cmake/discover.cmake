@@ -1,0 +1,45 @@
+# Sets are discovered: a new op, model or format is a new folder or file, and no list is edited.
+
+# Writes <build>/gen/<list>.inc with one `MACRO(name)` line per entry, sorted. Rewritten only when it changes.
+function(discover list macro)
+  set(text "")
+  list(SORT ARGN)
+  foreach(name IN LISTS ARGN)
+    string(APPEND text "${macro}(${name})\n")
+  endforeach()
+  file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/gen/${list}.inc" CONTENT "${text}" @ONLY)
+endfunction()
+
+# Names of the folders under src/<folder>/ that hold a source of the same name.
+function(named_folders folder out)
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${folder}/*/*.cc")
+  set(names "")
+  foreach(file IN LISTS sources)
+    get_filename_component(name "${file}" NAME_WE)
+    get_filename_component(parent "${file}" DIRECTORY)
+    get_filename_component(parent "${parent}" NAME)
+    if(name STREQUAL parent AND NOT name MATCHES "^(common|harness)$")
+      list(APPEND names "${name}")
+    endif()
+  endforeach()
+  set(${out} "${names}" PARENT_SCOPE)
+endfunction()
+
+# A file of src/models/ is a family by its name alone, so what families share is listed here.
+set(MODEL_FILES_SHARED "^(generation_inputs|model|.*_registry|.*_test|.*_common)$")
+
+function(discover_sets)
+  named_folders(ops ops)
+  discover(op_list MILLRACE_OP ${ops})
+  named_folders(quant formats)
+  discover(format_list MILLRACE_FORMAT ${formats})
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/models/*.cc")
+  set(models "")
+  foreach(file IN LISTS sources)
+    get_filename_component(name "${file}" NAME_WE)
+    if(NOT name MATCHES "${MODEL_FILES_SHARED}")
+      list(APPEND models "${name}")
+    endif()
+  endforeach()
+  discover(model_list MILLRACE_MODEL ${models})
+endfunction()
