@@ -1,4 +1,5 @@
-// The one exception type of Millrace. Everything that can fail while building, loading or setting up throws it.
+// The one exception type of Millrace. Everything that can fail while building, loading or setting
+// up throws it.
 #pragma once
 
 #include <exception>

@@ -1,5 +1,6 @@
-// Broken invariants end the process at once, with their place: a planner bug that went on would answer one user with
-// another's text. For what a user can cause, throw an Error instead (base/error.h).
+// Broken invariants end the process at once, with their place: a planner bug that went on would
+// answer one user with another's text. For what a user can cause, throw an Error instead
+// (base/error.h).
 #pragma once
 
 #include <source_location>
@@ -14,12 +15,13 @@ namespace millrace {
 
 }  // namespace millrace
 
-/// CHECK(condition, parts...): aborts with the condition, the parts and the location when the condition is false.
-#define CHECK(condition, ...)                                              \
-  do {                                                                     \
-    if (!(condition)) [[unlikely]] {                                       \
-      ::millrace::check_failed(#condition, ::millrace::str(__VA_ARGS__));  \
-    }                                                                      \
+/// CHECK(condition, parts...): aborts with the condition, the parts and the location when the
+/// condition is false.
+#define CHECK(condition, ...)                                             \
+  do {                                                                    \
+    if (!(condition)) [[unlikely]] {                                      \
+      ::millrace::check_failed(#condition, ::millrace::str(__VA_ARGS__)); \
+    }                                                                     \
   } while (false)
 
 /// As CHECK, in debug and sanitizer builds only: for hot paths.

@@ -1,4 +1,5 @@
-// String building without <format>, which GCC 12 lacks, and without <sstream>, which is slow to compile.
+// String building without <format>, which GCC 12 lacks, and without <sstream>, which is slow to
+// compile.
 #pragma once
 
 #include <charconv>
@@ -9,10 +10,18 @@
 
 namespace millrace {
 
-inline void append(std::string& out, std::string_view s) { out += s; }
-inline void append(std::string& out, const char* s) { out += s; }
-inline void append(std::string& out, char c) { out += c; }
-inline void append(std::string& out, bool b) { out += b ? "true" : "false"; }
+inline void append(std::string& out, std::string_view s) {
+  out += s;
+}
+inline void append(std::string& out, const char* s) {
+  out += s;
+}
+inline void append(std::string& out, char c) {
+  out += c;
+}
+inline void append(std::string& out, bool b) {
+  out += b ? "true" : "false";
+}
 
 /// Integers in decimal; floats in the shortest form that reads back to the same value.
 template <typename T>
