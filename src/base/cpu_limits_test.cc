@@ -31,7 +31,9 @@ class FakeRoot {
   fs::path path_;
 };
 
-TEST(CpuLimits, NoControlGroupMeansNoQuota) { EXPECT_EQ(FakeRoot("none").quota(), 0); }
+TEST(CpuLimits, NoControlGroupMeansNoQuota) {
+  EXPECT_EQ(FakeRoot("none").quota(), 0);
+}
 
 TEST(CpuLimits, Version2TakesTheSmallestOnTheWayUp) {
   const FakeRoot root("v2");

@@ -176,7 +176,9 @@ void ThreadPool::parallel_ranges(int64_t item_count, int64_t grain, RangeFunctio
   });
 }
 
-void ThreadPool::run(RegionFunction function) { dispatch(thread_count_, function); }
+void ThreadPool::run(RegionFunction function) {
+  dispatch(thread_count_, function);
+}
 
 void ThreadPool::dispatch(int active, RegionFunction function) {
   if (region.count > 0 || active == 1) {
