@@ -1,0 +1,73 @@
+// Memory, order and time on a device; no arithmetic. CPU here, CUDA in device/cuda.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace millrace {
+class ThreadPool;
+}
+
+namespace millrace::device {
+
+enum class Kind : uint8_t { kCpu, kCuda };
+
+/// Instruction sets of x86-64 that CPU tactics use; each includes the ones before it.
+enum class CpuIsa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16 };
+const char* isa_name(CpuIsa isa);
+
+/// What tactics may ask about the device they would run on.
+struct Properties {
+  Kind kind = Kind::kCpu;
+  std::string name;  // "AMD EPYC 9B14", "NVIDIA H200"
+  CpuIsa isa = CpuIsa::kScalar;
+  int threads = 1;           // CPU threads, or multiprocessors
+  int sm = 0;                // CUDA compute capability, 90 for 9.0
+  int64_t memory_bytes = 0;  // what may be allocated at most: physical memory or the cgroup's limit
+  int64_t l2_bytes = 0;      // cache of one core, or of the GPU
+};
+
+/// Where launches go: in order, one after the other. A CPU queue runs them at once on its threads.
+struct Queue {
+  Kind kind = Kind::kCpu;
+  ThreadPool* pool = nullptr;  // CPU
+  void* stream = nullptr;      // CUDA: a cudaStream_t
+};
+
+/// A block of device memory, freed on destruction. At least 64-byte aligned, zeroed when allocated.
+class Memory {
+ public:
+  virtual ~Memory() = default;
+  virtual std::byte* data() const = 0;
+  virtual int64_t size() const = 0;
+};
+
+/// One device. THREAD: calls on one queue come from one thread at a time.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual const Properties& properties() const = 0;
+  virtual Queue& queue() = 0;
+
+  /// Throws Error (kFailed) with the sizes when the memory is not there; `purpose` names it ("KV
+  /// pool").
+  virtual std::unique_ptr<Memory> allocate(int64_t bytes, const std::string& purpose) = 0;
+  /// Host memory that the device can copy from and to without a detour.
+  virtual std::unique_ptr<Memory> allocate_host(int64_t bytes, const std::string& purpose) = 0;
+
+  virtual void copy_to_device(void* target, const void* source, int64_t bytes) = 0;
+  virtual void copy_to_host(void* target, const void* source, int64_t bytes) = 0;
+  virtual void synchronize() = 0;
+  /// True when launches return before they have run, so that the host can work ahead.
+  virtual bool is_asynchronous() const = 0;
+  /// What may still be allocated now.
+  virtual int64_t free_bytes() const = 0;
+};
+
+/// The CPU with this many threads (0: what affinity and cgroup limits allow). `max_isa` caps the
+/// instruction set.
+std::unique_ptr<Device> make_cpu_device(int threads = 0, CpuIsa max_isa = CpuIsa::kAvx512Bf16);
+
+}  // namespace millrace::device

@@ -1,0 +1,39 @@
+// attention_generation: attention of the sequences in the generation phase (host_request_types 1,
+// they come last), with one query token each, or a few. The work over one sequence is split by its
+// length (flash-decoding) and combined; the split follows the shape, never the number of threads.
+//
+//   q: [T, H*D] rotated; the sequence inputs; the layer's KV cache (state), this step's K and V in
+//   it; out: [T, H*Dv], where the context sequences' rows are already
+//   -> out: the same memory, the rows of generation sequences added
+//
+// The formula is attention's (ops/attention/attention.h): softmax and sums in float over K and V as
+// stored.
+#pragma once
+
+#include "ops/attributes.h"
+
+namespace millrace::ops {
+
+struct AttentionGeneration {
+  static constexpr std::string_view kName = "attention_generation";
+  int heads = 0;
+  int kv_heads = 0;
+  int head_size = 0;
+  int v_head_size = 0;
+  double scale = 0;
+  int window = 0;
+  int sink_tokens = 0;
+  bool operator==(const AttentionGeneration&) const = default;
+  static constexpr auto fields() {
+    using A = AttentionGeneration;
+    return std::tuple{Field{"heads", &A::heads},
+                      Field{"kv_heads", &A::kv_heads},
+                      Field{"head_size", &A::head_size},
+                      Field{"v_head_size", &A::v_head_size},
+                      Field{"scale", &A::scale},
+                      Field{"window", &A::window},
+                      Field{"sink_tokens", &A::sink_tokens}};
+  }
+};
+
+}  // namespace millrace::ops

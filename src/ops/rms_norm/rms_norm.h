@@ -1,0 +1,16 @@
+// rms_norm: out = x / sqrt(mean(x^2) + eps) * weight, over the last dimension, in float arithmetic.
+//   x: float [T, E], weight: float [E] -> x's type [T, E]
+#pragma once
+
+#include "ops/attributes.h"
+
+namespace millrace::ops {
+
+struct RmsNorm {
+  static constexpr std::string_view kName = "rms_norm";
+  double eps = 1e-5;
+  bool operator==(const RmsNorm&) const = default;
+  static constexpr auto fields() { return std::tuple{Field{"eps", &RmsNorm::eps}}; }
+};
+
+}  // namespace millrace::ops
