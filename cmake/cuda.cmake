@@ -1,0 +1,50 @@
+# The CUDA back end: finds the toolkit, turns the language on, and gives CUDA code its flags.
+#
+# The toolkit is MILLRACE_CUDA_ROOT when that is set, else /usr/local/cuda, else the packages of `./dev setup --cuda`.
+# cudart is linked statically; cuBLASLt and NCCL are opened at run time, so the program starts on machines without them.
+set(MILLRACE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to compile for")
+set(MILLRACE_CUDA_ROOT "" CACHE PATH "CUDA toolkit; empty: looked for")
+
+file(GLOB venv_toolkits "${PROJECT_SOURCE_DIR}/.venv-cuda/lib/python3*/site-packages/nvidia/cu13")
+foreach(folder IN LISTS MILLRACE_CUDA_ROOT ITEMS /usr/local/cuda ${venv_toolkits})
+  if(EXISTS "${folder}/bin/nvcc")
+    set(cuda_root "${folder}")
+    break()
+  endif()
+endforeach()
+if(NOT cuda_root)
+  message(FATAL_ERROR "MILLRACE_CUDA is on and there is no nvcc in /usr/local/cuda or .venv-cuda; run ./dev setup --cuda, "
+                      "or set MILLRACE_CUDA_ROOT to a CUDA 13 toolkit")
+endif()
+
+set(CMAKE_CUDA_ARCHITECTURES ${MILLRACE_CUDA_ARCHITECTURES})
+set(CMAKE_CUDA_COMPILER "${cuda_root}/bin/nvcc")
+set(CMAKE_CUDA_HOST_COMPILER "${CMAKE_CXX_COMPILER}")
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+# The packages keep their libraries in lib, where nvcc does not look by itself.
+set(CMAKE_CUDA_FLAGS_INIT "-L${cuda_root}/lib -L${cuda_root}/lib64")
+enable_language(CUDA)
+# CMake 3.25 does not know that nvcc 13 speaks C++20.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA_STANDARD_LATEST 20)
+if(CCACHE_PROGRAM AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${CCACHE_PROGRAM}")
+endif()
+set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
+
+# CUTLASS/CuTe headers, where they are installed (PyPI nvidia-cutlass keeps them beside the package).
+file(GLOB cutlass_include "${PROJECT_SOURCE_DIR}/.venv-cuda/lib/python3*/site-packages/cutlass_library/source/include")
+set(MILLRACE_CUTLASS_INCLUDE "${cutlass_include}" CACHE PATH "Folder that holds cute/ and cutlass/")
+
+add_library(millrace_cuda INTERFACE)
+target_include_directories(millrace_cuda SYSTEM INTERFACE "${cuda_root}/include" ${MILLRACE_CUTLASS_INCLUDE})
+target_compile_options(
+  millrace_cuda
+  INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo
+            --expt-relaxed-constexpr
+            -Werror=all-warnings
+            -Xcompiler=-Wall,-Wextra,-Wno-restrict>)
+find_library(cudart_static NAMES cudart_static PATHS "${cuda_root}/lib" "${cuda_root}/lib64" NO_DEFAULT_PATH REQUIRED)
+target_link_libraries(millrace_cuda INTERFACE "${cudart_static}" ${CMAKE_DL_LIBS} rt)
+target_link_libraries(millrace_flags INTERFACE millrace_cuda)
