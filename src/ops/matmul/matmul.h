@@ -1,8 +1,12 @@
 // matmul: the linear layer with its epilogue.
 //   out = f(x * weight^T + bias) + residual
-//   x: activation type [T, K], weight: float [N, K] row-major as checkpoints store it,
-//   bias: float [N] if `bias`, residual: x's type [T, N] if `residual` -> `dtype` [T, N]
-// Products are summed in float. The weight's type may be narrower than x's; it is widened exactly.
+//   x: f32, bf16 or f16 [T, K], weight: f32, bf16 or f16 [N, K] row-major as checkpoints store it,
+//   bias: f32, bf16 or f16 [N] if `bias`, residual: x's type [T, N] if `residual` -> `dtype` [T, N]
+// Inputs come in this order: x, weight, bias, residual. Products are summed in float or wider. The
+// weight's type may be narrower than x's; it is widened exactly.
+//
+// A row of the result depends on that row of x only: not on T, not on the number of threads. Within
+// one tactic its bits are the same alone and in any batch.
 #pragma once
 
 #include "ops/attributes.h"
@@ -15,10 +19,14 @@ struct Matmul {
   bool residual = false;
   std::string activation = "none";  // f, applied before the residual (ops/common/activation_kind.h)
   std::string dtype = "f32";        // of the output
+  /// Lets a tactic round x to bf16 before it multiplies: a relative error of up to 2^-9 in each
+  /// factor of x, and subnormal products may count as zero. Sums stay in float.
+  bool bf16_products = false;
   bool operator==(const Matmul&) const = default;
   static constexpr auto fields() {
     return std::tuple{Field{"bias", &Matmul::bias}, Field{"residual", &Matmul::residual},
-                      Field{"activation", &Matmul::activation}, Field{"dtype", &Matmul::dtype}};
+                      Field{"activation", &Matmul::activation}, Field{"dtype", &Matmul::dtype},
+                      Field{"bf16_products", &Matmul::bf16_products}};
   }
 };
 

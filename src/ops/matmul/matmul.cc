@@ -1,0 +1,110 @@
+#include "ops/matmul/matmul.h"
+
+#include "base/error.h"
+#include "ops/matmul/matmul_job.h"
+#include "ops/op.h"
+
+namespace millrace::ops {
+namespace {
+
+bool is_activation_type(ir::DType type) {
+  return type == ir::DType::kF32 || type == ir::DType::kBF16 || type == ir::DType::kF16;
+}
+
+void check_input(const char* name, const ir::TensorType& type, const ir::Shape& shape) {
+  if (!is_activation_type(type.dtype)) {
+    throw_bad_input(str(name, " is ", ir::dtype_name(type.dtype)), "matmul",
+                    "use f32, bf16 or f16");
+  }
+  if (type.shape != shape) {
+    throw_bad_input(
+        str(name, " is ", ir::to_string(type.shape), " instead of ", ir::to_string(shape)),
+        "matmul");
+  }
+}
+
+std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {
+  const auto a = from_attrs<Matmul>(attrs);
+  const size_t expected = 2 + (a.bias ? 1 : 0) + (a.residual ? 1 : 0);
+  if (in.size() != expected) {
+    throw_bad_input(str(in.size(), " inputs instead of ", expected), "matmul");
+  }
+  const ir::TensorType& x = in[0];
+  const ir::TensorType& weight = in[1];
+  for (const auto& [name, type] : {std::pair{"x", &x}, std::pair{"the weight", &weight}}) {
+    if (type->shape.size() != 2) {
+      throw_bad_input(str(name, " is ", ir::to_string(type->shape), ", not a matrix"), "matmul");
+    }
+  }
+  const ir::Dim rows = x.shape[0];
+  const ir::Dim cols = weight.shape[0];
+  check_input("x", x, {rows, weight.shape[1]});
+  check_input("the weight", weight, weight.shape);
+  if (a.bias) check_input("the bias", in[2], {cols});
+  if (a.residual) {
+    check_input("the residual", in.back(), {rows, cols});
+    if (in.back().dtype != x.dtype) {
+      throw_bad_input(str("the residual is ", ir::dtype_name(in.back().dtype), ", x is ",
+                          ir::dtype_name(x.dtype)),
+                      "matmul");
+    }
+  }
+  if (!parse_activation(a.activation)) {
+    throw_bad_input(str("unknown activation ", a.activation), "matmul");
+  }
+  const auto out = ir::parse_dtype(a.dtype);
+  if (!out || !is_activation_type(*out)) {
+    throw_bad_input(str("output type ", a.dtype), "matmul", "use f32, bf16 or f16");
+  }
+  return {{*out, {rows, cols}}};
+}
+
+Cost cost(const Launch& launch) {
+  Cost total;
+  for (const Tensor& in : launch.in)
+    total.bytes += static_cast<double>(in.bytes());
+  total.bytes += static_cast<double>(launch.out[0].bytes());
+  const double products = static_cast<double>(launch.out[0].count() * launch.in[0].dim(1));
+  total.flops = 2 * products;
+  return total;
+}
+
+constexpr Tactic kTactics[] = {
+    {.name = "matmul_ref", .run = run_matmul_ref},
+};
+
+}  // namespace
+
+MatmulJob matmul_job(const Launch& launch) {
+  const auto& a = launch.attrs<Matmul>();
+  const Tensor& x = launch.in[0];
+  const Tensor& weight = launch.in[1];
+  MatmulJob job;
+  job.x = x.data;
+  job.weight = weight.data;
+  if (a.bias) job.bias = launch.in[2].data;
+  if (a.bias) job.bias_type = launch.in[2].dtype;
+  if (a.residual) job.residual = launch.in.back().data;
+  job.out = launch.out[0].data;
+  job.rows = x.dim(0);
+  job.cols = weight.dim(0);
+  job.depth = weight.dim(1);
+  job.x_type = x.dtype;
+  job.weight_type = weight.dtype;
+  job.out_type = launch.out[0].dtype;
+  job.activation = *parse_activation(a.activation);
+  return job;
+}
+
+const Op& op_matmul() {
+  static const Op op = {
+      .name = "matmul",
+      .tactics = kTactics,
+      .infer = infer,
+      .parse_attrs = parse_attrs<Matmul>,
+      .cost = cost,
+  };
+  return op;
+}
+
+}  // namespace millrace::ops
