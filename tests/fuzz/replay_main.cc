@@ -1,4 +1,5 @@
-// Feeds every file of the given folders to a fuzz target, so that found inputs stay found with any compiler.
+// Feeds every file of the given folders to a fuzz target, so that found inputs stay found with any
+// compiler.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
