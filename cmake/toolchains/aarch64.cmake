@@ -3,6 +3,4 @@ set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
-# Header-only dependencies are those of the host.
-set(CMAKE_CXX_STANDARD_INCLUDE_DIRECTORIES "")
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)

@@ -2,12 +2,15 @@
 // data.
 //
 // A folder src/ops/NAME/ holds
-//   NAME.h         the attributes as a plain struct with kName and fields(), the shapes and the
-//   formula in its comment NAME.cc        shape rule, cost, and `const Op& op_NAME()` with the
-//   tactics in order of preference, reference last NAME_ref.cc    the reference: scalar code that
-//   is the specification, also the last CPU tactic NAME_cpu.cc, NAME_avx2.cc, NAME_avx512.cc faster
-//   CPU tactics (the suffix chooses the compiler flags) NAME_cuda.cu   CUDA tactics NAME_cases.cc
-//   the cases that test and time every tactic (ops/harness/cases.h)
+//   NAME.h         the attributes as a plain struct with kName and fields(); shapes and formula in
+//                  its comment
+//   NAME.cc        shape rule, cost, and `const Op& op_NAME()` with the tactics in order of
+//                  preference, reference last
+//   NAME_ref.cc    the reference: scalar code that is the specification, also the last CPU tactic
+//   NAME_cpu.cc, NAME_avx2.cc, NAME_avx512.cc
+//                  faster CPU tactics (the suffix chooses the compiler flags)
+//   NAME_cuda.cu   CUDA tactics
+//   NAME_cases.cc  the cases that test and time every tactic (ops/harness/cases.h)
 #pragma once
 
 #include <array>
