@@ -102,6 +102,9 @@ struct Op {
   /// May read `host_` inputs when their data is there (attention's work depends on lengths), else
   /// takes maxima.
   Cost (*cost)(const Launch&);
+  /// Element `index` of output 0 in float64, from the inputs of a launch with data: for spot checks
+  /// of tactics. Null when outputs have no simple closed form.
+  double (*exact)(const Launch&, int64_t index) = nullptr;
   Phase phase = Phase::kBoth;
   /// Input whose memory output 0 reuses (it writes rows the input leaves free), or -1.
   int alias_input = -1;

@@ -1,7 +1,7 @@
 // merge_ids: the token ids of a step, where some come from the host and some were sampled on the
 // device a step ago.
 //   out[t] = ids[t] >= 0 ? ids[t] : last_ids[-1 - ids[t]]
-//   ids: i32 [T], last_ids: i32 [R] (the newest token of each slot) -> i32 [T]
+//   ids: i32 [T], last_ids: i32 of any shape, indexed flat (the token history [R, M]) -> i32 [T]
 #pragma once
 
 #include "ops/attributes.h"
