@@ -48,3 +48,4 @@ target_compile_options(
 find_library(cudart_static NAMES cudart_static PATHS "${cuda_root}/lib" "${cuda_root}/lib64" NO_DEFAULT_PATH REQUIRED)
 target_link_libraries(millrace_cuda INTERFACE "${cudart_static}" ${CMAKE_DL_LIBS} rt)
 target_link_libraries(millrace_flags INTERFACE millrace_cuda)
+set_property(GLOBAL APPEND PROPERTY MILLRACE_ARCHIVES "${cudart_static}")
