@@ -208,8 +208,8 @@ std::string index_error(const std::string& json) {
 
 TEST(SafetensorsIndex, ReadsTheWeightMap) {
   const auto map = parse_safetensors_index(
-      R"({"metadata":{"total_size":3,"x":[{"weight_map":{"q":1}}]},"weight_map":{"a":"1.safetensors",)"
-      R"("b":"2.safetensors"},"more":null})",
+      R"({"metadata":{"total_size":3,"x":[{"weight_map":{"q":1}}]},"weight_map":)"
+      R"({"a":"1.safetensors","b":"2.safetensors"},"more":null})",
       "i.json");
   EXPECT_EQ(map.size(), 2u);
   EXPECT_EQ(map.at("b"), "2.safetensors");
