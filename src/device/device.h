@@ -27,6 +27,7 @@ struct Properties {
   int sm = 0;                // CUDA compute capability, 90 for 9.0
   int64_t memory_bytes = 0;  // what may be allocated at most: physical memory or the cgroup's limit
   int64_t l2_bytes = 0;      // cache of one core, or of the GPU
+  int64_t last_cache_bytes = 0;  // last-level cache: what is larger is read from memory
 };
 
 /// Where launches go: in order, one after the other. A CPU queue runs them at once on its threads.
