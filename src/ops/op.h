@@ -2,15 +2,20 @@
 // data.
 //
 // A folder src/ops/NAME/ holds
-//   NAME.h         the attributes as a plain struct with kName and fields(); shapes and formula in
-//                  its comment
-//   NAME.cc        shape rule, cost, and `const Op& op_NAME()` with the tactics in order of
-//                  preference, reference last
-//   NAME_ref.cc    the reference: scalar code that is the specification, also the last CPU tactic
-//   NAME_cpu.cc, NAME_avx2.cc, NAME_avx512.cc
-//                  faster CPU tactics (the suffix chooses the compiler flags)
-//   NAME_cuda.cu   CUDA tactics
-//   NAME_cases.cc  the cases that test and time every tactic (ops/harness/cases.h)
+//   NAME.h           the attributes as a plain struct with kName and fields(); shapes and formula
+//                    in its comment
+//   NAME.cc          shape rule, cost, and `const Op& op_NAME()` with the tactics in order of
+//                    preference, reference last
+//   NAME_ref.cc      the reference: scalar code that is the specification, also the last CPU tactic
+//   NAME_avx2.cc, NAME_avx512.cc, NAME_cpu.cc
+//                    faster CPU tactics; the suffix chooses the compiler's flags
+//   NAME_cuda.cu     CUDA tactics
+//   NAME_cases.cc    the cases that test and time every tactic (ops/harness/cases.h)
+//   NAME_test.cc     the reference against numbers from elsewhere
+//
+// Memory: outputs, states and workspace are 64-byte aligned, inputs by their element only (weights
+// lie in files as they lie). Nothing outside a tensor is read or written. Tactics that need more
+// say so in why_not.
 #pragma once
 
 #include <array>
@@ -78,7 +83,8 @@ struct Cost {
 
 /// One way to run an op.
 struct Tactic {
-  const char* name;  // "matmul_rows_avx2": also in logs, engine files and the timing cache
+  const char* name =
+      nullptr;  // "matmul_rows_avx2": also in logs, engine files and the timing cache
   device::Kind device = device::Kind::kCpu;
   /// Empty when it can run this launch (data pointers are null here), else the reason.
   std::string (*why_not)(const Launch&, const device::Properties&) = nullptr;  // null: always can
@@ -92,16 +98,16 @@ struct Tactic {
 enum class Phase : uint8_t { kBoth, kContext, kGeneration };
 
 struct Op {
-  const char* name;
-  std::span<const Tactic> tactics;  // preference order; the reference is the last CPU tactic
+  const char* name = nullptr;
+  std::span<const Tactic> tactics = {};  // preference order; the reference is the last CPU tactic
   /// Output types from input types. Throws Error when the inputs do not fit; the message names the
   /// input.
-  std::vector<ir::TensorType> (*infer)(std::span<const ir::TensorType>, const ir::Attrs&);
+  std::vector<ir::TensorType> (*infer)(std::span<const ir::TensorType>, const ir::Attrs&) = nullptr;
   /// The attributes as the op's own struct. Throws Error on an unknown name or a wrong type.
-  std::shared_ptr<const void> (*parse_attrs)(const ir::Attrs&);
+  std::shared_ptr<const void> (*parse_attrs)(const ir::Attrs&) = nullptr;
   /// May read `host_` inputs when their data is there (attention's work depends on lengths), else
   /// takes maxima.
-  Cost (*cost)(const Launch&);
+  Cost (*cost)(const Launch&) = nullptr;
   /// Element `index` of output 0 in float64, from the inputs of a launch with data: for spot checks
   /// of tactics. Null when outputs have no simple closed form.
   double (*exact)(const Launch&, int64_t index) = nullptr;

@@ -1,0 +1,200 @@
+#include "ops/harness/check_ops.h"
+
+#include <array>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "ops/harness/case_run.h"
+#include "ops/harness/compare.h"
+
+namespace millrace::ops {
+namespace {
+
+bool matches(const std::string& wanted, std::string_view name) {
+  return wanted.empty() || wanted == name;
+}
+
+/// Where the runs of one tactic take place.
+class Places {
+ public:
+  explicit Places(device::Device& device) {
+    if (device.properties().kind != device::Kind::kCpu) {
+      places_.assign(2, {device.queue(), 1, 0});
+      return;
+    }
+    constexpr std::array<std::pair<int, int>, 4> kThreadsAndShift = {
+        {{1, 0}, {1, 1}, {2, 0}, {5, 1}}};
+    for (const auto& [threads, shift] : kThreadsAndShift) {
+      pools_.push_back(std::make_unique<ThreadPool>(threads));
+      places_.push_back(
+          {{.kind = device::Kind::kCpu, .pool = pools_.back().get()}, threads, shift});
+    }
+  }
+  const std::vector<CaseRun::Placement>& all() const { return places_; }
+
+ private:
+  std::vector<std::unique_ptr<ThreadPool>> pools_;
+  std::vector<CaseRun::Placement> places_;
+};
+
+/// Checks the tactics of one op.
+class OpChecker {
+ public:
+  OpChecker(const Op& op, const OpFilter& filter, device::Device& device, CheckReport* report)
+      : op_(op), filter_(filter), device_(device), report_(*report), places_(device) {
+    if (device.properties().kind == device::Kind::kCpu) return;
+    host_ = device::make_cpu_device(1);
+  }
+
+  void check(const std::vector<Case>& cases) {
+    if (op_.tactics.empty()) return;
+    if (reference_tactic(op_) == nullptr) fail("", "", "has tactics but no reference on the CPU");
+    if (cases.empty()) fail("", "", "has tactics but no cases");
+    std::set<std::string> names;
+    for (const Case& c : cases) {
+      if (!names.insert(c.name).second) fail(c.name, "", "two cases have this name");
+      if (matches(filter_.case_name, c.name)) check_case(c);
+    }
+    if (filter_.case_name.empty()) check_all_tried();
+  }
+
+ private:
+  void fail(const std::string& case_name, const std::string& tactic, std::string what) {
+    report_.failures.push_back({op_.name, case_name, tactic, std::move(what)});
+  }
+
+  void check_case(const Case& c) {
+    ++report_.cases;
+    try {
+      const CaseData data(op_, c);
+      const auto reference = run_reference(data);
+      for (const Tactic& tactic : op_.tactics) {
+        if (tactic.device != device_.properties().kind) continue;
+        if (!matches(filter_.tactic, tactic.name) || !is_feasible(data, tactic)) continue;
+        std::string what = check_tactic(data, tactic, reference);
+        if (!what.empty()) fail(c.name, tactic.name, std::move(what));
+      }
+    } catch (const Error& error) {
+      fail(c.name, "", str("the case cannot run: ", error.what()));
+    }
+  }
+
+  /// Notes the reason where it is not.
+  bool is_feasible(const CaseData& data, const Tactic& tactic) {
+    Tried& tried = tried_[tactic.name];
+    std::string why_not;
+    if (tactic.why_not != nullptr) {
+      device::Properties properties = device_.properties();
+      why_not = tactic.why_not(data.shape_launch(), properties);
+      properties.isa = device::CpuIsa::kAvx512Bf16;
+      tried.somewhere |= tactic.why_not(data.shape_launch(), properties).empty();
+    } else {
+      tried.somewhere = true;
+    }
+    tried.here |= why_not.empty();
+    if (!why_not.empty()) tried.why_not = why_not;
+    return why_not.empty();
+  }
+
+  std::vector<OutputImage> run_reference(const CaseData& data) {
+    device::Device& device = host_ == nullptr ? device_ : *host_;
+    const Tactic& tactic = *reference_tactic(op_);
+    if (tactic.why_not != nullptr) {
+      const std::string why_not = tactic.why_not(data.shape_launch(), device.properties());
+      if (!why_not.empty()) throw_failed(str("the reference refuses it: ", why_not));
+    }
+    ThreadPool pool(1);
+    CaseRun run(data, tactic, device, {{.kind = device::Kind::kCpu, .pool = &pool}, 1, 0});
+    run.reset();
+    run.run();
+    return run.outputs();
+  }
+
+  std::string check_tactic(const CaseData& data, const Tactic& tactic,
+                           const std::vector<OutputImage>& reference) {
+    std::vector<OutputImage> first;
+    for (const CaseRun::Placement& place : places_.all()) {
+      const std::string how = str(" (threads ", place.threads, ", inputs shifted by ", place.shift,
+                                  place.shift == 1 ? " element)" : " elements)");
+      CaseRun run(data, tactic, device_, place);
+      run.reset();
+      run.run();
+      ++report_.runs;
+      if (std::string damage = run.damage(); !damage.empty()) return damage + how;
+      std::vector<OutputImage> outputs = run.outputs();
+      for (size_t i = 0; i < outputs.size(); ++i) {
+        const std::string difference =
+            first.empty() ? compare(outputs[i], reference[i], data.source.tolerance)
+                          : compare_bits(outputs[i], first[i]);
+        if (difference.empty()) continue;
+        const char* kind = first.empty() ? "" : "differs from the first run: ";
+        return str("output ", i, " ", kind, difference, how);
+      }
+      if (first.empty()) first = std::move(outputs);
+    }
+    return "";
+  }
+
+  /// A tactic that no case reaches is not checked at all, and nobody would see it.
+  void check_all_tried() {
+    for (const auto& [tactic, tried] : tried_) {
+      if (!tried.somewhere && device_.properties().kind == device::Kind::kCpu) {
+        fail("", tactic, str("no case can run it on any processor: ", tried.why_not));
+      } else if (!tried.here) {
+        report_.untried.push_back({tactic, tried.why_not});
+      }
+    }
+  }
+
+  struct Tried {
+    bool here = false;       // in some case on this device
+    bool somewhere = false;  // had the processor every instruction set
+    std::string why_not;
+  };
+
+  const Op& op_;
+  const OpFilter& filter_;
+  device::Device& device_;
+  CheckReport& report_;
+  Places places_;
+  std::unique_ptr<device::Device> host_;  // where the reference runs, if not on device_
+  std::map<std::string, Tried> tried_;
+};
+
+std::string quoted(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text)
+    out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return out + "'";
+}
+
+}  // namespace
+
+std::string to_string(const CheckFailure& failure) {
+  std::string text = failure.op;
+  std::string command = str("millrace bench op --check --op ", failure.op);
+  if (!failure.tactic.empty()) text = failure.tactic;
+  if (!failure.case_name.empty()) {
+    text += str(", case \"", failure.case_name, "\"");
+    command += str(" --case ", quoted(failure.case_name));
+  }
+  if (!failure.tactic.empty()) command += str(" --tactic ", failure.tactic);
+  return str(text, ": ", failure.what, "\n  repeat: ", command);
+}
+
+void check_op(const Op& op, const std::vector<Case>& cases, const OpFilter& filter,
+              device::Device& device, CheckReport* report) {
+  OpChecker(op, filter, device, report).check(cases);
+}
+
+void check_ops(const OpFilter& filter, device::Device& device, CheckReport* report) {
+  for (const Op* op : all_ops()) {
+    if (!matches(filter.op, op->name)) continue;
+    check_op(*op, op_cases(op->name), filter, device, report);
+  }
+}
+
+}  // namespace millrace::ops

@@ -1,0 +1,99 @@
+#include "ops/harness/compare.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/str.h"
+
+namespace millrace::ops {
+namespace {
+
+float float_at(const std::vector<std::byte>& bytes, ir::DType dtype, int64_t i) {
+  float value = 0;
+  ir::convert(dtype, bytes.data() + i * ir::dtype_size(dtype), ir::DType::kF32, &value, 1);
+  return value;
+}
+
+/// Any element as text.
+std::string print_at(const std::vector<std::byte>& bytes, ir::DType dtype, int64_t i) {
+  if (ir::is_float(dtype)) {
+    const float value = float_at(bytes, dtype, i);
+    return std::isnan(value) ? "nan" : str(value);
+  }
+  const int64_t size = ir::dtype_size(dtype);
+  int64_t value = 0;  // little-endian, sign-extended below
+  std::memcpy(&value, bytes.data() + i * size, static_cast<size_t>(size));
+  const int shift = static_cast<int>(64 - 8 * size);
+  const bool is_signed = dtype == ir::DType::kI8 || dtype == ir::DType::kI16 ||
+                         dtype == ir::DType::kI32 || dtype == ir::DType::kI64;
+  if (is_signed) value = static_cast<int64_t>(static_cast<uint64_t>(value) << shift) >> shift;
+  return str(value);
+}
+
+bool same_bits(const std::vector<std::byte>& a, const std::vector<std::byte>& b, int64_t i,
+               int64_t size) {
+  return std::memcmp(a.data() + i * size, b.data() + i * size, static_cast<size_t>(size)) == 0;
+}
+
+double largest_magnitude(const OutputImage& image) {
+  double largest = 0;
+  const int64_t size = ir::dtype_size(image.dtype);
+  const auto count = static_cast<int64_t>(image.after.size()) / size;
+  for (int64_t i = 0; i < count; ++i) {
+    if (image.is_state && same_bits(image.after, image.before, i, size)) continue;
+    const double value = std::fabs(float_at(image.after, image.dtype, i));
+    if (std::isfinite(value)) largest = std::max(largest, value);
+  }
+  return largest;
+}
+
+/// `limit` < 0: bits must be equal.
+bool agrees(const OutputImage& got, const OutputImage& want, int64_t i, double limit) {
+  const int64_t size = ir::dtype_size(want.dtype);
+  if (same_bits(got.after, want.after, i, size)) return true;
+  if (limit < 0) return false;
+  const float expected = float_at(want.after, want.dtype, i);
+  const bool untouched = same_bits(want.after, want.before, i, size);
+  if (untouched && (want.is_state || std::isnan(expected))) return false;
+  const float value = float_at(got.after, got.dtype, i);
+  if (std::isnan(expected)) {
+    return std::isnan(value) && !same_bits(got.after, got.before, i, size);
+  }
+  return std::fabs(static_cast<double>(value) - expected) <= limit;
+}
+
+std::string report(const OutputImage& got, const OutputImage& want, double limit) {
+  CHECK(got.dtype == want.dtype && got.after.size() == want.after.size());
+  const int64_t size = ir::dtype_size(want.dtype);
+  const auto count = static_cast<int64_t>(want.after.size()) / size;
+  int64_t first = -1, bad = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (agrees(got, want, i, limit)) continue;
+    if (first < 0) first = i;
+    ++bad;
+  }
+  if (bad == 0) return "";
+  std::string text = str("element ", first, ": got ", print_at(got.after, got.dtype, first),
+                         same_bits(got.after, got.before, first, size) ? " (not written)" : "",
+                         ", want ", print_at(want.after, want.dtype, first),
+                         same_bits(want.after, want.before, first, size) ? " (not written)" : "",
+                         "; ", bad, " of ", count, " are wrong");
+  if (limit >= 0) text += str("; allowed difference ", limit);
+  return text;
+}
+
+}  // namespace
+
+std::string compare(const OutputImage& got, const OutputImage& want, double tolerance) {
+  if (!ir::is_float(want.dtype)) return report(got, want, -1);
+  const double relative = tolerance > 0 ? tolerance : default_tolerance(want.dtype);
+  return report(got, want, relative * largest_magnitude(want));
+}
+
+std::string compare_bits(const OutputImage& a, const OutputImage& b) {
+  return report(a, b, -1);
+}
+
+}  // namespace millrace::ops
