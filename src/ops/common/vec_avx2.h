@@ -1,6 +1,7 @@
 // Eight floats in an AVX2 register. The same interface as ops/common/vec_avx512.h, so that kernels
-// are templates over the vector type: their instances for the two instruction sets are different
-// functions, which the linker can never exchange. For *_avx2.cc only.
+// are templates over the vector type. Vec has no linkage outside its source: neither have the
+// templates instantiated with it, so the linker cannot exchange them with those of another
+// instruction set. For *_avx2.cc only.
 #pragma once
 
 #include <bit>
@@ -12,6 +13,7 @@
 #include "ops/common/float_types.h"
 
 namespace millrace::ops::avx2 {
+namespace {  // what is instantiated with Vec stays in its own object file
 
 struct Vec {
   static constexpr int64_t kWidth = 8;
@@ -119,4 +121,5 @@ struct Vec {
   }
 };
 
+}  // namespace
 }  // namespace millrace::ops::avx2

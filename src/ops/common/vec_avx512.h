@@ -9,6 +9,7 @@
 #include "ops/common/float_types.h"
 
 namespace millrace::ops::avx512 {
+namespace {  // what is instantiated with Vec stays in its own object file
 
 struct Vec {
   static constexpr int64_t kWidth = 16;
@@ -82,4 +83,5 @@ struct Vec {
   }
 };
 
+}  // namespace
 }  // namespace millrace::ops::avx512
