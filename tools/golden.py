@@ -107,6 +107,10 @@ def greedy(model, frequencies, ids, new_tokens, end_tokens):
     return prompt_logits, new, logits
 
 
+def largest(*logits):
+    return float(max(x.abs().max() for x in logits))
+
+
 def leads(logits):
     best = logits.topk(2, -1).values
     return (best[:, 0] - best[:, 1]).tolist()
@@ -130,7 +134,7 @@ def draw_prompt(model, frequencies, length, end_tokens, name):
         ids = [int(t) for t in rng.integers(3, vocab, length)]
         prompt_logits, new, logits = greedy(model, frequencies, ids, NEW_TOKENS, end_tokens)
         lead = leads(logits)
-        if min(lead) > LEAD_MIN * float(logits.abs().max()) and len(set(new)) >= min(DISTINCT_MIN, len(new)):
+        if min(lead) > 1.001 * LEAD_MIN * largest(prompt_logits, logits) and len(set(new)) >= min(DISTINCT_MIN, len(new)):
             return ids, prompt_logits, new, logits, lead
     raise SystemExit(f"golden: {name}: no prompt of {length} tokens with a clear winner at every step")
 
@@ -218,9 +222,8 @@ def record_tiny(name):
         new_rows = [row for row in NEW_ROWS if row < len(new)]
         tensors[f"prompt_logits.{index}"] = prompt_logits[rows].numpy()
         tensors[f"logits.{index}"] = logits[new_rows].numpy()
-        largest = float(max(prompt_logits.abs().max(), logits.abs().max()))
         prompts.append({"input_ids": ids, "output_ids": new, "prompt_rows": rows, "new_rows": new_rows,
-                        "largest_logit": round(largest, 5), "leads": [round(x, 4) for x in lead]})
+                        "largest_logit": round(largest(prompt_logits, logits), 5), "leads": [round(x, 4) for x in lead]})
         references.append((ids, prompt_logits))
     frequencies.renew()
     spread = float(torch.cat([r for _, r in references]).std())
@@ -251,7 +254,7 @@ def record_novelist(name):
         ids = tokenizer(text)["input_ids"]
         prompt_logits, new, logits = greedy(model, frequencies, ids, TEXT_TOKENS, [2])
         lead = leads(logits)
-        if min(lead) < LEAD_MIN * float(logits.abs().max()) or len(prompts) == 5:
+        if min(lead) < LEAD_MIN * largest(logits) or len(prompts) == 5:
             continue
         check(generate(model, frequencies, ids, TEXT_TOKENS, [2]) == new, f"{name}: generate() gives other tokens")
         index = len(prompts)
@@ -261,7 +264,7 @@ def record_novelist(name):
         prompts.append({
             "prompt": text, "input_ids": ids, "output_ids": new,
             "text": tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False),
-            "least_lead": round(min(lead), 4), "largest_logit": round(float(logits.abs().max()), 4),
+            "least_lead": round(min(lead), 4), "largest_logit": round(largest(logits), 4),
             "logprobs": [round(float(row[t]), 6) for row, t in zip(logprobs, new)],
             "top_logprobs": [[[int(t), round(float(v), 6)] for t, v in zip(top.indices[step], top.values[step])]
                              for step in range(min(8, len(new)))],
