@@ -14,6 +14,8 @@
 
 namespace millrace::ops {
 
+inline constexpr int kMaxSplits = 32;
+
 struct AttentionGeneration {
   static constexpr std::string_view kName = "attention_generation";
   int heads = 0;
@@ -23,6 +25,7 @@ struct AttentionGeneration {
   double scale = 0;
   int window = 0;
   int sink_tokens = 0;
+  int splits = 0;  // into how many pieces a sequence is split, up to kMaxSplits; 0: by its length
   bool operator==(const AttentionGeneration&) const = default;
   static constexpr auto fields() {
     using A = AttentionGeneration;
@@ -32,7 +35,8 @@ struct AttentionGeneration {
                       Field{"v_head_size", &A::v_head_size},
                       Field{"scale", &A::scale},
                       Field{"window", &A::window},
-                      Field{"sink_tokens", &A::sink_tokens}};
+                      Field{"sink_tokens", &A::sink_tokens},
+                      Field{"splits", &A::splits}};
   }
 };
 

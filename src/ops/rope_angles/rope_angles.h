@@ -22,11 +22,11 @@ struct RopeAngles {
   double original_max_position = 0;  // 0: the rule does not use it
   double max_position = 0;           // max_position_embeddings, where the rule needs it
   double attention_factor = 0;       // 0: by the rule's formula
-  double low_freq_factor = 1, high_freq_factor = 4;  // llama3
-  double beta_fast = 32, beta_slow = 1;              // yarn
-  double mscale = 0, mscale_all_dim = 0;             // yarn
-  bool truncate = true;                              // yarn
-  std::vector<double> short_factor, long_factor;     // longrope, R/2 each
+  double low_freq_factor = 1, high_freq_factor = 4;         // llama3
+  double beta_fast = 32, beta_slow = 1;                     // yarn
+  double mscale = 0, mscale_all_dim = 0;                    // yarn
+  bool truncate = true;                                     // yarn
+  std::vector<double> short_factor = {}, long_factor = {};  // longrope, R/2 each
   bool operator==(const RopeAngles&) const = default;
   static constexpr auto fields() {
     using R = RopeAngles;

@@ -1,0 +1,10 @@
+// The ways to run attention_context, one per file.
+#pragma once
+
+#include "ops/op.h"
+
+namespace millrace::ops {
+
+void attention_context_ref(const Launch& launch);
+
+}  // namespace millrace::ops

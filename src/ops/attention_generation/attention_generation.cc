@@ -1,0 +1,48 @@
+#include "ops/attention_generation/attention_generation.h"
+
+#include "base/error.h"
+#include "ops/attention_generation/attention_generation_tactics.h"
+#include "ops/common/attention_ref.h"
+
+namespace millrace::ops {
+namespace {
+
+constexpr size_t kOutInput = 1 + kNumSequenceInputs + 1;
+
+constexpr Tactic kTactics[] = {
+    {.name = "attention_generation_ref", .run = attention_generation_ref},
+};
+
+std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {
+  const auto a = from_attrs<AttentionGeneration>(attrs);
+  check_attention(in, AttentionShape::of(a));
+  if (a.splits < 0 || a.splits > kMaxSplits) {
+    throw_bad_input(str("splits must be 0 to ", kMaxSplits, ", got ", a.splits));
+  }
+  if (in.size() != kOutInput + 1) {
+    throw_bad_input(str("expected ", kOutInput + 1, " inputs, got ", in.size()));
+  }
+  check_rows(in[kOutInput], int64_t{a.heads} * a.v_head_size, "out");
+  if (in[kOutInput].dtype != in[0].dtype) throw_bad_input("q and out must have the same type");
+  return {{in[0].dtype, {in[0].shape[0], int64_t{a.heads} * a.v_head_size}}};
+}
+
+Cost cost(const Launch& launch) {
+  return attention_cost(launch, AttentionShape::of(launch.attrs<AttentionGeneration>()),
+                        RequestType::kGeneration);
+}
+
+}  // namespace
+
+const Op& op_attention_generation() {
+  static const Op op = {.name = "attention_generation",
+                        .tactics = kTactics,
+                        .infer = infer,
+                        .parse_attrs = parse_attrs<AttentionGeneration>,
+                        .cost = cost,
+                        .phase = Phase::kGeneration,
+                        .alias_input = int{kOutInput}};
+  return op;
+}
+
+}  // namespace millrace::ops

@@ -1,0 +1,10 @@
+// The ways to run attention_generation, one per file.
+#pragma once
+
+#include "ops/op.h"
+
+namespace millrace::ops {
+
+void attention_generation_ref(const Launch& launch);
+
+}  // namespace millrace::ops

@@ -1,0 +1,167 @@
+#include "ops/harness/kv_case.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "ops/common/scalar_access.h"
+
+namespace millrace::ops {
+namespace {
+
+constexpr int32_t kNoBlock = 2147480000;
+constexpr std::byte kUnused{0xff};  // NaN in any type
+constexpr int64_t kSpareBlocks = 3, kSpareEntries = 2;
+constexpr int64_t kBytesOfOtherLayers = 192;  // in front of, between and behind the planes
+
+uint64_t mix(uint64_t z) {  // the finaliser of SplitMix64 (Steele, Lea, Flood 2014)
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+float rounded(ir::DType dtype, float value) {
+  float element = 0;
+  store_float(&element, dtype, 0, value);
+  return load_float(&element, dtype, 0);
+}
+
+int64_t div_ceil(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+}  // namespace
+
+float hashed_value(uint64_t seed, uint64_t a, uint64_t b, uint64_t c) {
+  const uint64_t bits = mix(mix(mix(mix(seed + 0x9e3779b97f4a7c15u) + a) + b) + c);
+  const double uniform = static_cast<double>(bits >> 40) * 0x1p-24;
+  return static_cast<float>((uniform - 0.5) * 2 * std::sqrt(3.0));
+}
+
+KvCase::KvCase(const KvCaseSpec& spec) : spec_(spec) {
+  number_rows();
+  lay_out_blocks();
+  fill_slots();
+}
+
+void KvCase::number_rows() {
+  for (const KvCaseSequence& s : spec_.sequences) {
+    rows_ += spec_.row_gap;
+    query_start.push_back(static_cast<int32_t>(rows_));
+    query_length.push_back(s.rows);
+    past_length.push_back(s.past);
+    sequence_length.push_back(s.past + s.rows);
+    request_type.push_back(static_cast<int32_t>(s.type));
+    rows_ += s.rows;
+  }
+  rows_ += spec_.row_gap;
+}
+
+bool KvCase::is_freed(const KvCaseSequence& s, int64_t block) const {
+  const int64_t last = (block + 1) * view.tokens_per_block - 1;
+  const int64_t first_visible = int64_t{s.past} + 1 - spec_.freed_before_window;
+  const bool has_sink = block * view.tokens_per_block < spec_.sink_tokens;
+  return spec_.freed_before_window > 0 && last < first_visible && !has_sink;
+}
+
+void KvCase::lay_out_blocks() {
+  int64_t longest = 1;
+  for (const int32_t length : sequence_length)
+    longest = std::max<int64_t>(longest, length);
+  const bool paged = spec_.tokens_per_block > 0;
+  view.tokens_per_block = paged ? spec_.tokens_per_block : static_cast<int32_t>(longest + 3);
+  view.kv_heads = spec_.kv_heads;
+  view.k_size = spec_.k_size;
+  view.v_size = spec_.v_size;
+  view.group = kGroups - 1;
+  view.dtype = spec_.dtype;
+  const int64_t slots = int64_t{view.tokens_per_block} * spec_.kv_heads;
+  view.k_offset = kBytesOfOtherLayers;
+  view.v_offset = view.k_offset + kBytesOfOtherLayers +
+                  div_ceil(slots * view.k_size * ir::dtype_size(view.dtype), 64) * 64;
+  view.block_bytes = view.v_offset + kBytesOfOtherLayers +
+                     div_ceil(slots * view.v_size * ir::dtype_size(view.dtype), 64) * 64;
+
+  const int64_t used = div_ceil(longest, view.tokens_per_block);
+  blocks_per_sequence = paged ? used + kSpareEntries : 1;
+  const int64_t blocks = num_sequences() * used + kSpareBlocks;
+  std::vector<int32_t> order(static_cast<size_t>(blocks));
+  std::iota(order.begin(), order.end(), 0);
+  for (size_t i = order.size(); i > 1; --i)
+    std::swap(order[i - 1], order[mix(spec_.seed + i) % i]);
+  block_offsets.assign(static_cast<size_t>(kGroups * num_sequences() * blocks_per_sequence),
+                       kNoBlock);
+  auto next = order.begin();
+  for (int64_t s = 0; s < num_sequences(); ++s) {
+    const auto& sequence = spec_.sequences[static_cast<size_t>(s)];
+    const int64_t needed = div_ceil(sequence_length[static_cast<size_t>(s)], view.tokens_per_block);
+    const int64_t first = (view.group * num_sequences() + s) * blocks_per_sequence;
+    for (int64_t b = 0; b < needed; ++b) {
+      if (!is_freed(sequence, b)) block_offsets[static_cast<size_t>(first + b)] = *next++;
+    }
+  }
+  pool.resize(static_cast<size_t>(blocks * view.block_bytes), kUnused);
+}
+
+int64_t KvCase::slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const {
+  const int64_t entry = (view.group * num_sequences() + sequence) * blocks_per_sequence +
+                        position / view.tokens_per_block;
+  const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
+  const int64_t slot = head * view.tokens_per_block + position % view.tokens_per_block;
+  return block_offsets[static_cast<size_t>(entry)] * view.block_bytes +
+         (plane == KvPlane::kK ? view.k_offset : view.v_offset) +
+         slot * size * ir::dtype_size(view.dtype);
+}
+
+void KvCase::fill_slots() {
+  for (int64_t s = 0; s < num_sequences(); ++s) {
+    const auto& sequence = spec_.sequences[static_cast<size_t>(s)];
+    const int64_t filled = sequence.past + (spec_.has_new_tokens ? sequence.rows : 0);
+    for (int64_t position = 0; position < filled; ++position) {
+      if (is_freed(sequence, position / view.tokens_per_block)) continue;
+      for (int64_t head = 0; head < spec_.kv_heads; ++head) {
+        for (const KvPlane plane : {KvPlane::kK, KvPlane::kV}) {
+          std::byte* slot = pool.data() + slot_offset(plane, s, head, position);
+          const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
+          for (int64_t d = 0; d < size; ++d)
+            store_float(slot, view.dtype, d, value(plane, s, head, position, d));
+        }
+      }
+    }
+  }
+}
+
+float KvCase::value(KvPlane plane, int64_t sequence, int64_t head, int64_t position,
+                    int64_t d) const {
+  const auto a = static_cast<uint64_t>(sequence * 2 + (plane == KvPlane::kV ? 1 : 0));
+  return rounded(spec_.dtype, hashed_value(spec_.seed, a, static_cast<uint64_t>(position),
+                                           static_cast<uint64_t>(head * kMaxHeadSize + d)));
+}
+
+float KvCase::stored(KvPlane plane, int64_t sequence, int64_t head, int64_t position,
+                     int64_t d) const {
+  return load_float(pool.data() + slot_offset(plane, sequence, head, position), view.dtype, d);
+}
+
+void KvCase::clear(KvPlane plane, int64_t sequence, int64_t head, int64_t position) {
+  const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
+  std::fill_n(pool.begin() + slot_offset(plane, sequence, head, position),
+              size * ir::dtype_size(view.dtype), kUnused);
+}
+
+std::vector<Tensor> KvCase::tensors() {
+  view.pool = pool.data();
+  std::vector<Tensor> out;
+  const int64_t s = num_sequences();
+  for (std::vector<int32_t>* values : {&sequence_length, &query_start, &query_length, &request_type,
+                                       &past_length, &query_length}) {
+    out.emplace_back(values->data(), ir::DType::kI32, std::initializer_list<int64_t>{s});
+  }
+  out.emplace_back(block_offsets.data(), ir::DType::kI32,
+                   std::initializer_list<int64_t>{kGroups, s, blocks_per_sequence});
+  out.emplace_back(&view, ir::DType::kState, std::span<const int64_t>{});
+  return out;
+}
+
+}  // namespace millrace::ops
