@@ -61,8 +61,8 @@ void on_sigbus(int signal, siginfo_t* details, void* machine_state) {
     slot.damaged.store(true, std::memory_order_release);
     // To the end and not one page: what is after a truncation is gone as well, page by page would
     // take for ever.
-    const uintptr_t page = address & ~(page_size - 1);
-    if (mmap(reinterpret_cast<void*>(page), end - page, PROT_READ,
+    auto* page = static_cast<std::byte*>(details->si_addr) - (address & (page_size - 1));
+    if (mmap(page, end - reinterpret_cast<uintptr_t>(page), PROT_READ,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED) {
       break;
     }

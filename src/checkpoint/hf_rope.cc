@@ -22,7 +22,7 @@ std::optional<HfConfig> find_parameters(const HfConfig& config, std::string_view
   }
   if (key == nullptr) return std::nullopt;
   if (key[5] == 's') config.ignore("rope_parameters");  // the same in new words, for newer readers
-  const HfConfig parameters = config.object(key);
+  HfConfig parameters = config.object(key);
   for (const std::string& inner : parameters.keys()) {
     *is_nested = *is_nested || parameters.is_object(inner);
   }

@@ -69,10 +69,11 @@ TEST(RopeConfig, TheFactorFollowsFromTheContextWhereItIsAbsent) {
 }
 
 TEST(RopeConfig, AllKeysOfTheRuleCountAsRead) {
-  const HfConfig config = HfConfig::parse(
-      R"({"rope_theta":10,"max_position_embeddings":64,"rope_scaling":)"
-      R"({"rope_type":"yarn","type":"yarn","factor":2,"color":1,"beta_fast":3},"rope_parameters":{"rope_type":"yarn"}})",
-      "config.json");
+  const HfConfig config =
+      HfConfig::parse(R"({"rope_theta":10,"max_position_embeddings":64,"rope_scaling":)"
+                      R"({"rope_type":"yarn","type":"yarn","factor":2,"color":1,)"
+                      R"("beta_fast":3},"rope_parameters":{"rope_type":"yarn"}})",
+                      "config.json");
   read_rope_config(config, 8);
   EXPECT_EQ(config.unread_keys(), std::vector<std::string>{"rope_scaling.color"});
 }
