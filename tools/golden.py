@@ -2,7 +2,7 @@
 """Records what transformers computes, for the tests of whole models.
 
     ./dev golden               every model
-    ./dev golden llama_yarn    some of them (names as in tools/golden_configs.py, and novelist_14m, novelist_draft)
+    ./dev golden llama_yarn    some of them: names of tools/golden_configs.py, novelist_14m, novelist_draft, perplexity
 
 For each tiny config: weights by docs/dummy_weights.md, fp32, CPU, eager attention; for prompts of 1 to 60 tokens some
 rows of the prompt's logits, 32 greedy tokens, some rows of their logits, and how far the best logit is ahead of the
@@ -13,6 +13,7 @@ the files.
 import argparse
 import copy
 import json
+import lzma
 import os
 import pathlib
 import sys
@@ -48,6 +49,10 @@ TEXT_PROMPTS = [
     "On the following morning", "The child began to cry", "It is a truth", "Behind the door", "The soldiers marched",
     "He took his hat", "Spring had come", "\"Never!\" said she.", "A ship was seen", "The judge asked him whether"]
 TEXT_TOKENS = 64
+GREEDY_KNOBS = [
+    {"repetition_penalty": 1.3}, {"repetition_penalty": 1.05}, {"no_repeat_ngram_size": 2}, {"no_repeat_ngram_size": 4},
+    {"bad_words_ids": [[268], [17, 285]]}, {"suppress_tokens": [17, 19]}, {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3}]
+PERPLEXITY_WINDOW, PERPLEXITY_PREDICTIONS = 1024, [16384, 131072]
 
 
 def check(condition, text):
@@ -243,6 +248,23 @@ def record_tiny(name):
 # ---- the bundled models ---------------------------------------------------------------------------------------------
 
 
+def record_knobs(model, tokenizer):
+    """Greedy outputs with one rule at a time, by the names of generation_config.json."""
+    found = []
+    for knobs in GREEDY_KNOBS:
+        for text in TEXT_PROMPTS:
+            ids = tokenizer(text)["input_ids"]
+            out = model.generate(torch.tensor([ids]), do_sample=False, num_beams=1, max_new_tokens=TEXT_TOKENS, eos_token_id=2,
+                                 pad_token_id=0, output_scores=True, return_dict_in_generate=True, **knobs)
+            lead = leads(torch.cat(out.scores))
+            if min(lead) > LEAD_MIN * 20:
+                found.append({"knobs": knobs, "prompt": text, "input_ids": ids, "output_ids": out.sequences[0, len(ids):].tolist()})
+                break
+        else:
+            raise SystemExit(f"golden: no prompt with a clear winner at every step under {knobs}")
+    return found
+
+
 def record_novelist(name):
     """Greedy continuations of texts with the trained models: bf16 weights, fp32 arithmetic."""
     source = ROOT / "models" / NOVELISTS[name]
@@ -254,7 +276,7 @@ def record_novelist(name):
         ids = tokenizer(text)["input_ids"]
         prompt_logits, new, logits = greedy(model, frequencies, ids, TEXT_TOKENS, [2])
         lead = leads(logits)
-        if min(lead) < LEAD_MIN * largest(logits) or len(prompts) == 5:
+        if min(lead) < LEAD_MIN * largest(logits):
             continue
         check(generate(model, frequencies, ids, TEXT_TOKENS, [2]) == new, f"{name}: generate() gives other tokens")
         index = len(prompts)
@@ -269,17 +291,50 @@ def record_novelist(name):
             "top_logprobs": [[[int(t), round(float(v), 6)] for t, v in zip(top.indices[step], top.values[step])]
                              for step in range(min(8, len(new)))],
             "prompt_logprobs": [round(float(prompt_logprobs[i - 1][t]), 6) for i, t in enumerate(ids) if i]})
+        if len(prompts) == 5:
+            break
     check(len(prompts) == 5, f"{name}: only {len(prompts)} prompts with a clear winner at every step")
     folder = DATA / name
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "golden.json", {"made_by": "tools/golden.py", **versions(), "model": f"models/{NOVELISTS[name]}",
                                         "tolerance": TOLERANCE}, "prompts", prompts)
+    if name == "novelist_14m":
+        write_json(folder / "knobs.json", {"made_by": "tools/golden.py", **versions(), "model": f"models/{NOVELISTS[name]}"},
+                   "outputs", record_knobs(model, tokenizer))
     save_file(tensors, folder / "golden.safetensors")
     print(f"{name:24} least lead {min(p['least_lead'] for p in prompts)}", flush=True)
 
 
+@torch.no_grad()
+def perplexity(model, tokenizer, documents, window, predictions):
+    """Every token after the first is predicted once, in windows that overlap by one token."""
+    stream = [token for document in documents for token in tokenizer(document)["input_ids"]]
+    total = 0.0
+    for begin in range(0, predictions, window):
+        ids = torch.tensor(stream[begin:begin + window + 1])
+        logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0]
+        total += float(torch.nn.functional.cross_entropy(logits.double(), ids[1:], reduction="sum"))
+    return float(np.exp(total / predictions))
+
+
+def record_perplexity():
+    """Of the bundled models on the held-out novels; the first entry is quick, the last what docs/performance.md states."""
+    documents = lzma.decompress((ROOT / "tests/data/text/novels-heldout.txt.xz").read_bytes()).decode().split("\0")
+    entries = []
+    for name, source in NOVELISTS.items():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(ROOT / "models" / source)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            ROOT / "models" / source, dtype=torch.float32, attn_implementation="sdpa").eval()
+        for predictions in PERPLEXITY_PREDICTIONS:
+            value = perplexity(model, tokenizer, documents, PERPLEXITY_WINDOW, predictions)
+            entries.append({"model": f"models/{source}", "window": PERPLEXITY_WINDOW, "tokens": predictions,
+                            "perplexity": round(value, 4)})
+            print(f"{name:24} perplexity {value:.4f} over {predictions} predictions", flush=True)
+    write_json(DATA / "perplexity.json", {"made_by": "tools/golden.py", **versions()}, "entries", entries)
+
+
 def main():
-    names = [*CONFIGS, *NOVELISTS]
+    names = [*CONFIGS, *NOVELISTS, "perplexity"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     wanted = parser.parse_args().names
@@ -289,7 +344,12 @@ def main():
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     for name in wanted or names:
-        record_novelist(name) if name in NOVELISTS else record_tiny(name)
+        if name == "perplexity":
+            record_perplexity()
+        elif name in NOVELISTS:
+            record_novelist(name)
+        else:
+            record_tiny(name)
 
 
 if __name__ == "__main__":
