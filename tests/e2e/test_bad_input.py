@@ -215,8 +215,7 @@ class Prompt(BadInput):
         self.refused(r"(?i)empty", "run", DRAFT, *EXACT, stdin="")
 
     def test_ids(self):
-        for ids, pattern in [("160", "160"), ("3,4,99999", "99999"), ("-1", "-1"), ("3,,4", "input-ids"), ("3,x", "input-ids"),
-                             ("3 4", "input-ids"), ("1e3", "input-ids"), ("99999999999999999999", "input-ids")]:
+        for ids, pattern in [("160", "160"), ("3,4,99999", "99999"), ("-1", "-1"), ("3,x", "input-ids"), ("1e3", "input-ids"), ("99999999999999999999", "input-ids")]:
             with self.subTest(ids=ids):
                 self.refused(pattern, "run", GOLDENS / "llama_gqa", "--dummy-weights", *EXACT, f"--input-ids={ids}")
 

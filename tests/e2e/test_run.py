@@ -45,9 +45,8 @@ class Goldens(program.ProgramTest):
         for mine, theirs in zip(output["logprobs"], prompt["top_logprobs"]):
             self.assertEqual([token for token, _ in mine["top"]], [token for token, _ in theirs])
             self.check_close([value for _, value in mine["top"]], [value for _, value in theirs], 2e-4)
-        self.assertIsNone(one["prompt_logprobs"][0])
-        self.assertEqual([x["id"] for x in one["prompt_logprobs"][1:]], prompt["input_ids"][1:])
-        self.check_close([x["logprob"] for x in one["prompt_logprobs"][1:]], prompt["prompt_logprobs"], 2e-4)
+        self.assertEqual([x["id"] for x in one["prompt_logprobs"]], prompt["input_ids"][1:])
+        self.check_close([x["logprob"] for x in one["prompt_logprobs"]], prompt["prompt_logprobs"], 2e-4)
 
     def check_close(self, mine, theirs, tolerance):
         """Relative to the largest of `theirs`."""
@@ -142,7 +141,7 @@ class Length(program.ProgramTest):
         found = self.objects("run", DRAFT, *EXACT, "--input-ids", self.ids, "--max-new-tokens", 0, "--prompt-logprobs", 2,
                              schema="run")[0]
         self.assertEqual(found["outputs"][0]["output_ids"], [])
-        self.assertEqual([len(x["top"]) for x in found["prompt_logprobs"][1:]], [2, 2, 2])
+        self.assertEqual([len(x["top"]) for x in found["prompt_logprobs"]], [2, 2, 2])
 
     def test_until_the_context_is_full(self):
         model = self.tiny_model("short", max_position_embeddings=40, eos_token_id=2)

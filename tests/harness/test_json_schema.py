@@ -7,7 +7,7 @@ import json_schema
 
 SCHEMAS = pathlib.Path(__file__).resolve().parents[2] / "docs/schemas"
 RUN = {
-    "index": 0, "input_ids": [3], "timing": {"setup_s": 0.1, "first_token_s": 0.1, "total_s": 0.2, "tokens_per_s": 5},
+    "index": 0, "input_ids": [3], "seed": 5, "timing": {"setup_s": 0.1, "first_token_s": 0.1, "total_s": 0.2, "tokens_per_s": 5},
     "outputs": [{"output_ids": [1], "text": None, "finish_reason": "stop", "stop_reason": None,
                  "logprobs": [{"id": 1, "logprob": -0.5, "top": [[1, -0.5]]}]}],
 }
