@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <optional>
 #include <string_view>
 
@@ -18,19 +19,20 @@ enum class ActivationKind {
 /// Empty for a name that is none of them. "" and "none" are kNone.
 std::optional<ActivationKind> parse_activation(std::string_view name);
 
-/// The definition, in float arithmetic.
-inline float apply_activation(ActivationKind kind, float x) {
+/// The definition, in the arithmetic of F: float in kernels, double to check them.
+template <std::floating_point F>
+F apply_activation(ActivationKind kind, F x) {
   switch (kind) {
     case ActivationKind::kNone:
       return x;
     case ActivationKind::kSilu:
-      return x / (1.0f + std::exp(-x));
+      return x / (1 + std::exp(-x));
     case ActivationKind::kGelu:
-      return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f));
+      return F(0.5) * x * (1 + std::erf(x * F(0.70710678118654752)));
     case ActivationKind::kGeluTanh:
-      return 0.5f * x * (1.0f + std::tanh(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+      return F(0.5) * x * (1 + std::tanh(F(0.79788456080286536) * (x + F(0.044715) * x * x * x)));
     case ActivationKind::kRelu:
-      return x > 0 ? x : 0.0f;
+      return x > 0 ? x : F(0);
   }
   return x;
 }

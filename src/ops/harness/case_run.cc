@@ -141,13 +141,17 @@ void CaseRun::reset() {
       std::vector<std::byte>(static_cast<size_t>(workspace_->size()), std::byte{0xff}));
 }
 
-void CaseRun::run() {
+Launch CaseRun::launch() {
   Launch launch = data_.shape_launch();
   launch.in = in_;
   launch.out = out_;
   launch.workspace = workspace_->data();
   launch.queue = &queue_;
-  tactic_.run(launch);
+  return launch;
+}
+
+void CaseRun::run() {
+  tactic_.run(launch());
 }
 
 std::string CaseRun::damage() const {

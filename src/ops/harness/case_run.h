@@ -65,6 +65,8 @@ class CaseRun {
   /// Inputs and states as the case has them, outputs and workspace poisoned.
   void reset();
   void run();
+  /// What run() hands to the tactic. The spans in it belong to this object.
+  Launch launch();
   /// What is wrong about the memory around the outputs, and with the inputs; empty when nothing is.
   std::string damage() const;
   std::vector<OutputImage> outputs() const;

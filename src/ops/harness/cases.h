@@ -1,7 +1,7 @@
 // Cases: the inputs on which every tactic of an op is checked against the reference, and timed.
 //
-// Every op folder has NAME_cases.cc with `std::vector<Case> NAME_cases()`; an op without tactics
-// returns an empty list. A case's name says why it exists:
+// Every op folder whose op has tactics has NAME_cases.cc with `std::vector<Case> NAME_cases()`. A
+// case's name says why it exists:
 //
 //   std::vector<Case> rms_norm_cases() {
 //     return {{.name = "width that no vector divides",
@@ -89,7 +89,7 @@ struct Case {
 /// f32 2e-6 (16 units in the last place), f16 2^-10 and bf16 2^-7 (one unit), integers 0.
 double default_tolerance(ir::DType dtype);
 
-/// The cases of the op with this name. REQUIRES: there is one.
+/// The cases of the op with this name; none when its folder has no NAME_cases.cc.
 std::vector<Case> op_cases(std::string_view op);
 
 }  // namespace millrace::ops

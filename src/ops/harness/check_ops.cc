@@ -70,7 +70,9 @@ class OpChecker {
     ++report_.cases;
     try {
       const CaseData data(op_, c);
-      const auto reference = run_reference(data);
+      std::string inexact;
+      const auto reference = run_reference(data, &inexact);
+      if (!inexact.empty()) fail(c.name, reference_tactic(op_)->name, std::move(inexact));
       for (const Tactic& tactic : op_.tactics) {
         if (tactic.device != device_.properties().kind) continue;
         if (!matches(filter_.tactic, tactic.name) || !is_feasible(data, tactic)) continue;
@@ -99,7 +101,8 @@ class OpChecker {
     return why_not.empty();
   }
 
-  std::vector<OutputImage> run_reference(const CaseData& data) {
+  /// `inexact`: how it differs from float64, where the op can tell.
+  std::vector<OutputImage> run_reference(const CaseData& data, std::string* inexact) {
     device::Device& device = host_ == nullptr ? device_ : *host_;
     const Tactic& tactic = *reference_tactic(op_);
     if (tactic.why_not != nullptr) {
@@ -110,7 +113,12 @@ class OpChecker {
     CaseRun run(data, tactic, device, {{.kind = device::Kind::kCpu, .pool = &pool}, 1, 0});
     run.reset();
     run.run();
-    return run.outputs();
+    std::vector<OutputImage> outputs = run.outputs();
+    if (op_.exact != nullptr) {
+      *inexact = compare_exact(
+          outputs[0], [&](int64_t i) { return op_.exact(run.launch(), i); }, data.source.tolerance);
+    }
+    return outputs;
   }
 
   std::string check_tactic(const CaseData& data, const Tactic& tactic,

@@ -96,4 +96,32 @@ std::string compare_bits(const OutputImage& a, const OutputImage& b) {
   return report(a, b, -1);
 }
 
+std::string compare_exact(const OutputImage& got, FunctionRef<double(int64_t)> exact,
+                          double tolerance) {
+  constexpr int64_t kSamples = 61;
+  const int64_t size = ir::dtype_size(got.dtype);
+  const auto count = static_cast<int64_t>(got.after.size()) / size;
+  const bool is_float = ir::is_float(got.dtype);
+  const double relative = tolerance > 0 ? tolerance : default_tolerance(got.dtype);
+  const double limit = is_float ? relative * largest_magnitude(got) : 0;
+  const int64_t step = count / kSamples + 1;  // odd steps would miss no column of a power of two
+  for (int64_t i = 0; i < count; i += step | 1) {
+    const double want = exact(i);
+    double value = 0;
+    if (is_float) {
+      value = float_at(got.after, got.dtype, i);
+    } else {
+      int32_t whole = 0;
+      CHECK(got.dtype == ir::DType::kI32);
+      std::memcpy(&whole, got.after.data() + i * size, sizeof whole);
+      value = whole;
+    }
+    if (std::fabs(value - want) <= limit || value == want) continue;
+    if (std::isnan(value) && std::isnan(want)) continue;
+    if (is_float && value == static_cast<float>(want)) continue;  // infinite in float
+    return str("element ", i, ": got ", value, ", exact is ", want, "; allowed difference ", limit);
+  }
+  return "";
+}
+
 }  // namespace millrace::ops

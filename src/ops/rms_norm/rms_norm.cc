@@ -1,6 +1,8 @@
 #include "ops/rms_norm/rms_norm.h"
 
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/exact.h"
+#include "ops/common/norm_exact.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
 
@@ -27,6 +29,14 @@ Cost cost(const Launch& launch) {
           .flops = 4.0 * static_cast<double>(x.count())};
 }
 
+double exact(const Launch& launch, int64_t index) {
+  const Tensor& x = launch.in[0];
+  const int64_t width = x.dim(1), column = index % width;
+  const auto row = [&](int64_t i) { return exact_element(x, index - column + i); };
+  const double normed = exact_rms_norm(row, width, launch.attrs<RmsNorm>().eps, column);
+  return normed * exact_element(launch.in[1], column);
+}
+
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_X86({.name = "rms_norm_avx512",
                      .why_not = needs_isa<device::CpuIsa::kAvx512>,
@@ -44,7 +54,8 @@ const Op& op_rms_norm() {
                              .tactics = kTactics,
                              .infer = infer,
                              .parse_attrs = parse_attrs<RmsNorm>,
-                             .cost = cost};
+                             .cost = cost,
+                             .exact = exact};
   return kOp;
 }
 

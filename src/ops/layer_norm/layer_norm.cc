@@ -1,0 +1,66 @@
+#include "ops/layer_norm/layer_norm.h"
+
+#include "ops/common/cpu_tactic.h"
+#include "ops/common/exact.h"
+#include "ops/common/norm_exact.h"
+#include "ops/common/shape_rule.h"
+#include "ops/op.h"
+
+namespace millrace::ops {
+
+void layer_norm_ref(const Launch& launch);
+void layer_norm_avx2(const Launch& launch);
+void layer_norm_avx512(const Launch& launch);
+
+namespace {
+
+std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const ir::Attrs&) {
+  const ShapeRule in(LayerNorm::kName, types, {"x", "weight", "bias"}, 1);
+  in.expect_float(0);
+  in.expect_rank(0, 2);
+  in.expect_float(1);
+  in.expect_shape(1, {in.dim(0, 1)});
+  if (in.count() > 2) {
+    in.expect_same_type(2, 1);
+  }
+  return {in.type(0)};
+}
+
+Cost cost(const Launch& launch) {
+  const Tensor& x = launch.in[0];
+  return {.bytes = static_cast<double>(2 * x.bytes() + launch.in[1].bytes()),
+          .flops = 8.0 * static_cast<double>(x.count())};
+}
+
+double exact(const Launch& launch, int64_t index) {
+  const Tensor& x = launch.in[0];
+  const int64_t width = x.dim(1), column = index % width;
+  const auto row = [&](int64_t i) { return exact_element(x, index - column + i); };
+  const double normed = exact_layer_norm(row, width, launch.attrs<LayerNorm>().eps, column);
+  const double scaled = normed * exact_element(launch.in[1], column);
+  return launch.in.size() > 2 ? scaled + exact_element(launch.in[2], column) : scaled;
+}
+
+constexpr Tactic kTactics[] = {
+    MILLRACE_ON_X86({.name = "layer_norm_avx512",
+                     .why_not = needs_isa<device::CpuIsa::kAvx512>,
+                     .run = layer_norm_avx512},
+                    {.name = "layer_norm_avx2",
+                     .why_not = needs_isa<device::CpuIsa::kAvx2>,
+                     .run = layer_norm_avx2}, )  //
+    {.name = "layer_norm_ref", .run = layer_norm_ref},
+};
+
+}  // namespace
+
+const Op& op_layer_norm() {
+  static constexpr Op kOp = {.name = "layer_norm",
+                             .tactics = kTactics,
+                             .infer = infer,
+                             .parse_attrs = parse_attrs<LayerNorm>,
+                             .cost = cost,
+                             .exact = exact};
+  return kOp;
+}
+
+}  // namespace millrace::ops
