@@ -1,9 +1,5 @@
 #include "base/atomic_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
@@ -12,6 +8,10 @@
 #include <cstring>
 #include <filesystem>
 #include <vector>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 
@@ -83,7 +83,8 @@ void AtomicFile::commit() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("create");
   ::close(fd_);
   fd_ = -1;
-  // The rename itself becomes durable with the folder; where folders cannot be synced, it is in order all the same.
+  // The rename itself becomes durable with the folder; where folders cannot be synced, it is in
+  // order all the same.
   std::string folder = fs::path(path_).parent_path().string();
   const int dir = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (dir >= 0) {

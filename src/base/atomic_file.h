@@ -1,4 +1,5 @@
-// A file that appears whole or not at all: written under a temporary name beside its place, synced, then renamed.
+// A file that appears whole or not at all: written under a temporary name beside its place, synced,
+// then renamed.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,8 @@ namespace millrace {
 
 class AtomicFile {
  public:
-  /// Opens `.NAME.PID.N.tmp` in the target's folder. Throws Error when that folder cannot be written.
+  /// Opens `.NAME.PID.N.tmp` in the target's folder. Throws Error when that folder cannot be
+  /// written.
   explicit AtomicFile(std::string path);
   /// Removes the temporary file unless commit() was called.
   ~AtomicFile();
