@@ -8,6 +8,7 @@
 
 #include "base/thread_pool.h"
 #include "ops/common/attention_ref.h"
+#include "ops/harness/attention_case.h"
 #include "ops/harness/kv_case.h"
 #include "ops/op.h"
 
@@ -160,29 +161,6 @@ inline const std::vector<AttentionShape>& attention_test_shapes() {
       {6, 2, 80, 80, 0.11180340f, 0, 0},   {5, 5, 128, 128, 0.088388346f, 0, 0},
       {4, 2, 192, 128, 0.072168784f, 0, 0}};
   return shapes;
-}
-
-/// The attributes of either attention op.
-inline ir::Attrs attention_attrs(const AttentionShape& shape) {
-  ir::Attrs attrs;
-  attrs.set("heads", int64_t{shape.heads});
-  attrs.set("kv_heads", int64_t{shape.kv_heads});
-  attrs.set("head_size", int64_t{shape.head_size});
-  attrs.set("v_head_size", int64_t{shape.v_head_size});
-  attrs.set("scale", double{shape.scale});
-  attrs.set("window", int64_t{shape.window});
-  attrs.set("sink_tokens", int64_t{shape.sink_tokens});
-  return attrs;
-}
-
-/// `spec` with the head sizes of `shape`.
-inline KvCaseSpec with_heads(KvCaseSpec spec, const AttentionShape& shape) {
-  spec.kv_heads = shape.kv_heads;
-  spec.k_size = shape.head_size;
-  spec.v_size = shape.v_head_size;
-  spec.freed_before_window = shape.window;
-  spec.sink_tokens = shape.sink_tokens;
-  return spec;
 }
 
 }  // namespace millrace::ops

@@ -164,4 +164,20 @@ std::vector<Tensor> KvCase::tensors() {
   return out;
 }
 
+std::vector<InputSpec> kv_inputs(const KvCaseSpec& spec) {
+  const KvCase layout(spec);
+  const int64_t s = layout.num_sequences();
+  return {ints({s}, layout.sequence_length),
+          ints({s}, layout.query_start),
+          ints({s}, layout.query_length),
+          on_host(ints({s}, layout.request_type)),
+          on_host(ints({s}, layout.past_length)),
+          on_host(ints({s}, layout.query_length)),
+          ints({KvCase::kGroups, s, layout.blocks_per_sequence}, layout.block_offsets),
+          cold(state([spec](Random&) {
+            KvCase made(spec);
+            return StateImage{std::move(made.pool), made.view};
+          }))};
+}
+
 }  // namespace millrace::ops

@@ -13,6 +13,7 @@
 
 #include "ops/common/kv_cache_view.h"
 #include "ops/common/sequence_rows.h"
+#include "ops/harness/cases.h"
 #include "ops/op.h"
 
 namespace millrace::ops {
@@ -78,5 +79,8 @@ class KvCase {
 
 /// A number in [-1.7, 1.7), of variance 1, that follows from its arguments.
 float hashed_value(uint64_t seed, uint64_t a, uint64_t b = 0, uint64_t c = 0);
+
+/// The sequence inputs and the cache of a harness case.
+std::vector<InputSpec> kv_inputs(const KvCaseSpec& spec);
 
 }  // namespace millrace::ops

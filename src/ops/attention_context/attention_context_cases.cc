@@ -1,0 +1,59 @@
+#include "ops/harness/attention_case.h"
+
+namespace millrace::ops {
+namespace {
+
+constexpr RequestType kContext = RequestType::kContext, kGeneration = RequestType::kGeneration;
+
+const KvCaseSpec kMixed = {.sequences = {{0, 5, kContext},
+                                         {0, 70, kContext},
+                                         {33, 1, kContext},
+                                         {64, 67, kContext},
+                                         {12, 0, kContext},
+                                         {130, 131, kContext},
+                                         {20, 1, kGeneration},
+                                         {9, 3, kGeneration}},
+                           .row_gap = 2};
+
+KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
+  spec.dtype = dtype;
+  spec.tokens_per_block = tokens_per_block;
+  return spec;
+}
+
+Case timed(std::string name, const AttentionShape& shape, const KvCaseSequence& sequence) {
+  Case c =
+      attention_case(std::move(name), shape,
+                     {.sequences = {sequence}, .dtype = ir::DType::kBF16, .tokens_per_block = 64});
+  c.benchmark = true;
+  return c;
+}
+
+}  // namespace
+
+std::vector<Case> attention_context_cases() {
+  using enum ir::DType;
+  const AttentionShape small{6, 2, 16, 16, 0.25F, 0, 0};
+  const AttentionShape one_b{32, 8, 64, 64, 0.125F, 0, 0};
+  return {
+      attention_case("ragged prompts and chunks", small, kMixed),
+      attention_case("one token", small, {.sequences = {{0, 1, kContext}}}),
+      attention_case("three heads share one", {3, 1, 24, 24, 0.2F, 0, 0}, kMixed),
+      attention_case("a head each", {4, 4, 64, 64, 0.125F, 0, 0}, kMixed),
+      attention_case("heads of 80", {6, 2, 80, 80, 0.1118F, 0, 0}, kMixed),
+      attention_case("heads of 128", {5, 5, 128, 128, 0.0884F, 0, 0}, kMixed),
+      attention_case("V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0}, kMixed),
+      attention_case("head sizes that no vector divides", {2, 1, 27, 13, 0.19F, 0, 0}, kMixed),
+      attention_case("window and sinks, blocks between them freed", {4, 2, 16, 16, 0.25F, 33, 20},
+                     stored_as(kMixed, kF32, 4)),
+      attention_case("window", {4, 2, 16, 16, 0.25F, 64, 0}, kMixed),
+      attention_case("bf16 cache", one_b, stored_as(kMixed, kBF16, 64)),
+      attention_case("f16 cache, contiguous", small, stored_as(kMixed, kF16, 0)),
+      attention_case("bf16 activations", small, stored_as(kMixed, kBF16, 16), kBF16),
+      attention_case("f16 activations", small, stored_as(kMixed, kF16, 16), kF16),
+      timed("prompt of 512 of 1B", one_b, {0, 512, kContext}),
+      timed("prompt of 2048 of a quarter of 1B", {8, 2, 64, 64, 0.125F, 0, 0}, {0, 2048, kContext}),
+  };
+}
+
+}  // namespace millrace::ops

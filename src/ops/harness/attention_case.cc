@@ -1,0 +1,39 @@
+#include "ops/harness/attention_case.h"
+
+#include <utility>
+
+namespace millrace::ops {
+
+KvCaseSpec with_heads(KvCaseSpec spec, const AttentionShape& shape) {
+  spec.kv_heads = shape.kv_heads;
+  spec.k_size = shape.head_size;
+  spec.v_size = shape.v_head_size;
+  spec.freed_before_window = shape.window;
+  spec.sink_tokens = shape.sink_tokens;
+  return spec;
+}
+
+ir::Attrs attention_attrs(const AttentionShape& shape) {
+  ir::Attrs attrs;
+  attrs.set("heads", int64_t{shape.heads});
+  attrs.set("kv_heads", int64_t{shape.kv_heads});
+  attrs.set("head_size", int64_t{shape.head_size});
+  attrs.set("v_head_size", int64_t{shape.v_head_size});
+  attrs.set("scale", double{shape.scale});
+  attrs.set("window", int64_t{shape.window});
+  attrs.set("sink_tokens", int64_t{shape.sink_tokens});
+  return attrs;
+}
+
+Case attention_case(std::string name, const AttentionShape& shape, const KvCaseSpec& spec,
+                    ir::DType q) {
+  const KvCaseSpec sized = with_heads(spec, shape);
+  const int64_t rows = KvCase(sized).rows();
+  Case c{.name = std::move(name), .attrs = attention_attrs(shape)};
+  c.inputs.push_back(normal(q, {rows, int64_t{shape.heads} * shape.head_size}, 2));
+  for (InputSpec& input : kv_inputs(sized))
+    c.inputs.push_back(std::move(input));
+  return c;
+}
+
+}  // namespace millrace::ops

@@ -1,0 +1,22 @@
+// Harness cases of both attention ops.
+#pragma once
+
+#include <string>
+
+#include "ops/common/attention_ref.h"
+#include "ops/harness/cases.h"
+#include "ops/harness/kv_case.h"
+
+namespace millrace::ops {
+
+/// `spec` with the head counts and sizes, window and sinks of `shape`.
+KvCaseSpec with_heads(KvCaseSpec spec, const AttentionShape& shape);
+
+/// The attributes of either op.
+ir::Attrs attention_attrs(const AttentionShape& shape);
+
+/// q, the sequence inputs and the cache. Logits are a few units apart, so that softmax is peaked.
+Case attention_case(std::string name, const AttentionShape& shape, const KvCaseSpec& spec,
+                    ir::DType q = ir::DType::kF32);
+
+}  // namespace millrace::ops
