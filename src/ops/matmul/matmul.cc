@@ -1,7 +1,7 @@
 #include "ops/matmul/matmul.h"
 
 #include "base/error.h"
-#include "ops/matmul/matmul_job.h"
+#include "ops/matmul/matmul_cpu.h"
 #include "ops/op.h"
 
 namespace millrace::ops {
@@ -69,40 +69,16 @@ Cost cost(const Launch& launch) {
   return total;
 }
 
-constexpr Tactic kTactics[] = {
-    {.name = "matmul_ref", .run = run_matmul_ref},
-};
-
 }  // namespace
-
-MatmulJob matmul_job(const Launch& launch) {
-  const auto& a = launch.attrs<Matmul>();
-  const Tensor& x = launch.in[0];
-  const Tensor& weight = launch.in[1];
-  MatmulJob job;
-  job.x = x.data;
-  job.weight = weight.data;
-  if (a.bias) job.bias = launch.in[2].data;
-  if (a.bias) job.bias_type = launch.in[2].dtype;
-  if (a.residual) job.residual = launch.in.back().data;
-  job.out = launch.out[0].data;
-  job.rows = x.dim(0);
-  job.cols = weight.dim(0);
-  job.depth = weight.dim(1);
-  job.x_type = x.dtype;
-  job.weight_type = weight.dtype;
-  job.out_type = launch.out[0].dtype;
-  job.activation = *parse_activation(a.activation);
-  return job;
-}
 
 const Op& op_matmul() {
   static const Op op = {
       .name = "matmul",
-      .tactics = kTactics,
+      .tactics = matmul_tactics(),
       .infer = infer,
       .parse_attrs = parse_attrs<Matmul>,
       .cost = cost,
+      .exact = matmul_exact,
   };
   return op;
 }

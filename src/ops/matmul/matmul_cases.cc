@@ -1,19 +1,120 @@
+#include <cmath>
+
+#include "base/str.h"
 #include "ops/harness/cases.h"
 #include "ops/matmul/matmul.h"
 
 namespace millrace::ops {
+namespace {
+
+using enum ir::DType;
+
+/// x [T, K] and weight [N, K], whose outputs are about 1.
+std::vector<InputSpec> inputs(ir::DType weight, int64_t rows, int64_t cols, int64_t depth) {
+  return {normal(kF32, {rows, depth}),
+          cold(normal(weight, {cols, depth}, 1 / std::sqrt(static_cast<double>(depth))))};
+}
+
+std::vector<InputSpec> with_epilogue(std::vector<InputSpec> in, ir::DType bias) {
+  const int64_t rows = in[0].shape[0];
+  const int64_t cols = in[1].shape[0];
+  in.push_back(normal(bias, {cols}));
+  in.push_back(normal(in[0].dtype, {rows, cols}));
+  return in;
+}
+
+std::vector<InputSpec> all_of(ir::DType type, int64_t rows, int64_t cols, int64_t depth) {
+  return {normal(type, {rows, depth}),
+          normal(type, {cols, depth}, 1 / std::sqrt(static_cast<double>(depth)))};
+}
+
+/// Sizes that exercise the edges of tiles, panels and blocks.
+void add_edges(std::vector<Case>* cases) {
+  const ir::Attrs plain = to_attrs(Matmul{});
+  for (const auto weight : {kF32, kBF16, kF16}) {
+    const auto add = [&](const char* name, int64_t rows, int64_t cols, int64_t depth) {
+      cases->push_back({.name = str(name, ", ", ir::dtype_name(weight)),
+                        .attrs = plain,
+                        .inputs = inputs(weight, rows, cols, depth)});
+    };
+    add("one row", 1, 384, 384);
+    add("one row, K below one vector", 1, 33, 5);
+    add("one output", 1, 1, 129);
+    add("K that no vector divides", 5, 29, 37);
+    add("rows that no tile divides", 7, 70, 200);
+    add("most rows for the rows kernels", 16, 97, 513);
+    add("a short prompt", 70, 50, 100);
+    add("K of two blocks and one", 30, 65, 513);
+    add("K of four blocks and one", 20, 40, 1025);
+    add("more rows than are packed at a time", 515, 40, 24);
+    add("one column, many rows", 33, 1, 300);
+  }
+  cases->push_back({.name = "no rows", .attrs = plain, .inputs = inputs(kBF16, 0, 16, 8)});
+}
+
+void add_epilogues(std::vector<Case>* cases) {
+  for (const char* activation : {"none", "silu", "gelu", "gelu_new", "relu"}) {
+    for (const int64_t rows : {3, 20}) {
+      cases->push_back(
+          {.name = str("bias, ", activation, " and residual, ", rows, " rows"),
+           .attrs = to_attrs(Matmul{.bias = true, .residual = true, .activation = activation}),
+           .inputs = with_epilogue(inputs(kBF16, rows, 101, 60), rows == 3 ? kBF16 : kF32)});
+    }
+  }
+}
+
+void add_types(std::vector<Case>* cases) {
+  for (const auto type : {kBF16, kF16}) {
+    cases->push_back({.name = str("all ", ir::dtype_name(type)),
+                      .attrs = to_attrs(Matmul{.dtype = ir::dtype_name(type)}),
+                      .inputs = all_of(type, 5, 40, 96)});
+    cases->push_back({.name = str(ir::dtype_name(type), " to f32"),
+                      .attrs = to_attrs(Matmul{}),
+                      .inputs = all_of(type, 5, 40, 96)});
+  }
+  // x is rounded by at most 2^-9 of it; over K these errors add up like a random walk.
+  for (const int64_t depth : {64, 511, 1030}) {
+    cases->push_back({.name = str("bf16 products, K = ", depth),
+                      .attrs = to_attrs(Matmul{.bf16_products = true}),
+                      .inputs = inputs(kBF16, 40, 70, depth),
+                      .tolerance = 0x1p-8});
+  }
+}
+
+/// Layers of a Llama of a billion parameters and of a small model; prompts as large as a check
+/// against the reference allows.
+void add_benchmarks(std::vector<Case>* cases) {
+  const auto add = [&](const Matmul& attrs, ir::DType weight, int64_t rows, int64_t cols,
+                       int64_t depth) {
+    cases->push_back({.name = str(ir::dtype_name(weight), attrs.bf16_products ? " products " : " ",
+                                  rows, " x ", cols, " x ", depth),
+                      .attrs = to_attrs(attrs),
+                      .inputs = inputs(weight, rows, cols, depth),
+                      .benchmark = true,
+                      .tolerance = attrs.bf16_products ? 0x1p-8 : 0});
+  };
+  for (const auto weight : {kF32, kBF16, kF16})
+    add({}, weight, 1, 2048, 2048);
+  add({}, kBF16, 1, 8192, 2048);
+  add({}, kBF16, 1, 2048, 8192);
+  for (const int64_t rows : {2, 4, 8, 16})
+    add({}, kBF16, rows, 2048, 2048);
+  add({}, kBF16, 512, 512, 2048);
+  add({}, kF32, 512, 512, 2048);
+  add({.bf16_products = true}, kBF16, 512, 512, 2048);
+  for (const int64_t rows : {1, 8, 512})
+    add({}, kBF16, rows, 384, 384);
+}
+
+}  // namespace
 
 std::vector<Case> matmul_cases() {
-  using enum ir::DType;
-  const auto inputs = [](ir::DType weight, int64_t rows, int64_t k, int64_t n) {
-    return std::vector<InputSpec>{normal(kF32, {rows, k}), cold(normal(weight, {n, k}, 0.05))};
-  };
-  const ir::Attrs attrs = to_attrs(Matmul{});
-  return {
-      {.name = "one row", .attrs = attrs, .inputs = inputs(kBF16, 1, 384, 384)},
-      {.name = "K that no vector divides", .attrs = attrs, .inputs = inputs(kF32, 5, 37, 29)},
-      {.name = "a prompt", .attrs = attrs, .inputs = inputs(kBF16, 70, 100, 50)},
-  };
+  std::vector<Case> cases;
+  add_edges(&cases);
+  add_epilogues(&cases);
+  add_types(&cases);
+  add_benchmarks(&cases);
+  return cases;
 }
 
 }  // namespace millrace::ops

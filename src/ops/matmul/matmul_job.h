@@ -9,8 +9,6 @@
 
 namespace millrace::ops {
 
-struct Launch;
-
 struct MatmulJob {
   const void* x = nullptr;         // [T, K]
   const void* weight = nullptr;    // [N, K]
@@ -27,8 +25,10 @@ struct MatmulJob {
   ActivationKind activation = ActivationKind::kNone;
 };
 
-MatmulJob matmul_job(const Launch& launch);
-
-void run_matmul_ref(const Launch& launch);
+/// Outputs [row_begin, row_end) x [col_begin, col_end).
+struct MatmulPart {
+  int64_t row_begin, row_end;
+  int64_t col_begin, col_end;
+};
 
 }  // namespace millrace::ops

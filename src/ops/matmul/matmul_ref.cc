@@ -1,9 +1,12 @@
 // The specification: exact products, summed in double and rounded to float once, then the epilogue
 // in float.
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
 #include "base/check.h"
 #include "base/thread_pool.h"
-#include "ops/matmul/matmul_job.h"
-#include "ops/op.h"
+#include "ops/matmul/matmul_cpu.h"
 
 namespace millrace::ops {
 namespace {
@@ -103,7 +106,41 @@ const void* row(const void* data, ir::DType type, int64_t index, int64_t depth) 
   return static_cast<const char*>(data) + index * depth * ir::dtype_size(type);
 }
 
+double activate(ActivationKind kind, double v) {
+  switch (kind) {
+    case ActivationKind::kSilu:
+      return v / (1 + std::exp(-v));
+    case ActivationKind::kGelu:
+      return v / 2 * std::erfc(-v * std::numbers::sqrt2 / 2);
+    case ActivationKind::kGeluTanh: {
+      const double u =
+          2 * std::numbers::inv_sqrtpi / std::numbers::sqrt2 * (v + 0.044715 * v * v * v);
+      return v / 2 * (1 + std::tanh(u));
+    }
+    case ActivationKind::kRelu:
+      return std::max(v, 0.0);
+    case ActivationKind::kNone:
+      break;
+  }
+  return v;
+}
+
 }  // namespace
+
+double matmul_exact(const Launch& launch, int64_t index) {
+  const MatmulJob job = matmul_job(launch);
+  const int64_t t = index / job.cols;
+  const int64_t n = index % job.cols;
+  double sum = 0;
+  for (int64_t k = 0; k < job.depth; ++k) {
+    sum += static_cast<double>(load(job.x_type, job.x, t * job.depth + k)) *
+           load(job.weight_type, job.weight, n * job.depth + k);
+  }
+  if (job.bias != nullptr) sum += load(job.bias_type, job.bias, n);
+  sum = activate(job.activation, sum);
+  if (job.residual != nullptr) sum += load(job.x_type, job.residual, index);
+  return sum;
+}
 
 void run_matmul_ref(const Launch& launch) {
   const MatmulJob job = matmul_job(launch);

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <random>
+#include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -36,6 +38,11 @@ struct Numbers {
   }
   Tensor tensor(std::vector<int64_t> shape) { return {bytes.data(), dtype, shape}; }
 };
+
+device::Device& cpu() {
+  static const auto device = device::make_cpu_device(2);
+  return *device;
+}
 
 struct Problem {
   int64_t rows, cols, depth;  // T, N, K
@@ -84,6 +91,11 @@ class Product {
     const std::vector<Tensor> outs = {{out.data(), out_type, std::vector<int64_t>{count, p_.cols}}};
     device::Queue queue{.pool = &pool};
     Launch launch{.in = in, .out = outs, .attributes = &p_.attrs, .queue = &queue};
+    std::unique_ptr<device::Memory> workspace;
+    if (tactic.workspace != nullptr) {
+      workspace = cpu().allocate(tactic.workspace(launch, cpu().properties()), "workspace");
+      launch.workspace = workspace->data();
+    }
     tactic.run(launch);
     std::vector<float> values(static_cast<size_t>(count * p_.cols));
     ir::convert(out_type, out.data(), DType::kF32, values.data(), count * p_.cols);
@@ -103,6 +115,15 @@ class Product {
   const Problem p_;
   Numbers x_, weight_, bias_, residual_;
 };
+
+bool can_run(const Tactic& tactic, const Problem& p, int64_t rows) {
+  const std::vector<Tensor> in = {{nullptr, p.x, std::vector<int64_t>{rows, p.depth}},
+                                  {nullptr, p.weight, std::vector<int64_t>{p.cols, p.depth}}};
+  const std::vector<Tensor> out = {
+      {nullptr, *ir::parse_dtype(p.attrs.dtype), std::vector<int64_t>{rows, p.cols}}};
+  const Launch launch{.in = in, .out = out, .attributes = &p.attrs};
+  return tactic.why_not == nullptr || tactic.why_not(launch, cpu().properties()).empty();
+}
 
 /// The specification rounds an exact sum once; then f and the output type round.
 TEST(MatmulRef, IsTheFormulaInDouble) {
@@ -137,6 +158,124 @@ TEST(MatmulRef, RoundsToTheOutputTypeOnce) {
     for (int64_t i = 0; i < p.rows * p.cols; ++i) {
       const double want = product.expected(i / p.cols, i % p.cols);
       EXPECT_NEAR(got[static_cast<size_t>(i)], want, unit * std::abs(want) + 1e-6) << i;
+    }
+  }
+}
+
+/// What a sum of K products of normal numbers may be off: after j additions a partial sum is about
+/// sqrt(j) and is rounded by up to 2^-24 of it (0.6 of that as a deviation). Chains of at most 256
+/// additions, as the panels have, give together 2^-24 * 0.6 * sqrt(256 K / 2); six times that.
+double float_error(int64_t depth) {
+  const auto chain = static_cast<double>(std::min<int64_t>(depth, 256));
+  return 1e-6 + 6 * 0x1p-24 * 0.6 * std::sqrt(chain * static_cast<double>(depth) / 2);
+}
+
+TEST(MatmulTactics, AreTheFormulaInDouble) {
+  ThreadPool pool(2);
+  std::vector<Problem> problems;
+  for (const DType weight : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (int64_t rows = 1; rows <= 70; rows += rows < 20 ? 1 : 7)
+      problems.push_back({.rows = rows, .cols = 71, .depth = 77, .weight = weight});
+    for (const int64_t cols : {1, 2, 7, 16, 33, 300})
+      problems.push_back({.rows = 9, .cols = cols, .depth = 264, .weight = weight});
+    for (const int64_t depth : {1, 7, 8, 15, 16, 33, 255, 256, 257, 513, 1025})
+      problems.push_back({.rows = 5, .cols = 19, .depth = depth, .weight = weight});
+  }
+  problems.push_back({.rows = 531, .cols = 67, .depth = 40, .weight = DType::kBF16});
+  for (const Problem& p : problems) {
+    Product product(p);
+    for (const Tactic& tactic : find_op("matmul")->tactics) {
+      if (!can_run(tactic, p, p.rows)) continue;
+      const std::vector<float> got = product.run(tactic, pool, 0, p.rows);
+      double worst = 0;
+      for (int64_t i = 0; i < p.rows * p.cols; ++i) {
+        const double want = product.expected(i / p.cols, i % p.cols);
+        worst = std::max(worst, std::abs(got[static_cast<size_t>(i)] - want));
+      }
+      // Not <, so that NaN fails.
+      EXPECT_LE(worst, float_error(p.depth)) << tactic.name << " T=" << p.rows << " N=" << p.cols
+                                             << " K=" << p.depth << " " << ir::dtype_name(p.weight);
+    }
+  }
+}
+
+TEST(MatmulTactics, AddBiasActivationAndResidual) {
+  ThreadPool pool(2);
+  for (const DType bias : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const char* activation : {"none", "silu", "gelu", "gelu_new", "relu"}) {
+      for (const int64_t rows : {1, 7, 40}) {
+        Problem p{.rows = rows, .cols = 45, .depth = 31, .bias_type = bias};
+        p.attrs = {.bias = true, .residual = true, .activation = activation};
+        Product product(p);
+        for (const Tactic& tactic : find_op("matmul")->tactics) {
+          if (!can_run(tactic, p, p.rows)) continue;
+          const std::vector<float> got = product.run(tactic, pool, 0, p.rows);
+          for (int64_t i = 0; i < p.rows * p.cols; ++i) {
+            const double want = product.expected(i / p.cols, i % p.cols);
+            ASSERT_NEAR(got[static_cast<size_t>(i)], want, 5e-6 * (1 + std::abs(want)))
+                << tactic.name << " " << activation << " at " << i;
+          }
+        }
+      }
+    }
+  }
+}
+
+/// What makes a text independent of the texts beside it.
+TEST(MatmulTactics, GiveARowTheSameBitsInAnyBatch) {
+  ThreadPool one(1), three(3);
+  constexpr int64_t kRows = 70;
+  for (const DType weight : {DType::kF32, DType::kBF16, DType::kF16}) {
+    Problem p{.rows = kRows, .cols = 83, .depth = 1061, .weight = weight};
+    p.attrs = {.bias = true, .residual = true, .activation = "silu"};
+    Product product(p);
+    for (const Tactic& tactic : find_op("matmul")->tactics) {
+      std::vector<float> first(static_cast<size_t>(kRows * p.cols));  // each row's first result
+      std::vector<bool> seen(kRows);
+      for (int64_t count = 1; count <= kRows; ++count) {
+        if (!can_run(tactic, p, count)) continue;
+        const int64_t begin = (count * 29) % (kRows - count + 1);
+        const std::vector<float> got =
+            product.run(tactic, count % 2 == 0 ? one : three, begin, count);
+        for (int64_t t = begin; t < begin + count; ++t) {
+          const float* row = got.data() + (t - begin) * p.cols;
+          float* expected = first.data() + t * p.cols;
+          const size_t bytes = static_cast<size_t>(p.cols) * sizeof(float);
+          if (!seen[static_cast<size_t>(t)]) std::memcpy(expected, row, bytes);
+          seen[static_cast<size_t>(t)] = true;
+          ASSERT_EQ(std::memcmp(expected, row, bytes), 0)
+              << tactic.name << " row " << t << " of " << count << " from " << begin;
+        }
+      }
+    }
+  }
+}
+
+/// bf16 products round x, by at most 2^-9 of it, and nothing else.
+TEST(MatmulTactics, RoundOnlyXForBf16Products) {
+  ThreadPool pool(2);
+  for (const int64_t depth : {1, 2, 31, 511, 512, 513, 1030}) {
+    Problem p{.rows = 23, .cols = 47, .depth = depth, .weight = DType::kBF16};
+    p.attrs.bf16_products = true;
+    Problem rounded = p;
+    rounded.x = DType::kBF16;  // the same numbers, rounded to bf16
+    Product product(p), expected(rounded);
+    for (const Tactic& tactic : find_op("matmul")->tactics) {
+      if (!can_run(tactic, p, p.rows)) continue;
+      const bool rounds = std::string(tactic.name).ends_with("bf16");
+      const std::vector<float> got = product.run(tactic, pool, 0, p.rows);
+      for (int64_t i = 0; i < p.rows * p.cols; ++i) {
+        const int64_t t = i / p.cols, n = i % p.cols;
+        const double want = rounds ? expected.expected(t, n) : product.expected(t, n);
+        ASSERT_NEAR(got[static_cast<size_t>(i)], want, float_error(depth))
+            << tactic.name << " K=" << depth << " at " << i;
+      }
+    }
+    p.attrs.bf16_products = false;
+    for (const Tactic& tactic : find_op("matmul")->tactics) {
+      if (std::string(tactic.name).ends_with("bf16")) {
+        EXPECT_FALSE(can_run(tactic, p, p.rows));
+      }
     }
   }
 }

@@ -1,0 +1,183 @@
+// The CPU tactics: when each can run, and how a product is split over threads. Splits never change
+// a result: an output's sum is made by one thread, in an order that follows K only.
+#include "ops/matmul/matmul_cpu.h"
+
+#include <algorithm>
+
+#include "base/thread_pool.h"
+#include "ops/common/cpu_tactic.h"
+#include "ops/matmul/matmul.h"
+#include "ops/matmul/matmul_job.h"
+#include "ops/matmul/matmul_kernels.h"
+
+namespace millrace::ops {
+
+MatmulJob matmul_job(const Launch& launch) {
+  const auto& a = launch.attrs<Matmul>();
+  const Tensor& x = launch.in[0];
+  const Tensor& weight = launch.in[1];
+  MatmulJob job;
+  job.x = x.data;
+  job.weight = weight.data;
+  if (a.bias) job.bias = launch.in[2].data;
+  if (a.bias) job.bias_type = launch.in[2].dtype;
+  if (a.residual) job.residual = launch.in.back().data;
+  job.out = launch.out[0].data;
+  job.rows = x.dim(0);
+  job.cols = weight.dim(0);
+  job.depth = weight.dim(1);
+  job.x_type = x.dtype;
+  job.weight_type = weight.dtype;
+  job.out_type = launch.out[0].dtype;
+  job.activation = *parse_activation(a.activation);
+  return job;
+}
+
+namespace {
+
+#if defined(__x86_64__)
+
+// Rows of x that the panels take at a time: the copy of x stays in the shared cache.
+constexpr int64_t kMaxPackedRows = 512;
+constexpr int64_t kMaxRows = 16;
+constexpr int64_t kMinPanelRows = 4;
+// Below this number of products (some microseconds) a second thread does not pay.
+constexpr int64_t kSmallProducts = 64 << 10;
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+std::string why_not_types(const Launch& launch) {
+  const auto is_f32 = [](const Tensor& tensor) { return tensor.dtype == ir::DType::kF32; };
+  if (!is_f32(launch.in[0])) return "x is not f32";
+  if (!is_f32(launch.out[0])) return "the output is not f32";
+  return "";
+}
+
+template <RowsKernel kKernel>
+void run_rows(const Launch& launch) {
+  const MatmulJob job = matmul_job(launch);
+  if (job.rows * job.cols * job.depth <= kSmallProducts) {
+    kKernel(job, {0, job.rows, 0, job.cols});
+    return;
+  }
+  // Chunks of about 128 KiB, in whole numbers of every tile's weight rows.
+  constexpr int64_t kChunkBytes = 128 << 10;
+  constexpr int64_t kGrain = 24;
+  const int64_t row_bytes = job.depth * ir::dtype_size(job.weight_type);
+  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (row_bytes * kGrain)) * kGrain;
+  launch.pool().parallel_for(ceil_div(job.cols, chunk), [&](int64_t i) {
+    kKernel(job, {0, job.rows, i * chunk, std::min(job.cols, (i + 1) * chunk)});
+  });
+}
+
+/// At most kMaxPackedRows rows, all columns.
+void multiply_panels(const PanelsKernel& kernel, const MatmulJob& job, const Launch& launch) {
+  ThreadPool& pool = launch.pool();
+  const bool small = job.rows * job.cols * job.depth <= kSmallProducts;
+  const auto pack = [&](int64_t begin, int64_t end) {
+    kernel.pack_x(job, begin, end, launch.workspace);
+  };
+  if (small || job.rows * job.depth <= kSmallProducts) {
+    pack(0, job.rows);
+  } else {
+    pool.parallel_ranges(job.rows, 1, pack);
+  }
+  const int64_t col_parts = ceil_div(job.cols, kernel.col_block);
+  int64_t row_parts = 1;
+  constexpr int64_t kMinPartRows = 96;  // that pay for packing a panel again
+  while (col_parts * row_parts < 2 * pool.thread_count() &&
+         job.rows >= 2 * row_parts * kMinPartRows) {
+    row_parts *= 2;
+  }
+  const auto multiply = [&](int64_t i) {
+    const int64_t row_part = i % row_parts;
+    const int64_t col = i / row_parts * kernel.col_block;
+    kernel.multiply(job,
+                    {job.rows * row_part / row_parts, job.rows * (row_part + 1) / row_parts, col,
+                     std::min(job.cols, col + kernel.col_block)},
+                    launch.workspace);
+  };
+  if (small) {
+    for (int64_t i = 0; i < col_parts * row_parts; ++i)
+      multiply(i);
+  } else {
+    pool.parallel_for(col_parts * row_parts, multiply);
+  }
+}
+
+template <const PanelsKernel& kKernel>
+void run_panels(const Launch& launch) {
+  const MatmulJob all = matmul_job(launch);
+  const int64_t passes = ceil_div(all.rows, kMaxPackedRows);
+  for (int64_t i = 0; i < passes; ++i) {
+    const int64_t begin = all.rows * i / passes;
+    MatmulJob job = all;
+    job.rows = all.rows * (i + 1) / passes - begin;
+    job.x = static_cast<const float*>(all.x) + begin * all.depth;
+    job.out = static_cast<float*>(all.out) + begin * all.cols;
+    if (all.residual != nullptr) {
+      job.residual = static_cast<const float*>(all.residual) + begin * all.cols;
+    }
+    multiply_panels(kKernel, job, launch);
+  }
+}
+
+template <const PanelsKernel& kKernel>
+int64_t panels_workspace(const Launch& launch, const device::Properties& /*device*/) {
+  const int64_t rows = std::min(launch.in[0].dim(0), kMaxPackedRows);
+  return ceil_div(launch.in[0].dim(1), kKernel.depth_block) * rows * PanelsKernel::kBlockBytes;
+}
+
+using device::CpuIsa;
+
+template <CpuIsa kIsa>
+std::string rows_why_not(const Launch& launch, const device::Properties& device) {
+  if (std::string reason = needs_isa<kIsa>(launch, device); !reason.empty()) return reason;
+  if (launch.in[0].dim(0) > kMaxRows) return str("more than ", kMaxRows, " rows");
+  return why_not_types(launch);
+}
+
+template <CpuIsa kIsa>
+std::string panels_why_not(const Launch& launch, const device::Properties& device) {
+  if (std::string reason = needs_isa<kIsa>(launch, device); !reason.empty()) return reason;
+  if (launch.in[0].dim(0) < kMinPanelRows) return str("fewer than ", kMinPanelRows, " rows");
+  if (std::string reason = why_not_types(launch); !reason.empty()) return reason;
+  if (kIsa != CpuIsa::kAvx512Bf16) return "";
+  if (launch.in[1].dtype != ir::DType::kBF16) return "the weight is not bf16";
+  return launch.attrs<Matmul>().bf16_products ? "" : "x may not be rounded to bf16 (bf16_products)";
+}
+
+template <CpuIsa kIsa, RowsKernel kKernel>
+constexpr Tactic rows_tactic(const char* name) {
+  return {.name = name, .why_not = rows_why_not<kIsa>, .run = run_rows<kKernel>};
+}
+
+template <CpuIsa kIsa, const PanelsKernel& kKernel>
+constexpr Tactic panels_tactic(const char* name) {
+  return {.name = name,
+          .why_not = panels_why_not<kIsa>,
+          .workspace = panels_workspace<kKernel>,
+          .run = run_panels<kKernel>};
+}
+
+#endif  // __x86_64__
+
+constexpr Tactic kTactics[] = {
+    MILLRACE_ON_X86(
+        panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),
+        rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
+        panels_tactic<CpuIsa::kAvx512, kPanelsAvx512>("matmul_panels_avx512"),
+        rows_tactic<CpuIsa::kAvx2, matmul_rows_avx2>("matmul_rows_avx2"),
+        panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("matmul_panels_avx2"), ){.name = "matmul_ref",
+                                                                           .run = run_matmul_ref},
+};
+
+}  // namespace
+
+std::span<const Tactic> matmul_tactics() {
+  return kTactics;
+}
+
+}  // namespace millrace::ops

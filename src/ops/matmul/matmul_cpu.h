@@ -1,0 +1,22 @@
+// How matmul runs: between its contract (matmul.cc) and its kernels.
+#pragma once
+
+#include <span>
+
+#include "ops/matmul/matmul_job.h"
+#include "ops/op.h"
+
+namespace millrace::ops {
+
+/// In order of preference, the reference last.
+std::span<const Tactic> matmul_tactics();
+
+/// The launch as plain pointers and sizes.
+MatmulJob matmul_job(const Launch& launch);
+
+void run_matmul_ref(const Launch& launch);
+
+/// Op::exact.
+double matmul_exact(const Launch& launch, int64_t index);
+
+}  // namespace millrace::ops

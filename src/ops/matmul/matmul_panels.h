@@ -1,0 +1,234 @@
+// Many rows of x: blocks of the weight are widened and transposed once into panels that stay in the
+// core's cache, and used for all rows. A tile of outputs keeps its sums in registers.
+//
+// A cell is four bytes of K: one float, or two bf16 whose products are added in one instruction.
+// Sums run over the cells of a block in order and blocks are added in order, so that an output's
+// bits depend on K only. V: ops/common/vec_avx2.h, vec_avx512.h.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "ops/common/vec_avx2.h"
+#include "ops/matmul/matmul_epilogue.h"
+#include "ops/matmul/matmul_kernels.h"
+
+namespace millrace::ops {
+
+// A panel of 256 cells (16 KiB with AVX2) fits the first-level cache beside a tile of x.
+inline constexpr int64_t kBlockCells = 256;
+
+/// The sizes that follow from the registers of V.
+template <typename V>
+struct PanelSizes {
+  static constexpr int kTileRows = V::kWidth == 16 ? 14 : 6;
+  static constexpr int64_t kPanelCols = 2 * V::kWidth;
+  // Panels (64 KiB with AVX2) and rows of x (126 KiB) that together fit half a second-level cache.
+  static constexpr int64_t kColBlock = 4 * kPanelCols;
+  static constexpr int64_t kRowTiles = 126 / kTileRows;
+};
+
+/// Cells of one float, from weights of type W.
+template <typename Vector, typename W>
+struct FloatCells {
+  using V = Vector;
+  using Element = W;
+  static constexpr int kDepth = 1;
+  static __m256 load(const W* p) { return avx2::Vec::load(p).v; }
+  static __m256 load_first(const W* p, int64_t count) { return avx2::Vec::load(p, count).v; }
+  static V multiply(V x, V w, V sum) { return fma(x, w, sum); }
+};
+
+/// One block of K.
+struct DepthBlock {
+  int64_t begin;   // element of K
+  int64_t length;  // elements
+  int64_t cells;
+};
+
+/// Eight rows of the weight by eight cells of it.
+template <typename Cells>
+struct Square {
+  __m256 row[8];
+
+  /// `rest` elements are left from `weight` on, and `cols` rows: zeros where there are none.
+  void load(const typename Cells::Element* weight, int64_t depth, int64_t cols, int64_t rest) {
+    for (int i = 0; i < 8; ++i) {
+      if (i >= cols) {
+        row[i] = _mm256_setzero_ps();
+      } else if (rest >= 8 * Cells::kDepth) {
+        row[i] = Cells::load(weight + i * depth);
+      } else {
+        row[i] = Cells::load_first(weight + i * depth, rest);
+      }
+    }
+  }
+
+  void transpose() {
+    __m256 pairs[8], quads[8];
+    for (int i = 0; i < 8; i += 2) {
+      pairs[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+      pairs[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4) {
+      quads[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+      quads[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+      quads[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+      quads[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {
+      row[i] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20);
+      row[i + 4] = _mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31);
+    }
+  }
+};
+
+/// panel[cell, col] = weight[n + col, cell]; zeros behind the last column.
+template <typename Cells>
+void pack_panel(const MatmulJob& job, int64_t n, const DepthBlock& block, float* panel) {
+  constexpr int64_t kPanelCols = PanelSizes<typename Cells::V>::kPanelCols;
+  const auto* weight = static_cast<const typename Cells::Element*>(job.weight) + block.begin;
+  for (int64_t group = 0; group < kPanelCols; group += 8) {
+    const int64_t cols = std::clamp<int64_t>(job.cols - n - group, 0, 8);
+    for (int64_t cell = 0; cell < block.cells; cell += 8) {
+      const int64_t at = cell * Cells::kDepth;
+      Square<Cells> square;
+      square.load(weight + (n + group) * job.depth + at, job.depth, cols, block.length - at);
+      square.transpose();
+      for (int64_t i = 0; i < std::min<int64_t>(8, block.cells - cell); ++i)
+        _mm256_storeu_ps(panel + (cell + i) * kPanelCols + group, square.row[i]);
+    }
+  }
+}
+
+/// Where a tile's sums go.
+struct TileOut {
+  float* out;
+  int64_t stride;  // N
+  int64_t cols;    // of the panel's that exist
+  bool add;        // to what is there: every block of K but the first
+};
+
+template <typename V>
+void put_sums(const TileOut& to, int64_t row, int64_t col, V sums) {
+  float* p = to.out + row * to.stride + col;
+  const int64_t count = to.cols - col;
+  if (count >= V::kWidth) {
+    if (to.add) sums = V::load(p) + sums;
+    sums.store(p);
+  } else if (count > 0) {
+    if (to.add) sums = V::load(p, count) + sums;
+    sums.store(p, count);
+  }
+}
+
+/// out[row, col] (+)= x[row] * panel[col] for M rows, a block apart, and one panel.
+template <typename Cells, int M>
+void multiply_panels_tile(const float* x, const float* panel, int64_t cells, const TileOut& to) {
+  using V = typename Cells::V;
+  constexpr int64_t kPanelCols = PanelSizes<V>::kPanelCols;
+  V low[M], high[M];
+  for (int m = 0; m < M; ++m) {
+    __builtin_prefetch(to.out + m * to.stride);
+    low[m] = high[m] = V::zero();
+  }
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    const V w_low = V::load(panel + cell * kPanelCols);
+    const V w_high = V::load(panel + cell * kPanelCols + V::kWidth);
+#pragma GCC unroll 14
+    for (int m = 0; m < M; ++m) {
+      const V value = V::set(x[m * kBlockCells + cell]);
+      low[m] = Cells::multiply(value, w_low, low[m]);
+      high[m] = Cells::multiply(value, w_high, high[m]);
+    }
+  }
+  for (int m = 0; m < M; ++m) {
+    put_sums(to, m, 0, low[m]);
+    put_sums(to, m, V::kWidth, high[m]);
+  }
+}
+
+using TileFunction = void (*)(const float* x, const float* panel, int64_t cells, const TileOut& to);
+
+/// multiply_panels_tile for 1, 2, ... rows.
+template <typename Cells, int... M>
+constexpr std::array<TileFunction, sizeof...(M)> tile_functions(
+    std::integer_sequence<int, M...> /*heights*/) {
+  return {multiply_panels_tile<Cells, M + 1>...};
+}
+
+/// One block of K for the columns of `part`, at most kColBlock.
+template <typename Cells>
+void multiply_panels_block(const MatmulJob& job, const MatmulPart& part, const DepthBlock& block,
+                           const float* packed) {
+  using Sizes = PanelSizes<typename Cells::V>;
+  static constexpr auto kTile =
+      tile_functions<Cells>(std::make_integer_sequence<int, Sizes::kTileRows>());
+  alignas(64) float panels[Sizes::kColBlock * kBlockCells];
+  const int64_t cols = part.col_end - part.col_begin;
+  for (int64_t col = 0; col < cols; col += Sizes::kPanelCols)
+    pack_panel<Cells>(job, part.col_begin + col, block, panels + col * kBlockCells);
+
+  const int64_t rows = part.row_end - part.row_begin;
+  const int64_t tiles = (rows + Sizes::kTileRows - 1) / Sizes::kTileRows;
+  const auto tile_row = [&](int64_t i) { return part.row_begin + rows * i / tiles; };
+  const float* x = packed + block.begin / Cells::kDepth * job.rows;
+  for (int64_t first = 0; first < tiles; first += Sizes::kRowTiles) {
+    const int64_t end = std::min(tiles, first + Sizes::kRowTiles);
+    for (int64_t col = 0; col < cols; col += Sizes::kPanelCols) {
+      for (int64_t i = first; i < end; ++i) {
+        const int64_t t = tile_row(i);
+        const TileOut to{static_cast<float*>(job.out) + t * job.cols + part.col_begin + col,
+                         job.cols, std::min(Sizes::kPanelCols, cols - col), block.begin > 0};
+        kTile[static_cast<size_t>(tile_row(i + 1) - t - 1)](
+            x + t * kBlockCells, panels + col * kBlockCells, block.cells, to);
+      }
+    }
+  }
+}
+
+template <typename Cells>
+void multiply_panels(const MatmulJob& job, const MatmulPart& part, const float* packed) {
+  constexpr int64_t kColBlock = PanelSizes<typename Cells::V>::kColBlock;
+  constexpr int64_t kDepthBlock = kBlockCells * Cells::kDepth;
+  MatmulPart cols = part;
+  for (; cols.col_begin < part.col_end; cols.col_begin += kColBlock) {
+    cols.col_end = std::min(cols.col_begin + kColBlock, part.col_end);
+    for (int64_t k = 0; k < job.depth; k += kDepthBlock) {
+      const int64_t length = std::min(kDepthBlock, job.depth - k);
+      const DepthBlock block{k, length, (length + Cells::kDepth - 1) / Cells::kDepth};
+      multiply_panels_block<Cells>(job, cols, block, packed);
+    }
+    finish<typename Cells::V>(job, cols);
+  }
+}
+
+/// Copies rows [begin, end) of x into their places in every block of K.
+template <typename V>
+void pack_float_rows(const MatmulJob& job, int64_t begin, int64_t end, void* packed) {
+  for (int64_t t = begin; t < end; ++t) {
+    const float* x = static_cast<const float*>(job.x) + t * job.depth;
+    float* to = static_cast<float*>(packed) + t * kBlockCells;
+    for (int64_t k = 0; k < job.depth; k += kBlockCells) {
+      for_vectors<V>(std::min(kBlockCells, job.depth - k), [&](int64_t i, auto lanes) {
+        store(load<V>(x + k + i, lanes), to + k * job.rows + i, lanes);
+      });
+    }
+  }
+}
+
+template <typename V>
+void multiply_float_panels(const MatmulJob& job, const MatmulPart& part, const void* packed) {
+  with_float_type(job.weight_type, [&]<typename W>(TypeTag<W>) {
+    multiply_panels<FloatCells<V, W>>(job, part, static_cast<const float*>(packed));
+  });
+}
+
+template <typename V>
+inline constexpr PanelsKernel kFloatPanels{.depth_block = kBlockCells,
+                                           .col_block = PanelSizes<V>::kColBlock,
+                                           .pack_x = pack_float_rows<V>,
+                                           .multiply = multiply_float_panels<V>};
+
+}  // namespace millrace::ops
