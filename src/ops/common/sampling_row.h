@@ -12,7 +12,6 @@
 //                         slot * M + position.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -49,15 +48,15 @@ struct SamplingRow {
   float frequency_penalty = 0;
   int32_t no_repeat_ngram_size = 0;
   int32_t min_new_tokens = 0;
-  int32_t max_length = 0;    // prompt and new tokens: where forced_eos applies; 0: no limit
-  int32_t forced_bos = -1;   // -1: none
-  int32_t begin_length = 0;  // the length at which begin_suppress applies
-  ListSpan logit_bias;       // pairs (token, bits of a float)
-  ListSpan bad_words;        // for each word: its length n, then n tokens
-  ListSpan end_ids;          // end and stop tokens, for min_new_tokens
-  ListSpan suppress;         // tokens
-  ListSpan begin_suppress;   // tokens
-  ListSpan forced_eos;       // tokens
+  int32_t max_length = 0;        // prompt and new tokens: where forced_eos applies; 0: no limit
+  int32_t forced_bos = -1;       // -1: none
+  int32_t begin_length = 0;      // the length at which begin_suppress applies
+  ListSpan logit_bias = {};      // pairs (token, bits of a float)
+  ListSpan bad_words = {};       // for each word: its length n, then n tokens
+  ListSpan end_ids = {};         // end and stop tokens, for min_new_tokens
+  ListSpan suppress = {};        // tokens
+  ListSpan begin_suppress = {};  // tokens
+  ListSpan forced_eos = {};      // tokens
 };
 
 inline constexpr int kSamplingRowWords = 32;
@@ -82,7 +81,7 @@ struct SamplingDefaults {
   int max_new_tokens = 0;  // 0: no limit (forced_eos then never applies)
   uint64_t seed = 0;       // when params.seed is unset
   int output_index = 0;
-  std::span<const int> end_token_ids;  // when params.end_token_ids is unset
+  std::span<const int> end_token_ids = {};  // when params.end_token_ids is unset
 };
 
 /// REQUIRES: params.validate() passed.
@@ -92,9 +91,7 @@ PackedSampling pack_sampling(const SamplingParams& params, const SamplingDefault
 /// Sets kSamplingAdjusts only when a processor acts at this length.
 SamplingRow sampling_row_at(const PackedSampling& packed, int slot, int length, int list_offset);
 
-/// The record of a request that decodes greedily and has no other wish.
-inline bool is_plain_greedy(const SamplingRow& row) {
-  return row.flags == 0;
-}
+/// Row `index` of the tensor `rows`, which need not be aligned to more than an int32.
+SamplingRow read_sampling_row(const int32_t* rows, int64_t index);
 
 }  // namespace millrace::ops
