@@ -5,7 +5,9 @@
 //      top_ids: i32 [L, k], top_logprobs: f32 [L, k]: the counts[l] <= k most probable tokens, best
 //      first, the lowest token of equals first; entries from counts[l] on are -1 and 0
 // `targets` are the tokens sample_token chose, or the prompt's next tokens. counts[l] = -1: nobody
-// wants this row, its logprob is 0. A target outside the vocabulary: 0.
+// wants this row, its logprob is 0. A target outside the vocabulary: 0. A row with a NaN or
+// +infinity, or of nothing but -infinity, has no probabilities: all its numbers are NaN and its ids
+// -1.
 #pragma once
 
 #include "ops/attributes.h"
