@@ -41,6 +41,10 @@ struct ChatRequest {
   /// Whether the answer's beginning follows. `nullopt` leaves it to the template, which
   /// transformers never does.
   std::optional<bool> add_generation_prompt = true;
+  /// A list or object that a template prints without `tojson` looks as in Python (`{'a': True}`),
+  /// which is what models of transformers are trained on; off: as JSON, which template engines of
+  /// other languages print.
+  bool python_containers = true;
   /// Seconds since 1970 for templates that state the date; unset: the time of the call.
   std::optional<int64_t> now;
 };

@@ -223,6 +223,7 @@ MillraceTextChat to_chat(const ChatRequest& request) {
   chat.name = view_or_absent(request.template_name);
   chat.add_generation_prompt =
       request.add_generation_prompt.has_value() ? int{*request.add_generation_prompt} : -1;
+  chat.python_containers = request.python_containers;
   chat.now = request.now.value_or(int64_t{std::time(nullptr)});
   return chat;
 }

@@ -47,6 +47,7 @@ typedef struct {
   MillraceTextView variables;    /* JSON object, or absent */
   MillraceTextView name;         /* template, or absent */
   int32_t add_generation_prompt; /* -1: leave undefined */
+  int32_t python_containers;     /* 0: lists and objects print as JSON */
   int64_t now;                   /* seconds since 1970 */
 } MillraceTextChat;
 

@@ -143,6 +143,7 @@ impl Decoding<'_> {
                 decoder.decode(std::mem::take(&mut stream.tokens)).map_err(|e| e.to_string())?
             }
             Rule::WordEnd(suffix) => stream.held.replace(suffix.as_str(), ""),
+            Rule::SentencePiece => take_text_bytewise(&mut stream.bytes, true),
             _ => take_text(&mut stream.bytes, true),
         };
         *stream = Stream::default();

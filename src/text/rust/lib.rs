@@ -4,6 +4,7 @@ mod added_tokens;
 mod assets;
 mod chat;
 mod decode;
+mod filters;
 mod python;
 mod sentencepiece;
 mod template;

@@ -3,14 +3,16 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Kwargs, Tuple, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
+
+use crate::filters;
 
 /// Containers nested deeper than this are refused; the stack of a server's thread is small.
 const MAX_DEPTH: usize = 200;
 
-/// A template chooses separators and indentation, so the size of the result is not bounded by the size of the value.
-const MAX_JSON_BYTES: usize = 64 << 20;
+/// A template chooses separators and indentation, so no result is bounded by the size of what it is made of.
+pub const MAX_TEXT_BYTES: usize = 64 << 20;
 
 fn invalid(what: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
@@ -58,6 +60,19 @@ pub struct JsonStyle {
     sort_keys: bool,
     /// A character that is never escaped (see chat.rs).
     keep: Option<char>,
+}
+
+impl Default for JsonStyle {
+    fn default() -> Self {
+        JsonStyle {
+            ensure_ascii: false,
+            indent: None,
+            item_separator: ", ".into(),
+            key_separator: ": ".into(),
+            sort_keys: false,
+            keep: None,
+        }
+    }
 }
 
 impl JsonStyle {
@@ -154,7 +169,7 @@ fn write_json_items(
 ) -> Result<(), Error> {
     out.push(brackets.0);
     for i in 0..count {
-        if out.len() > MAX_JSON_BYTES {
+        if out.len() > MAX_TEXT_BYTES {
             return Err(invalid("tojson: the result is too large"));
         }
         if i > 0 {
@@ -250,14 +265,18 @@ fn write_repr(out: &mut String, value: &Value, depth: usize) -> Result<(), Error
         ValueKind::Number => out.push_str(&number_text(value)),
         ValueKind::String => write_string_repr(out, value.as_str().unwrap_or("")),
         ValueKind::Seq => {
-            out.push('[');
+            let is_tuple = value.is_tuple();
+            out.push(if is_tuple { '(' } else { '[' });
             for (i, item) in value.try_iter()?.enumerate() {
                 if i > 0 {
                     out.push_str(", ");
                 }
                 write_repr(out, &item, depth + 1)?;
             }
-            out.push(']');
+            if is_tuple && value.len() == Some(1) {
+                out.push(',');
+            }
+            out.push(if is_tuple { ')' } else { ']' });
         }
         ValueKind::Map => {
             out.push('{');
@@ -305,7 +324,11 @@ fn write_string_repr(out: &mut String, text: &str) {
 pub fn call_method(value: &Value, method: &str, args: &[Value]) -> Option<Result<Value, Error>> {
     match value.kind() {
         ValueKind::String => string_method(value.as_str()?, method, args),
-        ValueKind::Map if method == "copy" => Some(Ok(value.clone())),
+        ValueKind::Map => match method {
+            "copy" => Some(Ok(value.clone())),
+            "items" => Some(filters::items(value)),
+            _ => None,
+        },
         ValueKind::Seq => match method {
             "copy" => Some(Ok(value.clone())),
             "index" => Some(sequence_index(value, args)),
@@ -329,7 +352,7 @@ fn text_argument<'a>(args: &'a [Value], index: usize, method: &str) -> Result<&'
 fn string_method(s: &str, method: &str, args: &[Value]) -> Option<Result<Value, Error>> {
     let done = |text: String| Some(Ok(Value::from(text)));
     match method {
-        "casefold" => done(s.to_lowercase()),
+        "title" => done(title(s)),
         "swapcase" => done(s.chars().flat_map(swap_case).collect()),
         "removeprefix" => {
             Some(text_argument(args, 0, method).map(|p| s.strip_prefix(p).unwrap_or(s).into()))
@@ -344,6 +367,20 @@ fn string_method(s: &str, method: &str, args: &[Value]) -> Option<Result<Value, 
         "isdecimal" => Some(Ok((!s.is_empty() && s.chars().all(char::is_numeric)).into())),
         _ => None,
     }
+}
+
+/// Every letter that does not follow a letter is a capital: `It'S`.
+fn title(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    let mut after_letter = false;
+    for c in s.chars() {
+        match after_letter {
+            true => out.extend(c.to_lowercase()),
+            false => out.extend(c.to_uppercase()),
+        }
+        after_letter = c.is_alphabetic();
+    }
+    out
 }
 
 fn swap_case(c: char) -> Vec<char> {
@@ -366,7 +403,7 @@ fn partition(s: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
         (None, false) => [s, "", ""],
         (None, true) => ["", "", s],
     };
-    Ok(parts.into_iter().map(Value::from).collect())
+    Ok(Value::from(Tuple::new(parts.into_iter().map(Value::from).collect())))
 }
 
 fn rsplit(s: &str, args: &[Value]) -> Result<Value, Error> {
@@ -414,7 +451,7 @@ fn find_or_fail(s: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     Ok(Value::from(s[..at].chars().count()))
 }
 
-fn pad(s: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub fn pad(s: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     let width =
         args.first().cloned().ok_or_else(|| invalid(format!("{method}() needs a width")))?;
     let width = i64::try_from(width)?.clamp(0, 1 << 16) as usize;

@@ -4,14 +4,16 @@
 use std::sync::OnceLock;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Rest, Value};
+use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior};
 use serde_json::{Map, Value as Json};
 
+use crate::filters::{self, KEEP, PYTHON_CONTAINERS};
 use crate::python;
 
-/// One unit of fuel is an instruction or 64 bytes of data, so this bounds both time (seconds) and memory.
-const FUEL: u64 = 20_000_000;
+/// One unit of fuel is an instruction or 64 bytes of data, so this bounds time (a second) and memory
+/// (256 MiB). A chat of a thousand long messages needs a tenth of it.
+const FUEL: u64 = 4_000_000;
 const RECURSION_LIMIT: usize = 100;
 const MAX_TEMPLATE_BYTES: usize = 1 << 20;
 const TEMPLATE: &str = "chat_template";
@@ -34,6 +36,8 @@ pub struct RenderInput {
     pub add_generation_prompt: Option<bool>,
     /// Further variables (`enable_thinking`, `documents`, ...), and the special tokens by name.
     pub variables: Map<String, Json>,
+    /// Lists and dictionaries print as in Python; otherwise as JSON.
+    pub python_containers: bool,
     /// Seconds since 1970 for `strftime_now`.
     pub now: i64,
     /// A character that `tojson` must not escape (see chat.rs).
@@ -95,26 +99,13 @@ fn compile(source: &str) -> Result<Environment<'static>, String> {
             minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
         })
     });
-    environment.set_formatter(|output, _state, value| {
-        output.write_str(&python::to_text(value)?).map_err(Error::from)
-    });
-    environment.add_filter("string", |value: Value| python::to_text(&value));
-    environment.add_filter(
-        "tojson",
-        |state: &minijinja::State, value: Value, args: Rest<Value>, kwargs: Kwargs| {
-            let keep = state.lookup(KEEP).and_then(|v| v.as_str().and_then(|s| s.chars().next()));
-            python::to_json(&value, &python::JsonStyle::from_args(&args, &kwargs, keep)?)
-        },
-    );
+    filters::add(&mut environment);
     environment.add_function("raise_exception", |message: Value| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
     });
     environment.add_template_owned(TEMPLATE, without_generation_tags(source)).map_err(describe)?;
     Ok(environment)
 }
-
-/// The variable that carries `RenderInput::keep`; no template can name it.
-const KEEP: &str = "keep character";
 
 fn context(input: &RenderInput) -> Value {
     let mut variables: Vec<(String, Value)> = Vec::new();
@@ -132,6 +123,7 @@ fn context(input: &RenderInput) -> Value {
     if let Some(c) = input.keep {
         variables.push((KEEP.into(), Value::from(c.to_string())));
     }
+    variables.push((PYTHON_CONTAINERS.into(), Value::from(input.python_containers)));
     let now = input.now;
     let strftime_now = Value::from_function(move |format: String| strftime(now, &format));
     variables.push(("strftime_now".into(), strftime_now));
@@ -162,10 +154,12 @@ fn with_reasoning_aliases(messages: &Json) -> Json {
         let names = ["reasoning_content", "thinking", "reasoning"];
         let reasoning =
             names.iter().find_map(|n| message.get(*n).filter(|v| !v.is_null()).cloned());
-        if let Some(reasoning) = reasoning {
-            message.entry("thinking").or_insert_with(|| reasoning.clone());
-            message.insert("reasoning_content".into(), reasoning);
-        }
+        let Some(reasoning) = reasoning else { continue };
+        // The order is that of Python's {"thinking": r, **message, "reasoning_content": r}.
+        let mut fields = Map::from_iter([("thinking".to_string(), reasoning.clone())]);
+        fields.extend(std::mem::take(message));
+        fields.insert("reasoning_content".into(), reasoning);
+        *message = fields;
     }
     messages
 }

@@ -47,6 +47,7 @@ pub struct Chat {
     variables: View,
     name: View,
     add_generation_prompt: i32,
+    python_containers: i32,
     now: i64,
 }
 
@@ -275,6 +276,7 @@ unsafe fn read_chat<'a>(
     let input = RenderInput {
         messages,
         tools,
+        python_containers: chat.python_containers != 0,
         add_generation_prompt,
         variables,
         now: chat.now,

@@ -85,7 +85,7 @@ impl Text {
             rule,
         };
         text.vocab_size = text.count_ids();
-        text.around = text.around(&config);
+        text.around = text.around(&config, assets.get(TOKENIZER_JSON).is_some());
         text.named = match &text.backend {
             Backend::SentencePiece(model, _) => named_pieces(model, config.named),
             Backend::HuggingFace(_) => config.named,
@@ -103,20 +103,15 @@ impl Text {
         added.max(model)
     }
 
-    fn around(&self, config: &Config) -> Around {
+    fn around(&self, config: &Config, has_json: bool) -> Around {
         let id = |name: &str| config.named(name).and_then(|content| self.token_id(content));
         match &self.backend {
-            // As transformers does: an explicit setting replaces what tokenizer.json says.
-            Backend::HuggingFace(t) => {
-                let explicit = config.add_bos.is_some() || config.add_eos.is_some();
-                if !explicit && t.get_post_processor().is_some() {
-                    return Around::PostProcessor;
-                }
-                Around::Explicit {
-                    before: id("bos_token").filter(|_| config.add_bos == Some(true)),
-                    after: id("eos_token").filter(|_| config.add_eos == Some(true)),
-                }
-            }
+            // As in transformers, tokenizer.json says all, whatever the configuration says.
+            Backend::HuggingFace(_) if has_json => Around::PostProcessor,
+            Backend::HuggingFace(_) => Around::Explicit {
+                before: id("bos_token").filter(|_| config.add_bos == Some(true)),
+                after: id("eos_token").filter(|_| config.add_eos == Some(true)),
+            },
             Backend::SentencePiece(model, _) => {
                 let is_t5 = config.class.starts_with("T5") || config.class.starts_with("MT5");
                 let valid = |id: i32| {
@@ -250,9 +245,9 @@ impl Text {
         })
     }
 
-    /// The token as the vocabulary spells it.
+    /// The token as the vocabulary spells it; added tokens that are matched in normalized text, as they are there.
     pub fn token_text(&self, id: u32) -> Option<String> {
-        let added = self.added.get(id).map(|t| t.content.clone());
+        let added = self.added.get(id).map(|t| t.pattern.clone());
         added.or_else(|| match &self.backend {
             Backend::HuggingFace(t) => t.get_model().id_to_token(id),
             Backend::SentencePiece(model, _) => {
@@ -456,7 +451,7 @@ fn gpt2_json(vocab: &[u8], merges: &[u8], add_prefix_space: bool) -> Result<Vec<
 /// Refuses regular expressions whose counted repetitions multiply to more than a machine has memory for.
 fn check_patterns(tokenizer_json: &[u8]) -> Result<(), String> {
     const LARGEST: u64 = 10_000;
-    let text = String::from_utf8_lossy(tokenizer_json);
+    let text = std::str::from_utf8(tokenizer_json).map_err(|_| "the file is not UTF-8")?;
     for (at, _) in text.match_indices("\"Regex\"") {
         let Some(pattern) = text[at + 7..].trim_start().strip_prefix(':') else { continue };
         let pattern = json_string_at(pattern.trim_start());
