@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""How `./dev test` counts: cases inside a program where it prints them, and a failure is never lost."""
+import importlib.machinery
+import importlib.util
+import pathlib
+import unittest
+
+DEV = pathlib.Path(__file__).resolve().parent.parent / "dev"
+LOADER = importlib.machinery.SourceFileLoader("dev", str(DEV))
+dev = importlib.util.module_from_spec(importlib.util.spec_from_loader("dev", LOADER))
+LOADER.exec_module(dev)
+
+RULE = "-" * 58 + "\n"
+
+
+def entry(output, outcome):
+    return f"1/3 Testing: x\n1/3 Test: x\nCommand: \"x\"\nOutput:\n{RULE}{output}<end of output>\n{RULE}{outcome}\n{RULE}\n"
+
+
+class CountTest(unittest.TestCase):
+    def count(self, *entries):
+        return dev.count_cases("Start testing: now\n" + RULE + "".join(entries))
+
+    def test_counts_cases_of_programs(self):
+        self.assertEqual(self.count(entry("[==========] 8 tests ran.\n[  PASSED  ] 8 tests.\n", "Test Passed.")), (8, 0))
+        self.assertEqual(self.count(entry("Ran 11 tests in 2.1s\n\nOK\n", "Test Passed.")), (11, 0))
+        self.assertEqual(self.count(entry("no numbers\n", "Test Passed.")), (1, 0))
+
+    def test_counts_failures(self):
+        output = "[  PASSED  ] 6 tests.\n[  FAILED  ] 2 tests, listed below:\n\n 2 FAILED TESTS\n"
+        self.assertEqual(self.count(entry(output, "Test Failed.")), (6, 2))
+        self.assertEqual(self.count(entry("Ran 11 tests in 2.1s\n\nFAILED (failures=1, errors=2)\n", "Test Failed.")), (8, 3))
+
+    def test_a_crash_or_a_timeout_is_a_failure(self):
+        self.assertEqual(self.count(entry("[ RUN      ] A.b\n", "Test Failed.")), (0, 1))
+        self.assertEqual(self.count(entry("Segmentation fault\n", "Test Exception: SegFault")), (0, 1))
+        self.assertEqual(self.count(entry("[  PASSED  ] 8 tests.\n", "Test Failed."), entry("slow\n", "Test Timeout.")), (8, 2))
+
+
+if __name__ == "__main__":
+    unittest.main()
