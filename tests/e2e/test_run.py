@@ -178,14 +178,19 @@ class Length(program.ProgramTest):
 class StopText(program.ProgramTest):
     prompt = golden("novelist_14m")[0]
 
-    def check(self, stop, *options):
+    def check(self, stop):
         text = self.prompt["text"]
-        output = self.outputs(NOVELIST, *EXACT, "--max-new-tokens", 64, self.prompt["prompt"], "--stop", stop, *options)[0]
+        output = self.outputs(NOVELIST, *EXACT, "--max-new-tokens", 64, self.prompt["prompt"], "--stop", stop)[0]
         self.assertEqual(output["text"], text[:text.index(stop)])
         self.assertEqual((output["finish_reason"], output["stop_reason"]), ("stop", stop))
         count = len(output["output_ids"])
         self.assertEqual(output["output_ids"], self.prompt["output_ids"][:count])
-        return count
+        # The ids end with the token that completed the stop text.
+        self.assertIn(stop, self.decoded(output["output_ids"]))
+        self.assertNotIn(stop, self.decoded(output["output_ids"][:-1]))
+
+    def decoded(self, ids):
+        return self.good("tokenize", NOVELIST, "--decode", ",".join(map(str, ids))).out
 
     def test_inside_and_across_tokens(self):
         words = self.prompt["text"].split()
