@@ -18,7 +18,7 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const i
   const ShapeRule in(SampleLogprobs::kName, types, {"logits", "targets", "counts"});
   in.expect_dtype(0, ir::DType::kF32);
   in.expect_rank(0, 2);
-  const ir::Dim rows = in.dim(0, 0);
+  const ir::Dim& rows = in.dim(0, 0);
   for (const int input : {1, 2}) {
     in.expect_dtype(input, ir::DType::kI32);
     in.expect_shape(input, {rows});

@@ -53,8 +53,9 @@ TEST(SampleLogprobs, AsTheDefinition) {
         EXPECT_NEAR(got.logprobs[0], want[static_cast<size_t>(target)], 1e-6 * (1 + 2 * spread));
         std::vector<int32_t> order(x.size());
         std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-          return x[static_cast<size_t>(a)] > x[static_cast<size_t>(b)];
+        std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
+          const float xa = x[static_cast<size_t>(a)], xb = x[static_cast<size_t>(b)];
+          return xa > xb || (xa == xb && a < b);
         });
         for (size_t place = 0; place < 20; ++place) {
           if (place >= static_cast<size_t>(k)) {

@@ -4,7 +4,7 @@
 namespace millrace::ops {
 
 std::vector<Case> sample_prompt_cases() {
-  const auto with = [](const char* name, std::vector<int32_t> segments) {
+  const auto with = [](const char* name, const std::vector<int32_t>& segments) {
     const auto count = static_cast<int64_t>(segments.size()) / 4;
     return Case{.name = name,
                 .attrs = {},

@@ -1,10 +1,11 @@
 // Most tokens are out of the question, and the maxima of blocks tell in which blocks the others
 // are. Those are gathered, in the order of tokens, and each limit then shortens the list. Where a
-// limit is a mass (top_p, typical_p), the threshold is found by a radix search: four histograms of
-// 256 bins over the ordered bits of the key, each narrowing the range to one bin.
+// limit is a mass (top_p, typical_p), the threshold is found by a radix search: at most three
+// histograms over the ordered bits of the key, each narrowing the range to one of 2048 bins.
 #include "ops/sample_token/draw_row.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -57,20 +58,29 @@ struct Threshold {
 };
 
 /// The smallest key at which the units of the keys up to it, and `below`, exceed `limit`.
+/// REQUIRES: there is one.
 template <typename KeyOf>
 Threshold find_threshold(const Candidates& c, uint64_t below, uint64_t limit, const KeyOf& key_of) {
-  Threshold found{0, below};
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    uint64_t bins[256] = {};
+  constexpr int kBits = 11;
+  constexpr uint32_t kBins = 1 << kBits;
+  uint32_t low = ~0u, high = 0;
+  for (int64_t i = 0; i < c.count; ++i) {
+    low = std::min(low, key_of(i));
+    high = std::max(high, key_of(i));
+  }
+  Threshold found{low, below};
+  for (int shift = std::bit_width(high - low); shift > 0;) {
+    const int above = shift;  // keys at work: those that differ from found.key below this bit
+    shift = std::max(0, shift - kBits);
+    uint64_t bins[kBins] = {};
     for (int64_t i = 0; i < c.count; ++i) {
-      const uint32_t key = key_of(i);
-      if ((uint64_t{key} >> (shift + 8)) != found.key) continue;
-      bins[(key >> shift) & 255] += weight_units(c.weight[i]);
+      const uint32_t distance = key_of(i) - found.key;
+      if (uint64_t{distance} >> above == 0) bins[distance >> shift] += weight_units(c.weight[i]);
     }
     uint32_t bin = 0;
-    while (bin < 255 && found.below + bins[bin] <= limit)
+    while (bin < kBins - 1 && found.below + bins[bin] <= limit)
       found.below += bins[bin++];
-    found.key = found.key << 8 | bin;
+    found.key += bin << shift;
   }
   return found;
 }
@@ -138,8 +148,9 @@ void gather_by_mass(const DrawRow& d, const SamplingKernels& kernels, Candidates
   } else if (d.row.top_p < 1) {
     const int64_t chunks = (d.vocab + SampleTokenWork::kChunk - 1) / SampleTokenWork::kChunk;
     const uint64_t total = std::accumulate(d.sums, d.sums + chunks, uint64_t{0});
-    // Within 30 are all tokens that weigh anything: the last try succeeds.
-    for (const float distance : {8.0f, 16.0f, 30.0f}) {
+    // Within 30 are all tokens that weigh anything: the last try succeeds. Few tokens decide most
+    // rows, and a try costs what it gathers.
+    for (float distance = 4; distance <= 30; distance += 2) {
       gather_within(distance);
       if (keep_top_p(d, total, c)) break;
     }
