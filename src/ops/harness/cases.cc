@@ -52,11 +52,10 @@ namespace {
 template <typename Make>
 Fill fill_each(Make make) {
   return [make](ir::DType dtype, std::byte* data, int64_t count, Random& random) {
-    const int64_t size = ir::dtype_size(dtype);
-    for (int64_t i = 0; i < count; ++i) {
-      const auto value = static_cast<float>(make(random));
-      ir::convert(ir::DType::kF32, &value, dtype, data + i * size, 1);
-    }
+    std::vector<float> values(static_cast<size_t>(count));
+    for (float& value : values)
+      value = static_cast<float>(make(random));
+    ir::convert(ir::DType::kF32, values.data(), dtype, data, count);
   };
 }
 

@@ -1,0 +1,17 @@
+// What the device can do at most, measured: the other side of every "% of ceiling".
+#pragma once
+
+#include "device/device.h"
+
+namespace millrace::ops {
+
+struct Ceilings {
+  double read_gb_per_s = 0;     // reading memory far larger than all caches, all threads together
+  double fma_gflop_per_s = 0;   // f32 multiply-adds on registers; one counts as two operations
+  double bf16_gflop_per_s = 0;  // bf16 products summed in f32; 0 where there is no instruction
+};
+
+/// Takes about half a second. REQUIRES: a CPU device.
+Ceilings measure_ceilings(device::Device& device);
+
+}  // namespace millrace::ops

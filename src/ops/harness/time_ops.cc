@@ -1,0 +1,139 @@
+#include "ops/harness/time_ops.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "ops/harness/case_run.h"
+
+namespace millrace::ops {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+bool matches(const std::string& wanted, std::string_view name) {
+  return wanted.empty() || wanted == name;
+}
+
+/// How many copies of the cold inputs no cache holds together.
+int copies_of(const CaseData& data, const device::Properties& properties) {
+  int64_t cold = 0;
+  for (size_t i = 0; i < data.inputs.size(); ++i) {
+    const InputSpec& spec = data.source.inputs[i];
+    if (spec.cold || spec.dtype == ir::DType::kState) {
+      cold += static_cast<int64_t>(data.inputs[i].size());
+    }
+  }
+  if (cold == 0) return 1;
+  constexpr int64_t kMost = 16;
+  const int64_t cache = std::max(properties.last_cache_bytes, properties.l2_bytes);
+  return static_cast<int>(std::clamp<int64_t>(3 * cache / cold + 1, 1, kMost));
+}
+
+double median_seconds(const CaseData& data, const Tactic& tactic, device::Device& device) {
+  const CaseRun::Placement place = {device.queue(), device.properties().threads, 0};
+  std::vector<std::unique_ptr<CaseRun>> runs;
+  for (int i = 0; i < copies_of(data, device.properties()); ++i) {
+    runs.push_back(std::make_unique<CaseRun>(data, tactic, device, place));
+    runs.back()->reset();
+  }
+  const auto time_one = [&](CaseRun& run) {
+    const Clock::time_point start = Clock::now();
+    run.run();
+    device.synchronize();
+    return seconds_since(start);
+  };
+  constexpr double kEnough = 0.25;  // seconds
+  constexpr size_t kLeast = 5, kMost = 2000;
+  std::vector<double> seconds;
+  time_one(*runs.back());  // pages and branch predictors
+  const Clock::time_point start = Clock::now();
+  while (seconds.size() < kMost && (seconds.size() < kLeast || seconds_since(start) < kEnough)) {
+    seconds.push_back(time_one(*runs[seconds.size() % runs.size()]));
+  }
+  const auto middle = seconds.begin() + static_cast<int64_t>(seconds.size() / 2);
+  std::nth_element(seconds.begin(), middle, seconds.end());
+  return *middle;
+}
+
+/// What the machine would need for it at best, in seconds.
+double bound_seconds(const Cost& cost, const Tactic& tactic, const Ceilings& ceilings,
+                     bool* by_memory) {
+  const bool is_bf16 = std::string_view(tactic.name).ends_with("bf16");
+  const double peak = is_bf16 ? ceilings.bf16_gflop_per_s : ceilings.fma_gflop_per_s;
+  const double memory = ceilings.read_gb_per_s > 0 ? cost.bytes / ceilings.read_gb_per_s / 1e9 : 0;
+  const double compute = peak > 0 ? cost.flops / peak / 1e9 : 0;
+  *by_memory = memory >= compute;
+  return std::max(memory, compute);
+}
+
+class CaseTimer {
+ public:
+  CaseTimer(const Op& op, device::Device& device, const Ceilings& ceilings)
+      : op_(op), device_(device), ceilings_(ceilings) {}
+
+  /// References of large products take minutes: they are left out above this many operations.
+  static constexpr double kMostReferenceFlops = 4e9;
+
+  void time(const Case& c, const OpFilter& filter,
+            const std::function<void(const Timing&)>& report) const {
+    const CaseData data(op_, c);
+    const Launch launch = data.shape_launch();
+    const Cost cost = op_.cost == nullptr ? Cost{} : op_.cost(launch);
+    const Tactic* reference = reference_tactic(op_);
+    const device::Properties& properties = device_.properties();
+    double reference_seconds = 0;
+    if (reference->device == properties.kind && cost.flops <= kMostReferenceFlops) {
+      reference_seconds = median_seconds(data, *reference, device_);
+    }
+    for (const Tactic& tactic : op_.tactics) {
+      if (tactic.device != properties.kind || !matches(filter.tactic, tactic.name)) continue;
+      Timing timing{.op = op_.name, .case_name = c.name, .tactic = tactic.name, .why_not = ""};
+      if (tactic.why_not != nullptr) timing.why_not = tactic.why_not(launch, properties);
+      if (&tactic == reference && reference_seconds == 0) {
+        timing.why_not = "too large for the reference";
+      }
+      if (timing.why_not.empty()) {
+        const double seconds =
+            &tactic == reference ? reference_seconds : median_seconds(data, tactic, device_);
+        fill(cost, tactic, seconds, reference_seconds, &timing);
+      }
+      report(timing);
+    }
+  }
+
+ private:
+  void fill(const Cost& cost, const Tactic& tactic, double seconds, double reference_seconds,
+            Timing* timing) const {
+    timing->median_us = seconds * 1e6;
+    timing->gb_per_s = cost.bytes / seconds / 1e9;
+    timing->gflop_per_s = cost.flops / seconds / 1e9;
+    timing->of_ceiling = bound_seconds(cost, tactic, ceilings_, &timing->bound_by_memory) / seconds;
+    timing->times_reference = reference_seconds / seconds;
+  }
+
+  const Op& op_;
+  device::Device& device_;
+  const Ceilings& ceilings_;
+};
+
+}  // namespace
+
+void time_ops(const OpFilter& filter, device::Device& device, const Ceilings& ceilings,
+              const std::function<void(const Timing&)>& report) {
+  for (const Op* op : all_ops()) {
+    if (!matches(filter.op, op->name) || op->tactics.empty()) continue;
+    const CaseTimer timer(*op, device, ceilings);
+    for (const Case& c : op_cases(op->name)) {
+      if (c.benchmark && matches(filter.case_name, c.name)) timer.time(c, filter, report);
+    }
+  }
+}
+
+}  // namespace millrace::ops
