@@ -19,7 +19,8 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const i
   const ShapeRule in(Activation::kName, types, {"x"});
   in.expect_float(0);
   const auto kind = from_attrs<Activation>(attrs).kind;
-  if (!parse_activation(kind)) throw_bad_input(str("unknown activation \"", kind, "\""));
+  if (!parse_activation(kind))
+    throw_bad_input(str("unknown activation \"", kind, "\""), "activation");
   return {in.type(0)};
 }
 

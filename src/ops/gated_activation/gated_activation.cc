@@ -20,7 +20,8 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const i
   in.expect_float(0);
   in.expect_rank(0, 2);
   const auto kind = from_attrs<GatedActivation>(attrs).kind;
-  if (!parse_activation(kind)) throw_bad_input(str("unknown activation \"", kind, "\""));
+  if (!parse_activation(kind))
+    throw_bad_input(str("unknown activation \"", kind, "\""), "gated_activation");
   const ir::Dim& width = in.dim(0, 1);
   if (!width.is_static() || width.value() % 2 != 0) in.fail(0, "an even number of columns");
   return {{in.type(0).dtype, {in.dim(0, 0), width.value() / 2}}};
