@@ -39,7 +39,7 @@ void layer_norm_row_ref(const X* x, const W* weight, const W* bias, X* out, int6
     squares += (widen(x[i]) - mean) * (widen(x[i]) - mean);
   const float scale = norm_scale(squares / static_cast<double>(width), eps);
   for (int64_t i = 0; i < width; ++i) {
-    const float normed = (widen(x[i]) - static_cast<float>(mean)) * scale * widen(weight[i]);
+    const float normed = static_cast<float>(widen(x[i]) - mean) * scale * widen(weight[i]);
     out[i] = narrow<X>(bias == nullptr ? normed : normed + widen(bias[i]));
   }
 }
@@ -63,10 +63,17 @@ template <typename V, typename X, typename W>
 void layer_norm_row(const X* x, const W* weight, const W* bias, X* out, int64_t width, double eps) {
   const float total = sum_row<V>(x, width, [](V v) { return v; });
   const V mean = V::set(total / static_cast<float>(width));
-  const float squares = sum_row<V>(x, width, [mean](V v) { return (v - mean) * (v - mean); });
+  // Rounding the mean costs much where it is far from zero: what it missed is taken off later.
+  const float missed =
+      sum_row<V>(x, width, [mean](V v) { return v - mean; }) / static_cast<float>(width);
+  const V rest = V::set(missed);
+  const float squares = sum_row<V>(x, width, [mean, rest](V v) {
+    const V centred = (v - mean) - rest;
+    return centred * centred;
+  });
   const V scale = V::set(norm_scale(squares / static_cast<double>(width), eps));
   for_vectors<V>(width, [&](int64_t i, auto lanes) {
-    V normed = (load<V>(x + i, lanes) - mean) * scale * load<V>(weight + i, lanes);
+    V normed = ((load<V>(x + i, lanes) - mean) - rest) * scale * load<V>(weight + i, lanes);
     if (bias != nullptr) normed = normed + load<V>(bias + i, lanes);
     store(normed, out + i, lanes);
   });

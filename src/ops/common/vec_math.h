@@ -1,8 +1,8 @@
-// Elementary functions on vectors of floats (V: ops/common/vec_avx2.h, vec_avx512.h). Largest errors
-// against double, over every 61st float: vec_exp 0.996 units in the last place (0.74 x 2^-149 where
-// results are subnormal), the activations 1.2e-7 |x| (a unit in the last place of x, as the scalar
-// definitions have); held by ops/activation/activation_test.cc.
-// Polynomials: least-maximum fits made for this file (Lawson's algorithm on Chebyshev points).
+// Elementary functions on vectors of floats (V: ops/common/vec_avx2.h, vec_avx512.h). Largest
+// errors against double, over every 61st float: vec_exp 0.996 units in the last place (0.74 x
+// 2^-149 where results are subnormal), the activations 1.2e-7 |x| (a unit in the last place of x,
+// as the scalar definitions have); held by ops/activation/activation_test.cc. Polynomials:
+// least-maximum fits made for this file (Lawson's algorithm on Chebyshev points).
 #pragma once
 
 #include <cstdint>
