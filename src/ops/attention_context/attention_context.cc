@@ -2,13 +2,30 @@
 
 #include "base/error.h"
 #include "ops/attention_context/attention_context_tactics.h"
+#include "ops/attention_context/attention_context_tiles.h"
 #include "ops/common/attention_ref.h"
+#include "ops/common/cpu_tactic.h"
 
 namespace millrace::ops {
 namespace {
 
+/// Vector kernels read and write f32 activations, which is what there is on a CPU.
+template <device::CpuIsa kIsa>
+std::string why_not(const Launch& launch, const device::Properties& properties) {
+  if (launch.in[0].dtype != ir::DType::kF32) return "needs f32 activations";
+  return needs_isa<kIsa>(launch, properties);
+}
+
 constexpr Tactic kTactics[] = {
-    {.name = "attention_context_ref", .run = attention_context_ref},
+    MILLRACE_ON_X86({.name = "attention_context_avx512",
+                     .why_not = why_not<device::CpuIsa::kAvx512>,
+                     .workspace = attention_context_workspace,
+                     .run = attention_context_avx512},
+                    {.name = "attention_context_avx2",
+                     .why_not = why_not<device::CpuIsa::kAvx2>,
+                     .workspace = attention_context_workspace,
+                     .run = attention_context_avx2}, ){.name = "attention_context_ref",
+                                                       .run = attention_context_ref},
 };
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {

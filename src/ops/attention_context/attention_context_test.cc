@@ -14,6 +14,9 @@ class AttentionContextTest : public testing::TestWithParam<size_t> {
  protected:
   const Op& op = *find_op("attention_context");
   const Tactic& tactic = op.tactics[GetParam()];
+  void SetUp() override {
+    if (const std::string why = why_not_here(tactic); !why.empty()) GTEST_SKIP() << why;
+  }
   bool is_reference() const { return GetParam() + 1 == op.tactics.size(); }
   double tolerance() const { return is_reference() ? 3e-7 : 1.5e-6; }
 

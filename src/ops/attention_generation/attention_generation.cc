@@ -1,16 +1,37 @@
 #include "ops/attention_generation/attention_generation.h"
 
 #include "base/error.h"
+#include "ops/attention_generation/attention_generation_plan.h"
 #include "ops/attention_generation/attention_generation_tactics.h"
 #include "ops/common/attention_ref.h"
+#include "ops/common/cpu_tactic.h"
 
 namespace millrace::ops {
 namespace {
 
 constexpr size_t kOutInput = 1 + kNumSequenceInputs + 1;
 
+/// Vector kernels read and write f32 activations, which is what there is on a CPU.
+template <device::CpuIsa kIsa>
+std::string why_not(const Launch& launch, const device::Properties& properties) {
+  if (launch.in[0].dtype != ir::DType::kF32) return "needs f32 activations";
+  return needs_isa<kIsa>(launch, properties);
+}
+
+int64_t workspace(const Launch& launch, const device::Properties&) {
+  return GenerationPlan::workspace_bytes(launch);
+}
+
 constexpr Tactic kTactics[] = {
-    {.name = "attention_generation_ref", .run = attention_generation_ref},
+    MILLRACE_ON_X86({.name = "attention_generation_avx512",
+                     .why_not = why_not<device::CpuIsa::kAvx512>,
+                     .workspace = workspace,
+                     .run = attention_generation_avx512},
+                    {.name = "attention_generation_avx2",
+                     .why_not = why_not<device::CpuIsa::kAvx2>,
+                     .workspace = workspace,
+                     .run = attention_generation_avx2}, ){.name = "attention_generation_ref",
+                                                          .run = attention_generation_ref},
 };
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {

@@ -6,5 +6,7 @@
 namespace millrace::ops {
 
 void attention_generation_ref(const Launch& launch);
+void attention_generation_avx2(const Launch& launch);
+void attention_generation_avx512(const Launch& launch);
 
 }  // namespace millrace::ops

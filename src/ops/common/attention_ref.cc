@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "ops/common/float_types.h"
 #include "ops/common/scalar_access.h"
 
 namespace millrace::ops {
@@ -15,82 +16,86 @@ constexpr size_t kQ = 0, kSequence = 1, kCache = kSequence + kNumSequenceInputs;
 
 /// One query vector of one sequence.
 struct Query {
-  int64_t sequence, row, position;
+  int64_t sequence, row, position, head;
 };
 
-/// Calls `visit(first, end)` for the runs of positions that a query sees, in order.
+/// Calls `visit(position)` for the keys that a query sees, in order.
 template <typename Visit>
-void for_each_visible_run(const AttentionShape& shape, int64_t position, const Visit& visit) {
+void for_each_visible(const AttentionShape& shape, int64_t position, const Visit& visit) {
   const int64_t begin = shape.window_begin(position);
-  const int64_t sinks = std::min<int64_t>(shape.sink_tokens, begin);
-  if (sinks > 0) visit(int64_t{0}, sinks);
-  visit(begin, position + 1);
+  for (int64_t j = 0; j < std::min<int64_t>(shape.sink_tokens, begin); ++j)
+    visit(j);
+  for (int64_t j = begin; j <= position; ++j)
+    visit(j);
 }
 
-class RowAttention {
- public:
-  RowAttention(const Launch& launch, const AttentionShape& shape, const SequenceRows& sequences)
-      : q_(launch.in[kQ]), out_(launch.out[0]), shape_(shape), sequences_(sequences) {}
-
-  /// softmax(scale q K^T) V of one head.
-  void run(const Query& query, int64_t head) const {
-    const int64_t kv_head = head / shape_.group();
-    std::array<float, kMaxHeadSize> q;
-    for (int d = 0; d < shape_.head_size; ++d) {
-      q[static_cast<size_t>(d)] =
-          load_float(q_.data, q_.dtype, (query.row * shape_.heads + head) * shape_.head_size + d);
-    }
-    float largest = -INFINITY;
-    for_each_visible_run(shape_, query.position, [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j)
-        largest = std::max(largest, score(query, kv_head, j, q.data()));
-    });
-    std::array<double, kMaxHeadSize> sums;
-    std::fill_n(sums.begin(), shape_.v_head_size, 0.0);
-    double total = 0;
-    for_each_visible_run(shape_, query.position, [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        const double p = std::exp(static_cast<double>(score(query, kv_head, j, q.data())) -
-                                  static_cast<double>(largest));
-        total += p;
-        const std::byte* v = sequences_.v(query.sequence, kv_head, j);
-        for (int d = 0; d < shape_.v_head_size; ++d) {
-          sums[static_cast<size_t>(d)] += p * double{load_float(v, sequences_.cache->dtype, d)};
-        }
-      }
-    });
-    for (int d = 0; d < shape_.v_head_size; ++d) {
-      store_float(out_.data, out_.dtype, (query.row * shape_.heads + head) * shape_.v_head_size + d,
-                  static_cast<float>(sums[static_cast<size_t>(d)] / total));
-    }
+/// Four running sums: one would wait for itself.
+template <typename T>
+double dot(const double* q, const T* k, int64_t size) {
+  double sums[4] = {};
+  int64_t d = 0;
+  for (; d + 4 <= size; d += 4) {
+    for (int64_t i = 0; i < 4; ++i)
+      sums[i] += q[d + i] * double{widen(k[d + i])};
   }
+  for (; d < size; ++d)
+    sums[0] += q[d] * double{widen(k[d])};
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
 
- private:
-  float score(const Query& query, int64_t kv_head, int64_t position, const float* q) const {
-    const std::byte* k = sequences_.k(query.sequence, kv_head, position);
-    double sum = 0;
-    for (int d = 0; d < shape_.head_size; ++d)
-      sum += double{q[d]} * double{load_float(k, sequences_.cache->dtype, d)};
-    return shape_.scale * static_cast<float>(sum);
+/// softmax(scale q K^T) V of one head, [Dv]: over the keys in order, and whenever a larger logit
+/// comes, what there is so far is scaled down.
+template <typename T>
+void attend(const Launch& launch, const AttentionShape& shape, const SequenceRows& sequences,
+            const Query& query, double* out) {
+  const Tensor& q_rows = launch.in[kQ];
+  const int64_t kv_head = query.head / shape.group();
+  std::array<double, kMaxHeadSize> q;
+  for (int d = 0; d < shape.head_size; ++d) {
+    q[static_cast<size_t>(d)] = load_float(
+        q_rows.data, q_rows.dtype, (query.row * shape.heads + query.head) * shape.head_size + d);
   }
-
-  const Tensor& q_;
-  const Tensor& out_;
-  const AttentionShape& shape_;
-  const SequenceRows& sequences_;
-};
+  double largest = -INFINITY, total = 0;
+  std::fill_n(out, shape.v_head_size, 0.0);
+  for_each_visible(shape, query.position, [&](int64_t j) {
+    const auto* k = reinterpret_cast<const T*>(sequences.k(query.sequence, kv_head, j));
+    const auto* v = reinterpret_cast<const T*>(sequences.v(query.sequence, kv_head, j));
+    const double logit = double{shape.scale} * dot(q.data(), k, shape.head_size);
+    if (logit > largest) {
+      const double correction = std::exp(largest - logit);
+      total *= correction;
+      for (int d = 0; d < shape.v_head_size; ++d)
+        out[d] *= correction;
+      largest = logit;
+    }
+    const double p = std::exp(logit - largest);
+    total += p;
+    for (int d = 0; d < shape.v_head_size; ++d)
+      out[d] += p * double{widen(v[d])};
+  });
+  for (int d = 0; d < shape.v_head_size; ++d)
+    out[d] /= total;
+}
 
 }  // namespace
 
 void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType type) {
   const SequenceRows sequences(launch.in, kSequence);
-  const RowAttention attention(launch, shape, sequences);
+  const Tensor& out = launch.out[0];
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
     if (!sequences.is(s, type)) continue;
     const int64_t first = sequences.first_position(s);
     launch.pool().parallel_for(int64_t{sequences.query_length[s]} * shape.heads, [&](int64_t task) {
       const int64_t i = task / shape.heads;
-      attention.run({s, sequences.query_start[s] + i, first + i}, task % shape.heads);
+      const Query query{s, sequences.query_start[s] + i, first + i, task % shape.heads};
+      std::array<double, kMaxHeadSize> result;
+      with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
+        attend<T>(launch, shape, sequences, query, result.data());
+      });
+      const int64_t at = (query.row * shape.heads + query.head) * shape.v_head_size;
+      for (int d = 0; d < shape.v_head_size; ++d)
+        store_float(out.data, out.dtype, at + d,
+                    static_cast<float>(result[static_cast<size_t>(d)]));
     });
   }
 }

@@ -33,9 +33,4 @@ inline void store_float(void* data, ir::DType type, int64_t i, float value) {
   }
 }
 
-/// The types that activations, weights of norms and the KV cache may have.
-inline bool is_storage_float(ir::DType type) {
-  return type == ir::DType::kF32 || type == ir::DType::kBF16 || type == ir::DType::kF16;
-}
-
 }  // namespace millrace::ops

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "ops/common/scalar_access.h"
+#include "ops/common/float_types.h"
 
 namespace millrace::ops {
 namespace {
@@ -51,15 +51,14 @@ void check_sequence_inputs(std::span<const ir::TensorType> in, size_t first) {
 }
 
 void check_rows(const ir::TensorType& type, int64_t columns, const char* name) {
-  if (!is_storage_float(type.dtype) || type.shape.size() != 2 ||
-      type.shape[1] != ir::Dim(columns)) {
+  if (!is_kernel_float(type.dtype) || type.shape.size() != 2 || type.shape[1] != ir::Dim(columns)) {
     throw_bad_input(str(name, " must be f32, bf16 or f16 of shape [T, ", columns, "], got ",
                         ir::to_string(type)));
   }
 }
 
 void check_vector(const ir::TensorType& type, int64_t size, const char* name) {
-  if (!is_storage_float(type.dtype) || type.shape != ir::Shape{size}) {
+  if (!is_kernel_float(type.dtype) || type.shape != ir::Shape{size}) {
     throw_bad_input(
         str(name, " must be f32, bf16 or f16 of shape [", size, "], got ", ir::to_string(type)));
   }

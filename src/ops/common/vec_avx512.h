@@ -65,8 +65,19 @@ struct Vec {
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
   friend float largest(Vec a) { return _mm512_reduce_max_ps(a.v); }
+  static void store_sums(const Vec (&a)[8], float* out) {
+    const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(half_sum(a[0]), half_sum(a[1])),
+                                      _mm256_hadd_ps(half_sum(a[2]), half_sum(a[3])));
+    const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(half_sum(a[4]), half_sum(a[5])),
+                                       _mm256_hadd_ps(half_sum(a[6]), half_sum(a[7])));
+    _mm256_storeu_ps(out, _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20),
+                                        _mm256_permute2f128_ps(low, high, 0x31)));
+  }
 
  private:
+  static __m256 half_sum(Vec a) {
+    return _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  }
   static Vec widen_bf16(__m256i bits) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
   }

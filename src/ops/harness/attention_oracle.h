@@ -153,6 +153,15 @@ class AttentionCase {
   std::vector<std::vector<double>> exact_;  // by sequence
 };
 
+/// Why the machine that runs the tests cannot run a tactic on f32; empty when it can.
+inline std::string why_not_here(const Tactic& tactic) {
+  const Tensor q(nullptr, ir::DType::kF32, std::vector<int64_t>{1, 1});
+  Launch launch;
+  launch.in = std::span(&q, 1);
+  if (tactic.why_not == nullptr) return "";
+  return tactic.why_not(launch, device::make_cpu_device(1)->properties());
+}
+
 /// Head counts and sizes that tests go through.
 inline const std::vector<AttentionShape>& attention_test_shapes() {
   static const std::vector<AttentionShape> shapes = {

@@ -1,0 +1,54 @@
+// Pieces that vector kernels of attention share (V: ops/common/vec_avx2.h, vec_avx512.h).
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "ops/common/sequence_rows.h"
+#include "ops/common/vec_math.h"
+
+namespace millrace::ops {
+
+/// The vectors of one head of a sequence, by position: T is the cache's type.
+template <typename V, typename T>
+class HeadKeys {
+ public:
+  HeadKeys(const SequenceRows& sequences, int64_t sequence, int64_t kv_head)
+      : blocks_(sequences.blocks(sequence)),
+        tokens_per_block_(sequences.cache->tokens_per_block),
+        block_bytes_(sequences.cache->block_bytes),
+        k_size_(sequences.cache->k_size),
+        v_size_(sequences.cache->v_size),
+        k_(sequences.cache->pool + sequences.cache->k_offset +
+           kv_head * tokens_per_block_ * k_size_ * static_cast<int64_t>(sizeof(T))),
+        v_(sequences.cache->pool + sequences.cache->v_offset +
+           kv_head * tokens_per_block_ * v_size_ * static_cast<int64_t>(sizeof(T))) {}
+
+  /// Calls visit(i, k, v) for position + i, i < count.
+  template <typename Visit>
+  void for_each(int64_t position, int64_t count, const Visit& visit) const {
+    int64_t block = position / tokens_per_block_, slot = position % tokens_per_block_;
+    for (int64_t i = 0; i < count; ++block, slot = 0) {
+      const int64_t offset = int64_t{blocks_[block]} * block_bytes_;
+      const T* k = reinterpret_cast<const T*>(k_ + offset) + slot * k_size_;
+      const T* v = reinterpret_cast<const T*>(v_ + offset) + slot * v_size_;
+      for (; slot < tokens_per_block_ && i < count; ++slot, ++i, k += k_size_, v += v_size_)
+        visit(i, k, v);
+    }
+  }
+
+ private:
+  const int32_t* blocks_;
+  int64_t tokens_per_block_, block_bytes_, k_size_, v_size_;
+  const std::byte* k_;
+  const std::byte* v_;
+};
+
+/// What is subtracted from logits whose largest is `largest`: 0 where a row sees no key yet, since
+/// infinities do not cancel.
+template <typename V>
+V softmax_shift(V largest) {
+  return select_less(largest, V::set(-3e38F), V::zero(), largest);
+}
+
+}  // namespace millrace::ops
