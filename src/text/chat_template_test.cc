@@ -144,6 +144,14 @@ TEST_F(ChatTemplate, ErrorsSayWhatAndWhere) {
   EXPECT_NE(error_of("x", request).find("messages must be a list of objects"), std::string::npos);
 }
 
+// What docs/text.md lists as missing must not come out wrong.
+TEST_F(ChatTemplate, WhatIsMissingIsAnError) {
+  ChatRequest request;
+  request.messages_json = "[]";
+  EXPECT_THROW((void)with_template("{{ '%s' % 1 }}").render_chat(request), Error);
+  EXPECT_THROW((void)with_template("{{ 'x'.casefold() }}").render_chat(request), Error);
+}
+
 TEST_F(ChatTemplate, HostileTemplatesEndWithAnError) {
   ChatRequest request;
   request.messages_json = "[]";

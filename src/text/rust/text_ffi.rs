@@ -83,10 +83,17 @@ fn id_bytes(ids: Vec<u32>) -> Vec<u8> {
     ids.into_iter().flat_map(|id| (id as i32).to_ne_bytes()).collect()
 }
 
+/// Panics are reported as errors: the hook that would print them as well is for programs in Rust.
+fn silence_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| std::panic::set_hook(Box::new(|_| {})));
+}
+
 /// Runs `work`; a failure or a panic becomes `error`.
 ///
 /// SAFETY: `error` points to a buffer that may be overwritten.
 unsafe fn guarded<T>(error: *mut Buffer, work: impl FnOnce() -> Result<T, Failure>) -> Option<T> {
+    silence_panics();
     let (failure, fault) = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => return Some(value),
         Ok(Err(failure)) => (failure, "input"),
