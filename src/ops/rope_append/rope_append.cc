@@ -1,14 +1,27 @@
 #include "ops/rope_append/rope_append.h"
 
 #include "base/error.h"
+#include "ops/common/cpu_tactic.h"
 #include "ops/rope_append/rope_append_inputs.h"
 #include "ops/rope_append/rope_append_tactics.h"
 
 namespace millrace::ops {
 namespace {
 
+/// Vector kernels read and write f32 activations, which is what there is on a CPU.
+template <device::CpuIsa kIsa>
+std::string why_not(const Launch& launch, const device::Properties& properties) {
+  if (launch.in[0].dtype != ir::DType::kF32) return "needs f32 activations";
+  return needs_isa<kIsa>(launch, properties);
+}
+
 constexpr Tactic kTactics[] = {
-    {.name = "rope_append_ref", .run = rope_append_ref},
+    MILLRACE_ON_X86({.name = "rope_append_avx512",
+                     .why_not = why_not<device::CpuIsa::kAvx512>,
+                     .run = rope_append_avx512},
+                    {.name = "rope_append_avx2",
+                     .why_not = why_not<device::CpuIsa::kAvx2>,
+                     .run = rope_append_avx2}, ){.name = "rope_append_ref", .run = rope_append_ref},
 };
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {

@@ -6,6 +6,7 @@
 
 #include "base/thread_pool.h"
 #include "ops/common/scalar_access.h"
+#include "ops/harness/attention_oracle.h"
 #include "ops/harness/kv_case.h"
 #include "ops/op.h"
 
@@ -136,6 +137,10 @@ double rounding(ir::DType dtype) {
 class RopeAppendTest : public testing::TestWithParam<size_t> {
  protected:
   const Tactic& tactic = find_op("rope_append")->tactics[GetParam()];
+
+  void SetUp() override {
+    if (const std::string why = why_not_here(tactic); !why.empty()) GTEST_SKIP() << why;
+  }
 
   static bool close(double got, double want, ir::DType dtype) {
     return std::abs(got - want) <= rounding(dtype) * std::max(1.0, std::abs(want));
