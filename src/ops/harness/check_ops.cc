@@ -45,8 +45,8 @@ class OpChecker {
  public:
   OpChecker(const Op& op, const OpFilter& filter, device::Device& device, CheckReport* report)
       : op_(op), filter_(filter), device_(device), report_(*report), places_(device) {
-    if (device.properties().kind == device::Kind::kCpu) return;
-    host_ = device::make_cpu_device(1);
+    host_ = device::make_cpu_device();
+    one_thread_ = std::make_unique<ThreadPool>(1);
   }
 
   void check(const std::vector<Case>& cases) {
@@ -70,13 +70,15 @@ class OpChecker {
     ++report_.cases;
     try {
       const CaseData data(op_, c);
-      std::string inexact;
-      const auto reference = run_reference(data, &inexact);
-      if (!inexact.empty()) fail(c.name, reference_tactic(op_)->name, std::move(inexact));
+      const Expected expected(*this, data);
+      if (!expected.inexact.empty()) {
+        fail(c.name, reference_tactic(op_)->name, expected.inexact);
+      }
       for (const Tactic& tactic : op_.tactics) {
         if (tactic.device != device_.properties().kind) continue;
         if (!matches(filter_.tactic, tactic.name) || !is_feasible(data, tactic)) continue;
-        std::string what = check_tactic(data, tactic, reference);
+        if (expected.is_large && &tactic == reference_tactic(op_)) continue;
+        std::string what = check_tactic(data, tactic, expected);
         if (!what.empty()) fail(c.name, tactic.name, std::move(what));
       }
     } catch (const Error& error) {
@@ -101,30 +103,31 @@ class OpChecker {
     return why_not.empty();
   }
 
-  /// `inexact`: how it differs from float64, where the op can tell.
-  std::vector<OutputImage> run_reference(const CaseData& data, std::string* inexact) {
-    device::Device& device = host_ == nullptr ? device_ : *host_;
-    const Tactic& tactic = *reference_tactic(op_);
-    if (tactic.why_not != nullptr) {
-      const std::string why_not = tactic.why_not(data.shape_launch(), device.properties());
-      if (!why_not.empty()) throw_failed(str("the reference refuses it: ", why_not));
+  /// What outputs are compared with.
+  struct Expected {
+    Expected(const OpChecker& checker, const CaseData& data);
+
+    bool is_large = false;             // the reference would take long
+    std::unique_ptr<CaseRun> run;      // of the reference, on the host
+    std::vector<OutputImage> outputs;  // of the reference; empty: Op::exact must do
+    std::string inexact;               // how the reference differs from float64
+  };
+
+  std::string compare_first(const OutputImage& got, size_t i, const CaseData& data,
+                            const Expected& expected) const {
+    if (!expected.outputs.empty()) {
+      return compare(got, expected.outputs[i], data.source.tolerance);
     }
-    ThreadPool pool(1);
-    CaseRun run(data, tactic, device, {{.kind = device::Kind::kCpu, .pool = &pool}, 1, 0});
-    run.reset();
-    run.run();
-    std::vector<OutputImage> outputs = run.outputs();
-    if (op_.exact != nullptr) {
-      *inexact = compare_exact(
-          outputs[0], [&](int64_t i) { return op_.exact(run.launch(), i); }, data.source.tolerance);
-    }
-    return outputs;
+    if (i > 0) return "";
+    const Launch launch = expected.run->launch();
+    return compare_exact(
+        got, [&](int64_t at) { return op_.exact(launch, at); }, data.source.tolerance);
   }
 
-  std::string check_tactic(const CaseData& data, const Tactic& tactic,
-                           const std::vector<OutputImage>& reference) {
+  std::string check_tactic(const CaseData& data, const Tactic& tactic, const Expected& expected) {
     std::vector<OutputImage> first;
     for (const CaseRun::Placement& place : places_.all()) {
+      if (expected.is_large && place.threads == 1) continue;
       const std::string how = str(" (threads ", place.threads, ", inputs shifted by ", place.shift,
                                   place.shift == 1 ? " element)" : " elements)");
       CaseRun run(data, tactic, device_, place);
@@ -134,9 +137,8 @@ class OpChecker {
       if (std::string damage = run.damage(); !damage.empty()) return damage + how;
       std::vector<OutputImage> outputs = run.outputs();
       for (size_t i = 0; i < outputs.size(); ++i) {
-        const std::string difference =
-            first.empty() ? compare(outputs[i], reference[i], data.source.tolerance)
-                          : compare_bits(outputs[i], first[i]);
+        const std::string difference = first.empty() ? compare_first(outputs[i], i, data, expected)
+                                                     : compare_bits(outputs[i], first[i]);
         if (difference.empty()) continue;
         const char* kind = first.empty() ? "" : "differs from the first run: ";
         return str("output ", i, " ", kind, difference, how);
@@ -168,9 +170,34 @@ class OpChecker {
   device::Device& device_;
   CheckReport& report_;
   Places places_;
-  std::unique_ptr<device::Device> host_;  // where the reference runs, if not on device_
+  std::unique_ptr<device::Device> host_;  // where the reference runs
+  std::unique_ptr<ThreadPool> one_thread_;
   std::map<std::string, Tried> tried_;
 };
+
+OpChecker::Expected::Expected(const OpChecker& checker, const CaseData& data) {
+  device::Device& device = *checker.host_;
+  const Op& op = checker.op_;
+  const Tactic& tactic = *reference_tactic(op);
+  if (tactic.why_not != nullptr) {
+    const std::string why_not = tactic.why_not(data.shape_launch(), device.properties());
+    if (!why_not.empty()) throw_failed(str("the reference refuses it: ", why_not));
+  }
+  constexpr double kLargeFlops = 2e9;  // some seconds
+  is_large = op.cost != nullptr && op.cost(data.shape_launch()).flops > kLargeFlops;
+  // Small cases are what shows that threads do not matter.
+  device::Queue queue = device.queue();
+  if (!is_large) queue.pool = checker.one_thread_.get();
+  run = std::make_unique<CaseRun>(data, tactic, device, CaseRun::Placement{queue, 1, 0});
+  run->reset();
+  if (is_large && op.exact != nullptr) return;
+  run->run();
+  outputs = run->outputs();
+  if (op.exact == nullptr) return;
+  const Launch launch = run->launch();
+  inexact = compare_exact(
+      outputs[0], [&](int64_t i) { return op.exact(launch, i); }, data.source.tolerance);
+}
 
 std::string quoted(const std::string& text) {
   std::string out = "'";

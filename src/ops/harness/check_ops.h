@@ -6,7 +6,8 @@
 // lie between NaNs and must not change, and the second run finds its inputs one element off their
 // alignment (on the CPU, where weights are read from files as they lie). The first result must
 // agree with the reference's on the same inputs within the case's tolerance, all later ones with
-// the first, bit for bit.
+// the first, bit for bit. Where the reference would take many seconds, tactics run twice and are
+// compared with some tens of elements in float64 (Op::exact), if the op has them.
 #pragma once
 
 #include <cstdint>

@@ -6,10 +6,10 @@ namespace millrace::ops {
 
 GuardedBuffer::GuardedBuffer(device::Device& device, int64_t bytes, std::byte guard, int64_t shift)
     : device_(&device), size_(bytes), shift_(shift), guard_(guard) {
-  const int64_t total = bytes + shift + 2 * kGuardBytes;
-  memory_ = device.allocate(total, "op harness");
-  const std::vector<std::byte> all(static_cast<size_t>(total), guard);
-  device.copy_to_device(memory_->data(), all.data(), total);
+  memory_ = device.allocate(bytes + shift + 2 * kGuardBytes, "op harness");
+  const std::vector<std::byte> guards(static_cast<size_t>(kGuardBytes + shift), guard);
+  device.copy_to_device(memory_->data(), guards.data(), kGuardBytes + shift);
+  device.copy_to_device(data() + bytes, guards.data(), kGuardBytes);
 }
 
 void GuardedBuffer::upload(std::span<const std::byte> bytes) {
