@@ -42,10 +42,10 @@ void add_edges(std::vector<Case>* cases) {
     add("one output", 1, 1, 129);
     add("K that no vector divides", 5, 29, 37);
     add("rows that no tile divides", 7, 70, 200);
-    add("most rows for the rows kernels", 16, 97, 513);
+    add("most rows for the rows kernels", 32, 97, 513);
     add("a short prompt", 70, 50, 100);
-    add("K of two blocks and one", 30, 65, 513);
-    add("K of four blocks and one", 20, 40, 1025);
+    add("K of two blocks and one", 30, 65, 769);
+    add("K of three blocks and one", 20, 40, 1153);
     add("more rows than are packed at a time", 515, 40, 24);
     add("one column, many rows", 33, 1, 300);
   }
@@ -73,7 +73,7 @@ void add_types(std::vector<Case>* cases) {
                       .inputs = all_of(type, 5, 40, 96)});
   }
   // x is rounded by at most 2^-9 of it; over K these errors add up like a random walk.
-  for (const int64_t depth : {64, 511, 1030}) {
+  for (const int64_t depth : {64, 767, 1542}) {
     cases->push_back({.name = str("bf16 products, K = ", depth),
                       .attrs = to_attrs(Matmul{.bf16_products = true}),
                       .inputs = inputs(kBF16, 40, 70, depth),

@@ -39,7 +39,7 @@ namespace {
 
 // Rows of x that the panels take at a time: the copy of x stays in the shared cache.
 constexpr int64_t kMaxPackedRows = 512;
-constexpr int64_t kMaxRows = 16;
+constexpr int64_t kMaxRows = 32;
 constexpr int64_t kMinPanelRows = 4;
 // Below this number of products (some microseconds) a second thread does not pay.
 constexpr int64_t kSmallProducts = 64 << 10;
@@ -62,11 +62,13 @@ void run_rows(const Launch& launch) {
     kKernel(job, {0, job.rows, 0, job.cols});
     return;
   }
-  // Chunks of about 128 KiB, in whole numbers of every tile's weight rows.
-  constexpr int64_t kChunkBytes = 128 << 10;
-  constexpr int64_t kGrain = 24;
+  // Eight streams of 32 KiB or more, where that leaves every thread several parts.
+  constexpr int64_t kPartBytes = 256 << 10;
+  constexpr int64_t kGrain = 24;  // a whole number of streams of every kernel
   const int64_t row_bytes = job.depth * ir::dtype_size(job.weight_type);
-  const int64_t chunk = std::max<int64_t>(1, kChunkBytes / (row_bytes * kGrain)) * kGrain;
+  const int64_t wanted = std::max<int64_t>(kPartBytes / row_bytes, 4 * kGrain);
+  const int64_t fair = job.cols / (4 * launch.pool().thread_count());
+  const int64_t chunk = ceil_div(std::max<int64_t>(1, std::min(wanted, fair)), kGrain) * kGrain;
   launch.pool().parallel_for(ceil_div(job.cols, chunk), [&](int64_t i) {
     kKernel(job, {0, job.rows, i * chunk, std::min(job.cols, (i + 1) * chunk)});
   });
@@ -127,7 +129,7 @@ void run_panels(const Launch& launch) {
 template <const PanelsKernel& kKernel>
 int64_t panels_workspace(const Launch& launch, const device::Properties& /*device*/) {
   const int64_t rows = std::min(launch.in[0].dim(0), kMaxPackedRows);
-  return ceil_div(launch.in[0].dim(1), kKernel.depth_block) * rows * PanelsKernel::kBlockBytes;
+  return ceil_div(launch.in[0].dim(1), kKernel.depth_block) * rows * PanelsKernel::kRowBytes;
 }
 
 using device::CpuIsa;

@@ -16,15 +16,15 @@
 
 namespace millrace::ops {
 
-// A panel of 256 cells (16 KiB with AVX2) fits the first-level cache beside a tile of x.
-inline constexpr int64_t kBlockCells = 256;
+// A panel of this many cells (24 KiB with AVX2) lives in the first-level cache.
+inline constexpr int64_t kBlockCells = PanelsKernel::kRowBytes / 4;
 
 /// The sizes that follow from the registers of V.
 template <typename V>
 struct PanelSizes {
   static constexpr int kTileRows = V::kWidth == 16 ? 14 : 6;
   static constexpr int64_t kPanelCols = 2 * V::kWidth;
-  // Panels (64 KiB with AVX2) and rows of x (126 KiB) that together fit half a second-level cache.
+  // Panels (96 KiB with AVX2) and rows of x (189 KiB) that together fit a second-level cache.
   static constexpr int64_t kColBlock = 4 * kPanelCols;
   static constexpr int64_t kRowTiles = 126 / kTileRows;
 };
@@ -42,6 +42,7 @@ struct FloatCells {
 
 /// One block of K.
 struct DepthBlock {
+  int64_t index;
   int64_t begin;   // element of K
   int64_t length;  // elements
   int64_t cells;
@@ -93,8 +94,14 @@ void pack_panel(const MatmulJob& job, int64_t n, const DepthBlock& block, float*
     const int64_t cols = std::clamp<int64_t>(job.cols - n - group, 0, 8);
     for (int64_t cell = 0; cell < block.cells; cell += 8) {
       const int64_t at = cell * Cells::kDepth;
+      const auto* here = weight + (n + group) * job.depth + at;
+      if (at * int64_t{sizeof(*here)} % 64 == 0) {
+        // The next block's part of these rows: the multiplication leaves time to bring it.
+        for (int64_t i = 0; i < cols; ++i)
+          __builtin_prefetch(here + i * job.depth + kBlockCells * Cells::kDepth, 0, 2);
+      }
       Square<Cells> square;
-      square.load(weight + (n + group) * job.depth + at, job.depth, cols, block.length - at);
+      square.load(here, job.depth, cols, block.length - at);
       square.transpose();
       for (int64_t i = 0; i < std::min<int64_t>(8, block.cells - cell); ++i)
         _mm256_storeu_ps(panel + (cell + i) * kPanelCols + group, square.row[i]);
@@ -110,16 +117,17 @@ struct TileOut {
   bool add;        // to what is there: every block of K but the first
 };
 
+/// One row of a tile whose panel is not full.
 template <typename V>
-void put_sums(const TileOut& to, int64_t row, int64_t col, V sums) {
-  float* p = to.out + row * to.stride + col;
-  const int64_t count = to.cols - col;
-  if (count >= V::kWidth) {
-    if (to.add) sums = V::load(p) + sums;
-    sums.store(p);
-  } else if (count > 0) {
-    if (to.add) sums = V::load(p, count) + sums;
-    sums.store(p, count);
+void put_edge(const TileOut& to, int64_t row, V low, V high) {
+  V sums[2] = {low, high};
+  for (int64_t half = 0; half < 2; ++half) {
+    float* p = to.out + row * to.stride + half * V::kWidth;
+    const int64_t count = std::min(V::kWidth, to.cols - half * V::kWidth);
+    for_vectors<V>(std::max<int64_t>(0, count), [&](int64_t /*first*/, auto lanes) {
+      if (to.add) sums[half] = load<V>(p, lanes) + sums[half];
+      store(sums[half], p, lanes);
+    });
   }
 }
 
@@ -129,11 +137,17 @@ void multiply_panels_tile(const float* x, const float* panel, int64_t cells, con
   using V = typename Cells::V;
   constexpr int64_t kPanelCols = PanelSizes<V>::kPanelCols;
   V low[M], high[M];
+#pragma GCC unroll 14
   for (int m = 0; m < M; ++m) {
     __builtin_prefetch(to.out + m * to.stride);
     low[m] = high[m] = V::zero();
   }
   for (int64_t cell = 0; cell < cells; ++cell) {
+    if (cell % 16 == 0) {
+#pragma GCC unroll 14
+      for (int m = 0; m < M; ++m)  // the next tile's lines
+        __builtin_prefetch(x + (M + m) * kBlockCells + cell);
+    }
     const V w_low = V::load(panel + cell * kPanelCols);
     const V w_high = V::load(panel + cell * kPanelCols + V::kWidth);
 #pragma GCC unroll 14
@@ -143,9 +157,20 @@ void multiply_panels_tile(const float* x, const float* panel, int64_t cells, con
       high[m] = Cells::multiply(value, w_high, high[m]);
     }
   }
+  if (to.cols < kPanelCols) {
+    for (int m = 0; m < M; ++m)
+      put_edge(to, m, low[m], high[m]);
+    return;
+  }
+#pragma GCC unroll 14
   for (int m = 0; m < M; ++m) {
-    put_sums(to, m, 0, low[m]);
-    put_sums(to, m, V::kWidth, high[m]);
+    float* p = to.out + m * to.stride;
+    if (to.add) {
+      low[m] = V::load(p) + low[m];
+      high[m] = V::load(p + V::kWidth) + high[m];
+    }
+    low[m].store(p);
+    high[m].store(p + V::kWidth);
   }
 }
 
@@ -173,7 +198,7 @@ void multiply_panels_block(const MatmulJob& job, const MatmulPart& part, const D
   const int64_t rows = part.row_end - part.row_begin;
   const int64_t tiles = (rows + Sizes::kTileRows - 1) / Sizes::kTileRows;
   const auto tile_row = [&](int64_t i) { return part.row_begin + rows * i / tiles; };
-  const float* x = packed + block.begin / Cells::kDepth * job.rows;
+  const float* x = packed + block.index * job.rows * kBlockCells;
   for (int64_t first = 0; first < tiles; first += Sizes::kRowTiles) {
     const int64_t end = std::min(tiles, first + Sizes::kRowTiles);
     for (int64_t col = 0; col < cols; col += Sizes::kPanelCols) {
@@ -197,7 +222,8 @@ void multiply_panels(const MatmulJob& job, const MatmulPart& part, const float* 
     cols.col_end = std::min(cols.col_begin + kColBlock, part.col_end);
     for (int64_t k = 0; k < job.depth; k += kDepthBlock) {
       const int64_t length = std::min(kDepthBlock, job.depth - k);
-      const DepthBlock block{k, length, (length + Cells::kDepth - 1) / Cells::kDepth};
+      const DepthBlock block{k / kDepthBlock, k, length,
+                             (length + Cells::kDepth - 1) / Cells::kDepth};
       multiply_panels_block<Cells>(job, cols, block, packed);
     }
     finish<typename Cells::V>(job, cols);
@@ -210,9 +236,9 @@ void pack_float_rows(const MatmulJob& job, int64_t begin, int64_t end, void* pac
   for (int64_t t = begin; t < end; ++t) {
     const float* x = static_cast<const float*>(job.x) + t * job.depth;
     float* to = static_cast<float*>(packed) + t * kBlockCells;
-    for (int64_t k = 0; k < job.depth; k += kBlockCells) {
+    for (int64_t k = 0; k < job.depth; k += kBlockCells, to += job.rows * kBlockCells) {
       for_vectors<V>(std::min(kBlockCells, job.depth - k), [&](int64_t i, auto lanes) {
-        store(load<V>(x + k + i, lanes), to + k * job.rows + i, lanes);
+        store(load<V>(x + k + i, lanes), to + i, lanes);
       });
     }
   }

@@ -29,12 +29,11 @@ void pack_pairs(const MatmulJob& job, int64_t begin, int64_t end, void* packed) 
   for (int64_t t = begin; t < end; ++t) {
     const float* x = static_cast<const float*>(job.x) + t * job.depth;
     auto* to = static_cast<Bf16*>(packed) + t * kDepthBlock;
-    for (int64_t k = 0; k < job.depth; k += kDepthBlock) {
+    for (int64_t k = 0; k < job.depth; k += kDepthBlock, to += job.rows * kDepthBlock) {
       for_vectors<avx512::Vec>(std::min(kDepthBlock, job.depth - k), [&](int64_t i, auto lanes) {
         const __m256bh rounded = _mm512_cvtneps_pbh(load<avx512::Vec>(x + k + i, lanes).v);
         // A whole vector stays within the block: its length is a multiple of the vector's.
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k * job.rows + i),
-                            std::bit_cast<__m256i>(rounded));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), std::bit_cast<__m256i>(rounded));
       });
     }
   }

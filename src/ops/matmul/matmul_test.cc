@@ -163,10 +163,10 @@ TEST(MatmulRef, RoundsToTheOutputTypeOnce) {
 }
 
 /// What a sum of K products of normal numbers may be off: after j additions a partial sum is about
-/// sqrt(j) and is rounded by up to 2^-24 of it (0.6 of that as a deviation). Chains of at most 256
-/// additions, as the panels have, give together 2^-24 * 0.6 * sqrt(256 K / 2); six times that.
+/// sqrt(j) and is rounded by up to 2^-24 of it (0.6 of that as a deviation). Chains of at most 384
+/// additions, as the panels have, give together 2^-24 * 0.6 * sqrt(384 K / 2); six times that.
 double float_error(int64_t depth) {
-  const auto chain = static_cast<double>(std::min<int64_t>(depth, 256));
+  const auto chain = static_cast<double>(std::min<int64_t>(depth, 384));
   return 1e-6 + 6 * 0x1p-24 * 0.6 * std::sqrt(chain * static_cast<double>(depth) / 2);
 }
 
@@ -178,7 +178,7 @@ TEST(MatmulTactics, AreTheFormulaInDouble) {
       problems.push_back({.rows = rows, .cols = 71, .depth = 77, .weight = weight});
     for (const int64_t cols : {1, 2, 7, 16, 33, 300})
       problems.push_back({.rows = 9, .cols = cols, .depth = 264, .weight = weight});
-    for (const int64_t depth : {1, 7, 8, 15, 16, 33, 255, 256, 257, 513, 1025})
+    for (const int64_t depth : {1, 7, 8, 15, 16, 33, 383, 384, 385, 769, 1153})
       problems.push_back({.rows = 5, .cols = 19, .depth = depth, .weight = weight});
   }
   problems.push_back({.rows = 531, .cols = 67, .depth = 40, .weight = DType::kBF16});
@@ -254,7 +254,7 @@ TEST(MatmulTactics, GiveARowTheSameBitsInAnyBatch) {
 /// bf16 products round x, by at most 2^-9 of it, and nothing else.
 TEST(MatmulTactics, RoundOnlyXForBf16Products) {
   ThreadPool pool(2);
-  for (const int64_t depth : {1, 2, 31, 511, 512, 513, 1030}) {
+  for (const int64_t depth : {1, 2, 31, 767, 768, 769, 1542}) {
     Problem p{.rows = 23, .cols = 47, .depth = depth, .weight = DType::kBF16};
     p.attrs.bf16_products = true;
     Problem rounded = p;
