@@ -19,22 +19,24 @@ CeilingKernels ceiling_kernels_avx512();
 /// bf16 products; `read` is null.
 CeilingKernels ceiling_kernels_avx512bf16();
 
-// Enough independent sums to hide the latency of an addition or multiply-add.
-inline constexpr int kReadChains = 8;
+// Stretches of memory that one thread reads side by side: more requests are on their way than with
+// one (25 GB/s instead of 15 on one thread of an AMD EPYC 7003).
+inline constexpr int kReadStreams = 8;
+// Enough independent sums to hide the latency of a multiply-add.
 inline constexpr int kFmaChains = 12;
 
 template <typename V>
-float read_stream(const float* data, int64_t count) {
-  constexpr int64_t kStep = kReadChains * V::kWidth;
-  constexpr int64_t kAhead = 1024;  // floats; hardware prefetchers stop at the end of each page
-  V sums[kReadChains];
+float read_streams(const float* data, int64_t count) {
+  constexpr int64_t kLine = 16;  // floats
+  const int64_t stream = count / kReadStreams;
+  V sums[kReadStreams];
   for (V& s : sums)
     s = V::zero();
-  for (int64_t i = 0; i < count; i += kStep) {
-    for (int64_t line = 0; line < kStep; line += 16)
-      __builtin_prefetch(data + i + kAhead + line);
-    for (int64_t k = 0; k < kReadChains; ++k)
-      sums[k] = sums[k] + V::load(data + i + k * V::kWidth);
+  for (int64_t i = 0; i < stream; i += kLine) {
+    for (int64_t r = 0; r < kReadStreams; ++r) {
+      for (int64_t k = 0; k < kLine; k += V::kWidth)
+        sums[r] = sums[r] + V::load(data + r * stream + i + k);
+    }
   }
   V total = V::zero();
   for (const V& s : sums)
@@ -60,7 +62,7 @@ float multiply_add_chains(int64_t rounds) {
 
 template <typename V>
 CeilingKernels make_ceiling_kernels() {
-  return {read_stream<V>, multiply_add_chains<V>, 2 * kFmaChains * V::kWidth};
+  return {read_streams<V>, multiply_add_chains<V>, 2 * kFmaChains * V::kWidth};
 }
 
 }  // namespace millrace::ops
