@@ -168,8 +168,8 @@ constexpr Tactic panels_tactic(const char* name) {
 
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_X86(
-        panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
+        panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),
         panels_tactic<CpuIsa::kAvx512, kPanelsAvx512>("matmul_panels_avx512"),
         rows_tactic<CpuIsa::kAvx2, matmul_rows_avx2>("matmul_rows_avx2"),
         panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("matmul_panels_avx2"), ){.name = "matmul_ref",
