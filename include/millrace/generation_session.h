@@ -1,0 +1,137 @@
+// Generation of a static batch: set up once, decode many times.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "millrace/engine.h"
+#include "millrace/sampling.h"
+
+namespace millrace {
+
+/// Maxima of a session: every buffer is allocated for them, once.
+struct SetupOptions {
+  int batch_size = 1;
+  int max_context_length = 0;  // tokens of a prompt
+  int max_new_tokens = 0;      // tokens after a prompt
+  int beam_width = 1;
+  int max_logprobs = 0;          // best tokens to report at a position
+  bool contiguous_kv_cache = false;  // one block holds a whole sequence
+  int tokens_per_block = 64;     // a power of two
+  bool padded = false;           // prompts laid out [batch, longest] instead of packed
+  int64_t kv_memory = 0;         // bytes of the KV pool; 0: what the maxima need
+};
+
+struct GenerationRequest {
+  std::vector<int32_t> input_ids;
+  SamplingParams sampling;
+};
+
+enum class FinishReason { kNone, kStop, kLength };
+/// "", "stop", "length".
+const char* finish_reason_name(FinishReason reason);
+
+/// A token, its log-probability and the best ones at its place, best first.
+struct TokenScore {
+  int32_t id = -1;
+  float logprob = 0;
+  std::vector<std::pair<int32_t, float>> top;
+};
+
+struct GenerationOutput {
+  std::vector<int32_t> output_ids;  // new tokens, the one that ended it included
+  FinishReason finish_reason = FinishReason::kNone;
+  std::optional<int> stop_token_id;  // when a stop token (not an end token) ended it
+  std::vector<TokenScore> logprobs;         // by new token, when asked for
+  std::vector<TokenScore> prompt_logprobs;  // of prompt tokens 1, 2, ..., when asked for
+  uint64_t seed = 0;     // that was used, when it was sampled
+  int reused_tokens = 0; // of the prompt, whose keys and values were there already
+};
+
+/// What one step added to one sequence.
+struct StepToken {
+  int sequence = 0;  // index of the request
+  int32_t id = -1;
+  FinishReason finish_reason = FinishReason::kNone;
+};
+
+/// Logits of consecutive positions of one sequence: `position` is that of the first row's token.
+using LogitsCallback =
+    std::function<void(int sequence, int position, int rows, std::span<const float> logits)>;
+
+struct DecodeOptions {
+  LogitsCallback logits;            // gets the logits of every position that is computed
+  bool prompt_logits = false;       // ... of all prompt positions too
+};
+
+struct SessionStats {
+  // Bytes, by purpose. `weights_mapped` are read in place from files and count as page cache.
+  int64_t weights_copied = 0, weights_mapped = 0;
+  int64_t activations = 0, kv_pool = 0, step_buffers = 0, token_history = 0, sampler = 0;
+  int64_t kv_blocks = 0, kv_blocks_used_peak = 0;
+  int64_t steps = 0;
+  bool runs_ahead = false;
+  std::vector<double> step_seconds;  // of the last decode
+};
+
+class GenerationSession;
+
+/// A generator over the steps of a decode. Abandoning it leaves the session usable.
+class DecodeStream {
+ public:
+  /// Runs one step and returns what it added; nothing when all sequences have ended.
+  std::optional<std::vector<StepToken>> next();
+  /// Ends a sequence: the caller found a stop text.
+  void finish(int sequence);
+  /// All outputs so far, by request.
+  const std::vector<GenerationOutput>& outputs() const;
+
+ private:
+  friend class GenerationSession;
+  explicit DecodeStream(GenerationSession& session) : session_(&session) {}
+  GenerationSession* session_;
+};
+
+/// THREAD: one at a time.
+class GenerationSession {
+ public:
+  explicit GenerationSession(std::shared_ptr<Engine> engine);
+  ~GenerationSession();
+  GenerationSession(const GenerationSession&) = delete;
+  GenerationSession& operator=(const GenerationSession&) = delete;
+
+  /// Allocates every buffer for these maxima. May be called again with others. Throws Error when they exceed the engine's
+  /// limits or the memory.
+  void setup(const SetupOptions& options);
+
+  /// Generates until every sequence has ended. Batches and lengths may be anything up to the maxima; a prompt that
+  /// begins like one served before computes only what is new. REQUIRES: setup(). Throws Error on a bad request before
+  /// anything runs.
+  std::vector<GenerationOutput> decode(const std::vector<GenerationRequest>& requests,
+                                       const DecodeOptions& options = {});
+  /// The same, step by step.
+  DecodeStream decode_stream(const std::vector<GenerationRequest>& requests,
+                             const DecodeOptions& options = {});
+
+  SessionStats stats() const;
+  const Engine& engine() const { return *engine_; }
+
+ private:
+  friend class DecodeStream;
+  struct State;
+
+  std::vector<GenerationOutput> decode_regular();
+  /// Launches a step, and takes in the results of one that is due. False when nothing is left to do.
+  bool handle_per_step();
+
+  std::shared_ptr<Engine> engine_;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace millrace

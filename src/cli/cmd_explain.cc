@@ -1,0 +1,139 @@
+// millrace explain: for each operation of an engine its shapes, tactic and why not the others, bytes, FLOPs and what the
+// device's ceilings allow; with --measure its time.
+#include <algorithm>
+#include <cstdio>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/model_options.h"
+#include "ops/harness/ceilings.h"
+#include "runtime/measure.h"
+
+namespace millrace::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct ExplainOptions {
+  ModelOptions model;
+  std::optional<int64_t> rows, context;
+  bool measure = false, json = false;
+};
+
+std::string shape_text(const ops::Tensor& t) {
+  if (t.dtype == ir::DType::kState) return "kv cache";
+  const std::vector<int64_t> dims(t.dims.begin(), t.dims.begin() + t.rank);
+  return str(ir::dtype_name(t.dtype), "[", join(dims, ", "), "]");
+}
+
+// Operands that matter to a reader: the bookkeeping of sequences is the same everywhere.
+std::vector<std::string> shapes(const runtime::MeasuredLaunch& launch) {
+  std::vector<std::string> texts;
+  for (const ops::Tensor& t : launch.in) {
+    if (t.dtype != ir::DType::kI32) texts.push_back(shape_text(t));
+  }
+  texts.emplace_back("->");
+  for (const ops::Tensor& t : launch.out) {
+    if (t.dtype != ir::DType::kState) texts.push_back(shape_text(t));
+  }
+  return texts;
+}
+
+Json to_json(const runtime::MeasuredLaunch& launch, const std::string& regime, int64_t rows,
+             double ceiling_us) {
+  Json why_not = Json::object();
+  for (const auto& [tactic, why] : launch.why_not) why_not[tactic] = why;
+  Json line = {{"regime", regime},
+               {"rows", rows},
+               {"op", launch.op},
+               {"name", launch.scope},
+               {"tactic", launch.tactic},
+               {"shapes", shapes(launch)},
+               {"bytes", static_cast<int64_t>(launch.cost.bytes)},
+               {"flops", static_cast<int64_t>(launch.cost.flops)},
+               {"why_not", std::move(why_not)},
+               {"ceiling_us", ceiling_us}};
+  if (launch.time_us > 0) {
+    line["time_us"] = launch.time_us;
+    line["ceiling_share"] = ceiling_us / launch.time_us;
+  }
+  return line;
+}
+
+void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings& ceilings,
+             runtime::Regime regime, int64_t rows) {
+  const char* name = regime == runtime::Regime::kContext ? "context" : "generation";
+  runtime::MeasureOptions options{.regime = regime,
+                                  .rows = static_cast<int>(rows),
+                                  .past_length = static_cast<int>(
+                                      regime == runtime::Regime::kContext
+                                          ? 0
+                                          : not_negative(o.context, 128, "--context")),
+                                  .measure = o.measure};
+  const std::vector<runtime::MeasuredLaunch> launches =
+      runtime::measure_step(engine.loaded(), options);
+  double total = 0, floor = 0;
+  if (!o.json) {
+    std::printf("%s, %lld rows\n%10s %10s %8s %8s  %s\n", name, static_cast<long long>(rows),
+                "time us", "ceiling us", "MB", "MFLOP", "operation");
+  }
+  for (const runtime::MeasuredLaunch& launch : launches) {
+    const double ceiling_us = 1e6 * std::max(launch.cost.bytes / (1e9 * ceilings.read_gb_per_s),
+                                             launch.cost.flops / (1e9 * ceilings.fma_gflop_per_s));
+    total += launch.time_us;
+    floor += ceiling_us;
+    if (o.json) {
+      std::puts(to_json(launch, name, rows, ceiling_us)
+                    .dump(-1, ' ', false, Json::error_handler_t::replace)
+                    .c_str());
+      continue;
+    }
+    const std::string time = launch.time_us > 0 ? str(static_cast<int64_t>(launch.time_us)) : "-";
+    std::printf("%10s %10.1f %8.2f %8.1f  %s %s  %s\n", time.c_str(), ceiling_us,
+                launch.cost.bytes / 1e6, launch.cost.flops / 1e6, launch.tactic.c_str(),
+                launch.scope.c_str(), join(shapes(launch), " ").c_str());
+    for (const auto& [tactic, why] : launch.why_not) {
+      std::printf("%40s not %s: %s\n", "", tactic.c_str(), why.c_str());
+    }
+  }
+  if (!o.json) {
+    std::printf("%10.0f %10.1f  all\n\n", total, floor);
+  }
+}
+
+int run(ExplainOptions& o) {
+  o.model.finish();
+  const std::shared_ptr<Engine> engine = o.model.open();
+  const ops::Ceilings ceilings = ops::measure_ceilings(*engine->loaded()->device);
+  if (!o.json) {
+    std::printf("%s: %.1f GB/s read, %.1f GFLOP/s fp32, measured now with %d threads\n\n",
+                engine->info().device_name.c_str(), ceilings.read_gb_per_s,
+                ceilings.fma_gflop_per_s,
+                engine->loaded()->device->properties().threads);
+  }
+  const int64_t limit = engine->info().max_num_tokens;
+  const int64_t prompt = std::min(positive(o.rows, 512, "--rows"), limit);
+  explain(*engine, o, ceilings, runtime::Regime::kContext,
+          std::min(prompt, engine->info().max_seq_len));
+  explain(*engine, o, ceilings, runtime::Regime::kGeneration, 1);
+  return 0;
+}
+
+}  // namespace
+
+void add_explain(Program& program) {
+  auto options = std::make_shared<ExplainOptions>();
+  ExplainOptions& o = *options;
+  Command command = program.command("explain", "each operation: tactic, bytes, FLOPs, roofline");
+  o.model.declare(command);
+  command.group("Measurement")
+      .option("--rows", &o.rows, "prompt tokens of the context step; default 512")
+      .option("--context", &o.context, "tokens before the generation step; default 128")
+      .flag("--measure", &o.measure, "run the step and time each operation")
+      .flag("--json", &o.json, "one line of JSON for each operation");
+  command.run([options] { return run(*options); });
+}
+
+}  // namespace millrace::cli

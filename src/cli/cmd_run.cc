@@ -1,0 +1,181 @@
+// millrace run: prompts in, text or JSON lines out.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+
+#include "base/error.h"
+#include "cli/chat.h"
+#include "cli/commands.h"
+#include "cli/generate.h"
+#include "cli/logits_file.h"
+#include "cli/model_options.h"
+#include "cli/result_json.h"
+
+namespace millrace::cli {
+namespace {
+
+struct RunOptions {
+  ModelOptions model;
+  SamplingFlags sampling;
+  std::optional<std::string> prompt, prompt_file, input_ids, input_file, system, logits_file;
+  std::string kv_cache = "paged", layout = "packed";
+  bool chat = false, json = false, stats = false;
+};
+
+// The prompts, or none when a chat was asked for: no prompt, and a person at the other end.
+std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
+  const SamplingParams sampling = o.sampling.resolve(engine.default_sampling());
+  const int given = (o.prompt ? 1 : 0) + (o.prompt_file ? 1 : 0) + (o.input_ids ? 1 : 0) +
+                    (o.input_file ? 1 : 0);
+  if (given > 1) {
+    throw_bad_input("several prompts were given", "",
+                    "give one of PROMPT, --prompt-file, --input-ids and --input-file");
+  }
+  if (o.input_file) {
+    if (o.chat || o.system) {
+      throw_bad_input("--chat and --system do not apply to --input-file", "",
+                      "write `messages` into its lines");
+    }
+    return read_input_file(*o.input_file, engine, sampling);
+  }
+  if (o.input_ids) return {{parse_ids(*o.input_ids, "--input-ids"), sampling}};
+  if (given == 0 && ::isatty(STDIN_FILENO) != 0) return {};
+  std::string text = o.prompt.value_or("");
+  if (o.prompt_file) text = read_text_file(*o.prompt_file, "--prompt-file");
+  if (given == 0) text.assign(std::istreambuf_iterator<char>(std::cin), {});
+  if (text.empty()) throw_bad_input("the prompt is empty", "", "give some text");
+  if (o.chat || o.system) {
+    return {{encode_messages(engine, user_message_json(o.system, text)), sampling}};
+  }
+  return {{encode_prompt(engine, text), sampling}};
+}
+
+void check(const RunOptions& o) {
+  if (o.kv_cache != "paged" && o.kv_cache != "contiguous") {
+    throw_bad_input(str("unknown cache '", o.kv_cache, "'"), "--kv-cache",
+                    "use paged or contiguous");
+  }
+  if (o.layout != "packed" && o.layout != "padded") {
+    throw_bad_input(str("unknown layout '", o.layout, "'"), "--layout", "use packed or padded");
+  }
+  if (o.kv_cache == "contiguous" && o.model.tokens_per_block) {
+    throw_bad_input("--tokens-per-block does not apply to --kv-cache contiguous", "",
+                    "leave one of the two out");
+  }
+}
+
+void print_speed(const std::vector<Result>& results) {
+  size_t tokens = 0;
+  double first = 0, total = 0;
+  for (const Result& r : results) {
+    tokens += r.output.output_ids.size();
+    first = std::max(first, r.first_token_s);
+    total = std::max(total, r.total_s);
+  }
+  const double rate = tokens > results.size() && total > first
+                          ? static_cast<double>(tokens - results.size()) / (total - first)
+                          : 0;
+  std::fprintf(stderr, "first token after %.0f ms, %zu tokens, %.1f tokens/s", first * 1e3, tokens,
+               rate);
+  if (results.size() == 1 && results[0].output.reused_tokens > 0) {
+    std::fprintf(stderr, ", %d prompt tokens reused", results[0].output.reused_tokens);
+  }
+  std::fprintf(stderr, "\n");
+}
+
+int run(RunOptions& o) {
+  o.model.finish();
+  check(o);
+  const std::shared_ptr<Engine> engine = o.model.open();
+  const std::vector<Prompt> prompts = read_prompts(o, *engine);
+  SetupOptions setup = o.model.setup();
+  setup.contiguous_kv_cache = o.kv_cache == "contiguous";
+  setup.padded = o.layout == "padded";
+  if (prompts.empty()) {
+    return run_chat(engine, setup, o.sampling.resolve(engine->default_sampling()), o.system);
+  }
+  for (const Prompt& prompt : prompts) prompt.sampling.validate(engine->info().vocab_size);
+  setup = fit_setup(*engine, prompts, setup);
+  setup.batch_size = static_cast<int>(
+      std::min<int64_t>(static_cast<int64_t>(prompts.size()), engine->info().max_batch_size));
+  GenerationSession session(engine);
+  session.setup(setup);
+
+  std::optional<LogitsFile> logits;
+  if (o.logits_file) logits.emplace(*o.logits_file, engine->info().vocab_size);
+  std::vector<Result> all;
+  const auto batch = static_cast<size_t>(setup.batch_size);
+  for (size_t begin = 0; begin < prompts.size(); begin += batch) {
+    const auto first = prompts.begin() + static_cast<int64_t>(begin);
+    const std::vector<Prompt> part(
+        first, first + static_cast<int64_t>(std::min(batch, prompts.size() - begin)));
+    DecodeOptions decode;
+    if (logits) decode = {.logits = logits->collector(begin), .prompt_logits = true};
+    const bool stream = prompts.size() == 1 && !o.json;
+    const TextCallback show = [](const std::string& text) {
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      std::fflush(stdout);
+    };
+    std::vector<Result> results =
+        generate(session, part, decode, stream ? show : TextCallback{});
+    for (size_t i = 0; i < results.size(); ++i) {
+      results[i].setup_s = engine->info().build_s + engine->info().load_s;
+      if (o.json) {
+        std::puts(result_to_json(begin + i, part[i], results[i]).c_str());
+      } else if (!stream) {
+        std::puts(results[i].text.value_or(ids_to_text(results[i].output.output_ids)).c_str());
+      } else {
+        if (!results[i].text) std::fputs(ids_to_text(results[i].output.output_ids).c_str(), stdout);
+        std::fputs("\n", stdout);
+      }
+    }
+    std::fflush(stdout);
+    std::move(results.begin(), results.end(), std::back_inserter(all));
+  }
+  if (logits) {
+    std::vector<size_t> prompt_lengths, new_tokens;
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      prompt_lengths.push_back(prompts[i].input_ids.size());
+      new_tokens.push_back(all[i].output.output_ids.size());
+    }
+    logits->write(prompt_lengths, new_tokens);
+  }
+  if (!o.model.quiet) print_speed(all);
+  if (o.stats) std::fputs(format_stats(session.stats()).c_str(), stderr);
+  return 0;
+}
+
+}  // namespace
+
+void add_run(Program& program) {
+  auto options = std::make_shared<RunOptions>();
+  Command command = program.command("run", "generate text from prompts, or chat");
+  RunOptions& o = *options;
+  o.model.declare(command);
+  command.positional("PROMPT", &o.prompt, "the prompt; without one: a chat, or standard input");
+  command.group("Prompts")
+      .option("--prompt-file", &o.prompt_file, "prompt from a file")
+      .flag("--chat", &o.chat, "apply the model's chat template")
+      .option("--system", &o.system, "system message; implies --chat")
+      .option("--input-ids", &o.input_ids, "token ids instead of text: 3,17,99")
+      .option("--input-file", &o.input_file,
+              "JSON lines with prompt, messages or input_ids, and parameters by name");
+  o.sampling.declare(command);
+  command.group("Output and debugging")
+      .flag("--json", &o.json, "one line of JSON for each prompt")
+      .option("--logits-file", &o.logits_file, "write all logits as safetensors")
+      .option("--kv-cache", &o.kv_cache, "paged or contiguous")
+      .option("--layout", &o.layout, "packed or padded")
+      .flag("--stats", &o.stats, "memory plan, step times, KV use");
+  command.footer(
+      "Examples:\n"
+      "  millrace run models/novelist-14m \"It was a dark night, and\"\n"
+      "  millrace run models/novelist-14m --input-file prompts.jsonl --json\n"
+      "  millrace run models/novelist-14m            (a chat)");
+  command.run([options] { return run(*options); });
+}
+
+}  // namespace millrace::cli

@@ -1,0 +1,119 @@
+#include "cli/generate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+
+#include "base/error.h"
+
+namespace millrace::cli {
+
+std::vector<Result> generate(GenerationSession& session, const std::vector<Prompt>& prompts,
+                             const DecodeOptions& options, const TextCallback& on_text,
+                             const std::function<bool()>& stop) {
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  std::vector<GenerationRequest> requests;
+  std::vector<Answer> answers;
+  for (const Prompt& prompt : prompts) {
+    requests.push_back({prompt.input_ids, prompt.sampling});
+    answers.emplace_back(session.engine(), prompt.sampling);
+  }
+  std::vector<Result> results(prompts.size());
+  DecodeStream stream = session.decode_stream(requests, options);
+  while (const auto added = stream.next()) {
+    const double now = elapsed();
+    for (const StepToken& token : *added) {
+      const auto i = static_cast<size_t>(token.sequence);
+      if (results[i].first_token_s == 0) results[i].first_token_s = now;
+      results[i].total_s = now;
+      std::string text = answers[i].push(token.id);
+      if (answers[i].stop_text()) {
+        stream.finish(token.sequence);
+      } else if (token.finish_reason != FinishReason::kNone) {
+        text += answers[i].finish();
+      }
+      if (on_text && !text.empty()) on_text(text);
+    }
+    if (stop && stop()) {
+      for (size_t i = 0; i < prompts.size(); ++i) stream.finish(static_cast<int>(i));
+    }
+  }
+  for (size_t i = 0; i < results.size(); ++i) {
+    results[i].output = stream.outputs()[i];
+    const std::string rest = answers[i].finish();
+    if (on_text && !rest.empty()) on_text(rest);
+    results[i].text = answers[i].text();
+    results[i].stop_text = answers[i].stop_text();
+    if (results[i].total_s == 0) results[i].total_s = elapsed();
+  }
+  return results;
+}
+
+SetupOptions fit_setup(const Engine& engine, const std::vector<Prompt>& prompts,
+                       SetupOptions setup) {
+  const auto limit = static_cast<int>(engine.info().max_seq_len);
+  int context = 1, total = 1, logprobs = 0;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto length = static_cast<int>(prompts[i].input_ids.size());
+    const std::string where = prompts.size() > 1 ? str("prompt ", i) : "";
+    if (length == 0) throw_bad_input("the prompt is empty", where, "give at least one token");
+    const int max_new = prompts[i].sampling.max_new_tokens.value_or(limit - length);
+    if (length > limit || (length == limit && max_new > 0)) {
+      throw_bad_input(str("the prompt has ", length, " tokens, the context holds ", limit), where,
+                      "shorten it, or raise --max-seq-len where the model allows it");
+    }
+    if (length + max_new > limit) {
+      throw_bad_input(str("a prompt of ", length, " and ", max_new,
+                          " new tokens exceed the context of ", limit),
+                      where, "lower --max-new-tokens or raise --max-seq-len");
+    }
+    context = std::max(context, length);
+    total = std::max(total, length + max_new);
+    logprobs = std::max({logprobs, prompts[i].sampling.logprobs.value_or(0),
+                         prompts[i].sampling.prompt_logprobs.value_or(0)});
+  }
+  setup.max_context_length = context;
+  setup.max_new_tokens = total - context;
+  for (const Prompt& prompt : prompts) {
+    // Room for a short prompt with many new tokens beside a long one with few.
+    setup.max_new_tokens = std::max(
+        setup.max_new_tokens, std::min(prompt.sampling.max_new_tokens.value_or(0), limit - context));
+  }
+  setup.max_logprobs = logprobs;
+  return setup;
+}
+
+std::string format_stats(const SessionStats& s) {
+  std::string text = "memory plan\n";
+  const auto row = [&](const char* name, int64_t bytes) {
+    char line[96];
+    std::snprintf(line, sizeof line, "  %-28s %12s\n", name, format_bytes(bytes).c_str());
+    text += line;
+  };
+  row("weights, read in place", s.weights_mapped);
+  row("weights, copied", s.weights_copied);
+  row("activations and workspace", s.activations);
+  row("KV pool", s.kv_pool);
+  row("step buffers (2 sets)", s.step_buffers);
+  row("token history", s.token_history);
+  row("sampler", s.sampler);
+  row("allocated", s.weights_copied + s.activations + s.kv_pool + s.step_buffers + s.token_history +
+                       s.sampler);
+  text += str("KV blocks: ", s.kv_blocks_used_peak, " of ", s.kv_blocks, " used at most\n");
+  text += str("run-ahead: ", s.runs_ahead ? "on" : "off (the device runs each step at once)", "\n");
+  std::vector<double> times = s.step_seconds;
+  if (!times.empty()) {
+    const double first = times[0];
+    std::sort(times.begin(), times.end());
+    char line[160];
+    std::snprintf(line, sizeof line,
+                  "steps: %zu; first %.3f ms, median %.3f ms, slowest %.3f ms\n", times.size(),
+                  first * 1e3, times[times.size() / 2] * 1e3, times.back() * 1e3);
+    text += line;
+  }
+  return text;
+}
+
+}  // namespace millrace::cli

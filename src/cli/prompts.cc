@@ -1,0 +1,324 @@
+#include "cli/prompts.h"
+
+#include <charconv>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace millrace::cli {
+namespace {
+
+using Json = nlohmann::json;
+
+// A count from a flag or a line: what does not fit an int is not a count anyone means.
+int count(int64_t value, const std::string& where) {
+  if (value < 0 || value > std::numeric_limits<int>::max()) {
+    throw_bad_input(str(value, value < 0 ? " is negative" : " is too large"), where,
+                    "give 0 or more");
+  }
+  return static_cast<int>(value);
+}
+
+std::pair<int, float> parse_bias(const std::string& text) {
+  const size_t colon = text.find(':');
+  int id = 0;
+  float bias = 0;
+  const char* end = text.data() + text.size();
+  const bool ok =
+      colon != std::string::npos &&
+      std::from_chars(text.data(), text.data() + colon, id).ptr == text.data() + colon &&
+      std::from_chars(text.data() + colon + 1, end, bias).ptr == end && colon + 1 < text.size();
+  if (!ok) throw_bad_input(str("'", text, "' is not ID:BIAS"), "--logit-bias", "write it as 17:-2");
+  return {id, bias};
+}
+
+template <typename T>
+void take(const std::optional<T>& from, T* to) {
+  if (from) *to = *from;
+}
+
+// One line of an input file. Every key must be known: a misspelt one would be ignored silently.
+class Line {
+ public:
+  Line(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+    if (!json_.is_object()) fail("is not a JSON object");
+  }
+
+  void apply(SamplingParams* p) {
+    number("max_new_tokens", [&](int64_t v) { p->max_new_tokens = count(v, at("max_new_tokens")); });
+    number("min_new_tokens", [&](int64_t v) { p->min_new_tokens = count(v, at("min_new_tokens")); });
+    number("top_k", [&](int64_t v) { p->top_k = count(v, at("top_k")); });
+    number("no_repeat_ngram_size",
+           [&](int64_t v) { p->no_repeat_ngram_size = count(v, at("no_repeat_ngram_size")); });
+    number("logprobs", [&](int64_t v) { p->logprobs = count(v, at("logprobs")); });
+    number("prompt_logprobs",
+           [&](int64_t v) { p->prompt_logprobs = count(v, at("prompt_logprobs")); });
+    number("seed", [&](int64_t v) { p->seed = static_cast<uint64_t>(v); });
+    real("temperature", &p->temperature);
+    real("top_p", &p->top_p);
+    real("min_p", &p->min_p);
+    real("typical_p", &p->typical_p);
+    real("repetition_penalty", &p->repetition_penalty);
+    real("presence_penalty", &p->presence_penalty);
+    real("frequency_penalty", &p->frequency_penalty);
+    bool greedy = false;
+    boolean("greedy", &greedy);
+    // A line that asks for sampling by one of its numbers samples, as the flags do.
+    if (seen("temperature") || seen("top_k") || seen("top_p") || seen("min_p") || seen("typical_p")) {
+      p->do_sample = true;
+    }
+    if (greedy) p->do_sample = false;
+    boolean("ignore_eos", &p->ignore_eos);
+    if (const Json* v = find("stop")) {
+      p->stop.clear();
+      if (v->is_string()) {
+        p->stop.push_back(*v);
+      } else {
+        for (const Json& s : list(*v, "stop")) p->stop.push_back(text(s, "stop"));
+      }
+    }
+    if (const Json* v = find("stop_token_ids")) p->stop_token_ids = ids<int>(*v, "stop_token_ids");
+    if (const Json* v = find("bad_words_ids")) {
+      p->bad_words.clear();
+      for (const Json& word : list(*v, "bad_words_ids")) {
+        p->bad_words.push_back(ids<int>(word, "bad_words_ids"));
+      }
+    }
+    if (const Json* v = find("logit_bias")) {
+      p->logit_bias.clear();
+      if (!v->is_object()) fail("logit_bias is not an object of \"ID\": BIAS");
+      for (const auto& [id, bias] : v->items()) {
+        if (!bias.is_number()) fail("logit_bias has a value that is not a number");
+        p->logit_bias.push_back(parse_bias(str(id, ":", bias.get<double>())));
+      }
+    }
+  }
+
+  std::vector<int32_t> prompt(const Engine& engine) {
+    const Json* text_prompt = find("prompt");
+    const Json* messages = find("messages");
+    const Json* input_ids = find("input_ids");
+    const int given = (text_prompt != nullptr) + (messages != nullptr) + (input_ids != nullptr);
+    if (given != 1) fail("needs exactly one of prompt, messages and input_ids");
+    if (input_ids != nullptr) return ids<int32_t>(*input_ids, "input_ids");
+    if (messages != nullptr) return encode_messages(engine, messages->dump());
+    return encode_prompt(engine, text(*text_prompt, "prompt"));
+  }
+
+  void check_all_used() {
+    for (const auto& [key, value] : json_.items()) {
+      if (std::find(used_.begin(), used_.end(), key) == used_.end()) {
+        fail(str("has an unknown key \"", key, "\""));
+      }
+    }
+  }
+
+ private:
+  std::string at(const char* key) const { return str(where_, ", ", key); }
+  bool seen(const char* key) const { return json_.contains(key) && !json_.at(key).is_null(); }
+
+  const Json* find(const char* key) {
+    used_.emplace_back(key);
+    return seen(key) ? &json_.at(key) : nullptr;
+  }
+
+  template <typename Set>
+  void number(const char* key, Set set) {
+    const Json* v = find(key);
+    if (v == nullptr) return;
+    if (!v->is_number_integer()) fail(str(key, " is not a whole number"));
+    set(v->get<int64_t>());
+  }
+
+  void real(const char* key, double* target) {
+    const Json* v = find(key);
+    if (v == nullptr) return;
+    if (!v->is_number()) fail(str(key, " is not a number"));
+    *target = v->get<double>();
+  }
+
+  void boolean(const char* key, bool* target) {
+    const Json* v = find(key);
+    if (v == nullptr) return;
+    if (!v->is_boolean()) fail(str(key, " is not true or false"));
+    *target = v->get<bool>();
+  }
+
+  const Json& list(const Json& v, const char* key) {
+    if (!v.is_array()) fail(str(key, " is not a list"));
+    return v;
+  }
+
+  std::string text(const Json& v, const char* key) {
+    if (!v.is_string()) fail(str(key, " is not a text"));
+    return v.get<std::string>();
+  }
+
+  template <typename T>
+  std::vector<T> ids(const Json& v, const char* key) {
+    std::vector<T> out;
+    for (const Json& id : list(v, key)) {
+      if (!id.is_number_integer()) fail(str(key, " holds something that is not a token id"));
+      out.push_back(static_cast<T>(count(id.get<int64_t>(), at(key))));
+    }
+    return out;
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw_bad_input(str("the line ", what), where_, "see `millrace run --help`");
+  }
+
+  const Json& json_;
+  std::string where_;
+  std::vector<std::string> used_;
+};
+
+}  // namespace
+
+void SamplingFlags::declare(Command& command) {
+  command.group("Length")
+      .option("--max-new-tokens", &max_new_tokens,
+              "most new tokens; default: the model's, else until the context is full")
+      .option("--min-new-tokens", &min_new_tokens, "no end before this many")
+      .flag("--ignore-eos", &ignore_eos, "the end token is an ordinary one");
+  command.group("Sampling (what is not given comes from generation_config.json)")
+      .flag("--greedy", &greedy, "the most probable token; no penalty that is not given here")
+      .option("--temperature", &temperature, "0: greedy")
+      .option("--top-k", &top_k, "the K most probable tokens; 0: all")
+      .option("--top-p", &top_p, "the smallest set with this probability")
+      .option("--min-p", &min_p, "at least this part of the best token's probability")
+      .option("--typical-p", &typical_p, "locally typical sampling")
+      .option("--seed", &seed, "of the generator; default: random, reported")
+      .option("--repetition-penalty", &repetition_penalty, "1: none; counts prompt and new tokens")
+      .option("--presence-penalty", &presence_penalty, "-2 to 2; counts new tokens")
+      .option("--frequency-penalty", &frequency_penalty, "-2 to 2; counts new tokens")
+      .option("--no-repeat-ngram-size", &no_repeat_ngram_size, "no N tokens twice")
+      .option("--logit-bias", &logit_bias, "ID:BIAS, may be given several times")
+      .option("--bad-words-ids", &bad_words_ids, "IDS never made, may be given several times");
+  command.group("Stopping and reporting")
+      .option("--stop", &stop, "text that ends the answer, may be given several times")
+      .option("--stop-token-ids", &stop_token_ids, "ids that end the answer")
+      .option("--logprobs", &logprobs, "log-probabilities of new tokens and the K best")
+      .option("--prompt-logprobs", &prompt_logprobs, "the same for the prompt's tokens");
+}
+
+SamplingParams SamplingFlags::resolve(const SamplingParams& model_defaults) const {
+  SamplingParams p = model_defaults;
+  if (greedy) {
+    for (const auto& [given, flag] : {std::pair{temperature.has_value(), "--temperature"},
+                                      {top_k.has_value(), "--top-k"},
+                                      {top_p.has_value(), "--top-p"},
+                                      {min_p.has_value(), "--min-p"},
+                                      {typical_p.has_value(), "--typical-p"}}) {
+      if (given) {
+        throw_bad_input(str("--greedy and ", flag, " contradict each other"), "",
+                        "give one of the two");
+      }
+    }
+    p.do_sample = false;
+    p.repetition_penalty = 1;
+    p.no_repeat_ngram_size = 0;
+    p.bad_words.clear();
+    p.min_new_tokens = 0;
+  } else if (temperature || top_k || top_p || min_p || typical_p) {
+    p.do_sample = true;
+  }
+  take(temperature, &p.temperature);
+  take(top_p, &p.top_p);
+  take(min_p, &p.min_p);
+  take(typical_p, &p.typical_p);
+  take(repetition_penalty, &p.repetition_penalty);
+  take(presence_penalty, &p.presence_penalty);
+  take(frequency_penalty, &p.frequency_penalty);
+  if (top_k) p.top_k = count(*top_k, "--top-k");
+  if (no_repeat_ngram_size) {
+    p.no_repeat_ngram_size = count(*no_repeat_ngram_size, "--no-repeat-ngram-size");
+  }
+  if (max_new_tokens) p.max_new_tokens = count(*max_new_tokens, "--max-new-tokens");
+  if (min_new_tokens) p.min_new_tokens = count(*min_new_tokens, "--min-new-tokens");
+  if (p.max_new_tokens && min_new_tokens && p.min_new_tokens > *p.max_new_tokens) {
+    throw_bad_input("--min-new-tokens exceeds --max-new-tokens", "", "lower it");
+  }
+  if (logprobs) p.logprobs = count(*logprobs, "--logprobs");
+  if (prompt_logprobs) p.prompt_logprobs = count(*prompt_logprobs, "--prompt-logprobs");
+  if (seed) p.seed = seed;
+  p.ignore_eos = ignore_eos;
+  for (const std::string& text : logit_bias) p.logit_bias.push_back(parse_bias(text));
+  for (const std::string& text : bad_words_ids) {
+    p.bad_words.push_back(parse_ids(text, "--bad-words-ids"));
+  }
+  if (stop_token_ids) p.stop_token_ids = parse_ids(*stop_token_ids, "--stop-token-ids");
+  for (const std::string& text : stop) {
+    if (text.empty()) throw_bad_input("a stop text is empty", "--stop", "give some text");
+    p.stop.push_back(text);
+  }
+  return p;
+}
+
+std::vector<int32_t> encode_prompt(const Engine& engine, const std::string& text) {
+  if (!engine.tokenizer()) {
+    throw_bad_input("the model has no tokenizer", engine.info().model,
+                    "give token ids with --input-ids");
+  }
+  return engine.tokenizer()->encode(text);
+}
+
+std::vector<int32_t> encode_messages(const Engine& engine, const std::string& messages_json) {
+  if (!engine.tokenizer() || !engine.tokenizer()->has_chat_template()) {
+    throw_bad_input("the model has no chat template", engine.info().model,
+                    "give a plain prompt, without --chat");
+  }
+  ChatRequest request;
+  request.messages_json = messages_json;
+  return engine.tokenizer()->encode_chat(request);
+}
+
+std::string user_message_json(const std::optional<std::string>& system, const std::string& text) {
+  Json messages = Json::array();
+  if (system) messages.push_back({{"role", "system"}, {"content", *system}});
+  messages.push_back({{"role", "user"}, {"content", text}});
+  return messages.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string read_text_file(const std::string& path, const std::string& flag) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in || !std::filesystem::is_regular_file(path)) {
+    throw_bad_input("cannot read the file", path, str("check the path given to ", flag));
+  }
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::vector<Prompt> read_input_file(const std::string& path, const Engine& engine,
+                                    const SamplingParams& defaults) {
+  const std::string all = read_text_file(path, "--input-file");
+  std::vector<Prompt> prompts;
+  size_t begin = 0;
+  for (int number = 1; begin < all.size(); ++number) {
+    const size_t end = std::min(all.find('\n', begin), all.size());
+    const std::string_view text = std::string_view(all).substr(begin, end - begin);
+    begin = end + 1;
+    if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = str(path, ", line ", number);
+    Json json;
+    try {
+      json = Json::parse(text);
+    } catch (const Json::exception& error) {
+      throw_bad_input("the line is not JSON", where, error.what());
+    }
+    Line line(json, where);
+    Prompt prompt{{}, defaults};
+    line.apply(&prompt.sampling);
+    prompt.input_ids = line.prompt(engine);
+    line.check_all_used();
+    prompts.push_back(std::move(prompt));
+  }
+  if (prompts.empty()) throw_bad_input("the file has no prompts", path, "write one object a line");
+  return prompts;
+}
+
+}  // namespace millrace::cli

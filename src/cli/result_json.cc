@@ -1,0 +1,60 @@
+#include "cli/result_json.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/str.h"
+
+namespace millrace::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json scores_to_json(const std::vector<TokenScore>& scores) {
+  Json list = Json::array();
+  for (const TokenScore& score : scores) {
+    Json top = Json::array();
+    for (const auto& [id, logprob] : score.top) top.push_back(Json::array({id, logprob}));
+    list.push_back({{"id", score.id}, {"logprob", score.logprob}, {"top", std::move(top)}});
+  }
+  return list;
+}
+
+}  // namespace
+
+std::string result_to_json(size_t index, const Prompt& prompt, const Result& result) {
+  const GenerationOutput& o = result.output;
+  Json output = {{"output_ids", o.output_ids}};
+  output["text"] = result.text ? Json(*result.text) : Json(nullptr);
+  const bool by_text = result.stop_text.has_value();
+  output["finish_reason"] = by_text ? "stop" : finish_reason_name(o.finish_reason);
+  output["stop_reason"] = by_text           ? Json(*result.stop_text)
+                          : o.stop_token_id ? Json(*o.stop_token_id)
+                                            : Json(nullptr);
+  if (prompt.sampling.logprobs) {
+    double sum = 0;
+    for (const TokenScore& score : o.logprobs) sum += score.logprob;
+    output["cumulative_logprob"] = sum;
+    output["logprobs"] = scores_to_json(o.logprobs);
+  }
+  const size_t tokens = o.output_ids.size();
+  const double generation = result.total_s - result.first_token_s;
+  const double rate =
+      tokens > 1 && generation > 0 ? static_cast<double>(tokens - 1) / generation : 0;
+  Json line = {{"index", index}, {"input_ids", prompt.input_ids}, {"outputs", Json::array({output})}};
+  if (prompt.sampling.prompt_logprobs) {
+    // Nothing predicts the first token.
+    Json list = scores_to_json(o.prompt_logprobs);
+    list.insert(list.begin(), Json(nullptr));
+    line["prompt_logprobs"] = std::move(list);
+  }
+  if (prompt.sampling.do_sample) line["seed"] = o.seed;
+  line["timing"] = {{"setup_s", result.setup_s},
+                    {"first_token_s", result.first_token_s},
+                    {"total_s", result.total_s},
+                    {"tokens_per_s", rate}};
+  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string ids_to_text(const std::vector<int32_t>& ids) { return join(ids, " "); }
+
+}  // namespace millrace::cli

@@ -1,0 +1,58 @@
+#include "compiler/build.h"
+
+#include <chrono>
+
+#include "compiler/lower.h"
+#include "compiler/passes/plan_passes.h"
+#include "compiler/pipeline.h"
+#include "compiler/tactics/profiler.h"
+#include "compiler/trace_model.h"
+#include "compiler/weight_sources.h"
+
+namespace millrace::compiler {
+namespace {
+
+double ms_since(std::chrono::steady_clock::time_point start) {
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
+  return took.count();
+}
+
+}  // namespace
+
+engine::Engine build_engine(const BuildInput& input, const BuildOptions& options,
+                            device::Device& device, BuildReport* report) {
+  const auto start = std::chrono::steady_clock::now();
+
+  // What the model says: forward() and prepare_inputs() in one graph.
+  TracedModel traced = trace_model(input, options, report);
+  report->trace_ms = ms_since(start);
+
+  // The same, with fewer and larger operations that have tactics.
+  report->passes = run_passes(traced.graph, pipeline(),
+                              {.dump_folder = options.dump_folder, .disabled = options.disabled_passes});
+
+  // Its launches, groups of KV layers, weights.
+  engine::Engine engine = lower(std::move(traced), options);
+  list_weights(input.checkpoint, engine);
+  describe_build(input, options, device.properties(), &engine.manifest);
+
+  // How each launch runs, by its number of rows.
+  const auto tactics_start = std::chrono::steady_clock::now();
+  TimingCache cache(options.timing_cache, device.properties());
+  Profiler profiler(device, cache, options.max_build_memory);
+  select_tactics(engine, device, options.profile ? &profiler : nullptr);
+  cache.save();
+  report->tactics_ms = ms_since(tactics_start);
+  report->tactics_timed = profiler.timed();
+  report->tactics_from_cache = profiler.from_cache();
+  report->notes.insert(report->notes.end(), profiler.notes().begin(), profiler.notes().end());
+
+  // Where everything lies while it runs.
+  plan_memory(engine, device.properties());
+  verify_memory_plan(engine);
+  partition_capture(engine);
+  report->total_ms = ms_since(start);
+  return engine;
+}
+
+}  // namespace millrace::compiler

@@ -1,0 +1,47 @@
+// Everything a user may choose when an engine is built, and what a build reports.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compiler/pass.h"
+#include "ir/dtype.h"
+
+namespace millrace::compiler {
+
+/// Arithmetic and weight types, by the names of the command line.
+enum class ComputeType : uint8_t { kAuto, kFp32, kBf16, kFp16 };
+std::optional<ComputeType> parse_compute_type(std::string_view name);
+const char* compute_type_name(ComputeType type);
+
+struct BuildOptions {
+  ComputeType dtype = ComputeType::kAuto;
+  ComputeType kv_dtype = ComputeType::kAuto;  // kAuto: that of dtype
+  int64_t max_batch_size = 256;
+  int64_t max_seq_len = 0;  // 0: the model's
+  int64_t max_num_tokens = 8192;
+  int64_t max_beam_width = 1;
+  int window = 0;  // sliding window for models that bring none; 0: none
+  int sink_tokens = 0;
+  std::optional<uint64_t> dummy_seed;  // weights are generated
+  std::vector<std::string> disabled_passes;
+  std::string dump_folder;
+  int64_t max_build_memory = int64_t{1} << 30;  // of the profiler
+  std::string timing_cache;                     // file; empty: none
+  bool profile = true;                          // false: tactics by preference only
+
+  /// The options that change what is built, as canonical text: part of the cache key.
+  std::string canonical_text() const;
+};
+
+/// How long a build's parts took and what it left aside.
+struct BuildReport {
+  std::vector<PassTime> passes;
+  double trace_ms = 0, tactics_ms = 0, total_ms = 0;
+  int64_t tactics_timed = 0, tactics_from_cache = 0;
+  std::vector<std::string> notes;  // dropped tactics, skipped tensors
+};
+
+}  // namespace millrace::compiler

@@ -1,0 +1,36 @@
+// Passes rewrite the graph; the pipeline names, times, dumps, verifies and can switch off each of them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace millrace::compiler {
+
+struct Pass {
+  const char* name;
+  void (*run)(ir::Graph& graph);
+  bool required = false;  // nothing can run without it: --disable-pass refuses
+};
+
+struct PassTime {
+  std::string name;
+  double ms = 0;
+  bool changed = false;
+};
+
+struct PassOptions {
+  std::string dump_folder;             // empty: no dumps
+  std::vector<std::string> disabled;   // names of passes to leave out
+};
+
+/// Runs the passes in order. After each: the graph is verified, and written to `NN_NAME.ir` in the dump folder when it
+/// changed. Throws Error on an unknown or required name in `disabled`.
+std::vector<PassTime> run_passes(ir::Graph& graph, const std::vector<Pass>& passes,
+                                 const PassOptions& options);
+
+/// Structure as ir::verify, and every node's outputs as its op's shape rule gives them.
+void verify_ops(const ir::Graph& graph, const std::string& where);
+
+}  // namespace millrace::compiler

@@ -1,0 +1,102 @@
+// select_tactics: how each launch is run, by the number of its rows.
+//
+//   matmul  f32[T, 384] bf16[1536, 384]     T <= 8: matmul_rows_avx2    T <= 8192: matmul_panels_avx2
+//
+// Buckets are powers of two up to the largest step; neighbouring buckets with one tactic are joined. Feasible tactics are
+// timed (Profiler) up to kMaxTimedRows; larger buckets take what won there if it can run, else the first that can.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "compiler/passes/plan_passes.h"
+#include "compiler/problem.h"
+
+namespace millrace::compiler {
+namespace {
+
+constexpr int64_t kMaxTimedRows = 256;
+
+std::vector<const ops::Tactic*> feasible(const Problem& problem, const device::Properties& device) {
+  std::vector<const ops::Tactic*> tactics;
+  for (const ops::Tactic& tactic : problem.op->tactics) {
+    if (tactic.device != device.kind) continue;
+    if (tactic.why_not != nullptr && !tactic.why_not(problem.launch(), device).empty()) continue;
+    tactics.push_back(&tactic);
+  }
+  return tactics;
+}
+
+class Selector {
+ public:
+  Selector(engine::Engine& engine, device::Device& device, Profiler* profiler)
+      : engine_(engine), device_(device), profiler_(profiler) {}
+
+  void run() {
+    const auto& order = engine_.graph.order();
+    engine_.launches.clear();
+    for (size_t i = 0; i < order.size(); ++i) {
+      const std::string& op = engine_.graph.node(order[i]).op;
+      if (op == ir::kInputOp || op == ir::kWeightOp) continue;
+      engine_.launches.push_back({static_cast<int32_t>(i), choices(order[i])});
+    }
+  }
+
+ private:
+  // Values for the other symbols do not matter to a tactic's choice: the smallest step that has these rows.
+  ir::Bindings bindings(const std::string& symbol, int64_t rows) const {
+    ir::Bindings sizes(engine_.regimes[0].maxima);
+    for (const char* name : {"T", "S", "L"}) {
+      sizes.set(name, std::min(rows, sizes.at(name)));
+    }
+    if (!symbol.empty()) sizes.set(symbol, rows);
+    return sizes;
+  }
+
+  std::vector<engine::TacticChoice> choices(ir::NodeId id) {
+    const std::string symbol = rows_symbol(engine_.graph, id);
+    const int64_t max_rows =
+        symbol.empty() ? 1 : ir::Bindings(engine_.regimes[0].maxima).at(symbol);
+    std::vector<engine::TacticChoice> list;
+    const ops::Tactic* last = nullptr;
+    for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
+      const ops::Tactic* chosen = choose(make_problem(engine_.graph, id, bindings(symbol, rows)),
+                                         rows, last);
+      if (!list.empty() && list.back().tactic == chosen->name) {
+        list.back().max_rows = rows;
+      } else {
+        list.push_back({rows, chosen->name});
+      }
+      last = chosen;
+      if (rows >= max_rows) break;
+    }
+    return list;
+  }
+
+  const ops::Tactic* choose(const Problem& problem, int64_t rows, const ops::Tactic* last) {
+    const std::vector<const ops::Tactic*> tactics = feasible(problem, device_.properties());
+    if (tactics.empty()) {
+      const char* kind = device_.properties().kind == device::Kind::kCpu ? "CPU" : "CUDA";
+      throw_bad_input(str("no ", kind, " tactic runs ", problem.key()), problem.op->name,
+                      "use another --device");
+    }
+    // Attention's time depends on lengths that a single problem does not have; its tactics are in order of preference.
+    if (tactics.size() == 1 || profiler_ == nullptr || problem.has_state()) return tactics[0];
+    if (rows > kMaxTimedRows) {
+      const bool still = std::find(tactics.begin(), tactics.end(), last) != tactics.end();
+      return still ? last : tactics[0];
+    }
+    return profiler_->fastest(problem, tactics);
+  }
+
+  engine::Engine& engine_;
+  device::Device& device_;
+  Profiler* profiler_;
+};
+
+}  // namespace
+
+void select_tactics(engine::Engine& engine, device::Device& device, Profiler* profiler) {
+  Selector(engine, device, profiler).run();
+}
+
+}  // namespace millrace::compiler

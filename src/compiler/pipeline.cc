@@ -1,0 +1,27 @@
+#include "compiler/pipeline.h"
+
+#include "compiler/passes/passes.h"
+
+namespace millrace::compiler {
+
+const std::vector<Pass>& pipeline() {
+  static const std::vector<Pass> passes = {
+      // 1. The same meaning in one form.
+      {"canonicalize", canonicalize},
+      {"remove_dead", remove_dead},
+      // 2. Less work: rows that get no logits stop after the last attention.
+      {"gather_last_tokens", gather_last_tokens},
+      // 3. Fewer and larger launches.
+      {"merge_qkv", merge_qkv},
+      {"merge_gate_up", merge_gate_up},
+      {"fuse_activation", fuse_activation},
+      {"fuse_add_norm", fuse_add_norm},
+      {"fold_constants", fold_constants, true},
+      // 4. Only ops that have tactics.
+      {"lower_attention", lower_attention, true},
+      {"final_order", canonicalize, true},
+  };
+  return passes;
+}
+
+}  // namespace millrace::compiler

@@ -1,0 +1,42 @@
+// Times the ways to run a problem and picks the fastest that is right and fits.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "compiler/problem.h"
+#include "compiler/tactics/timing_cache.h"
+#include "device/device.h"
+
+namespace millrace::compiler {
+
+/// THREAD: one at a time.
+class Profiler {
+ public:
+  /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache` outlives this.
+  Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes)
+      : device_(device), cache_(cache), max_bytes_(max_bytes) {}
+
+  /// The fastest of these tactics (at least one). A tactic whose trial would not fit, or whose outputs are wrong, is
+  /// dropped with a note; when none is left, the first one wins unmeasured. Never throws for lack of memory.
+  const ops::Tactic* fastest(const Problem& problem, const std::vector<const ops::Tactic*>& tactics);
+
+  int64_t timed() const { return timed_; }
+  int64_t from_cache() const { return from_cache_; }
+  /// What was dropped and why, each said once.
+  const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  struct Trial;
+  void note(const ops::Tactic& tactic, const Problem& problem, const std::string& why);
+
+  device::Device& device_;
+  TimingCache& cache_;
+  int64_t max_bytes_;
+  int64_t timed_ = 0, from_cache_ = 0;
+  std::vector<std::string> notes_;
+  std::map<std::string, const ops::Tactic*> decided_;  // by problem key: layers repeat
+};
+
+}  // namespace millrace::compiler

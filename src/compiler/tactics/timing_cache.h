@@ -1,0 +1,36 @@
+// Measured times of tactics, kept in a text file between builds: one line each, tab-separated,
+//   device  problem  tactic  microseconds
+// The device names the hardware, its instruction set and the number of threads, so one file can serve many machines.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "device/device.h"
+
+namespace millrace::compiler {
+
+class TimingCache {
+ public:
+  /// Reads `path` when it is there; empty: in memory only. Lines that cannot be read are skipped and counted in a warning:
+  /// a cache is only ever a saving of time.
+  TimingCache(std::string path, const device::Properties& device);
+
+  std::optional<double> find(const std::string& problem, const std::string& tactic) const;
+  void add(const std::string& problem, const std::string& tactic, double microseconds);
+  /// Writes the file when something was added, keeping what other devices and programs wrote meanwhile. Never throws: a
+  /// cache that cannot be written is a warning.
+  void save();
+
+ private:
+  using Times = std::map<std::string, double>;  // by whole line but the time
+  static Times read(const std::string& path);
+  std::string key(const std::string& problem, const std::string& tactic) const;
+
+  std::string path_, device_;
+  Times times_;
+  bool changed_ = false;
+};
+
+}  // namespace millrace::compiler

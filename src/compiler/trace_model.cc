@@ -1,0 +1,119 @@
+#include "compiler/trace_model.h"
+
+#include <algorithm>
+#include <cctype>
+#include <memory>
+
+#include "base/error.h"
+#include "compiler/weight_sources.h"
+#include "models/model.h"
+#include "nn/layers.h"
+
+namespace millrace::compiler {
+namespace {
+
+// `auto`: the checkpoint's own type. bf16 and fp16 weights are multiplied with float activations on the CPU, so this is
+// the fastest choice that keeps the accuracy the weights have.
+ComputeType resolve_compute(const BuildInput& input, ComputeType asked) {
+  if (asked != ComputeType::kAuto) return asked;
+  std::optional<ir::DType> stored = input.config.dtype();
+  if (input.checkpoint != nullptr && !input.checkpoint->tensors().empty()) {
+    const auto tensors = input.checkpoint->tensors();
+    const auto largest = std::max_element(
+        tensors.begin(), tensors.end(), [](const CheckpointTensor& a, const CheckpointTensor& b) {
+          return a.count() < b.count();
+        });
+    stored = largest->dtype;
+  }
+  if (stored == ir::DType::kBF16) return ComputeType::kBf16;
+  if (stored == ir::DType::kF16) return ComputeType::kFp16;
+  return ComputeType::kFp32;
+}
+
+ir::DType storage_type(ComputeType type) {
+  switch (type) {
+    case ComputeType::kBf16: return ir::DType::kBF16;
+    case ComputeType::kFp16: return ir::DType::kF16;
+    default: return ir::DType::kF32;
+  }
+}
+
+ResolvedLimits resolve_limits(const BuildInput& input, const BuildOptions& options,
+                              const models::Model& model) {
+  ResolvedLimits limits;
+  limits.compute = resolve_compute(input, options.dtype);
+  limits.kv_dtype = storage_type(options.kv_dtype == ComputeType::kAuto ? limits.compute
+                                                                         : options.kv_dtype);
+  limits.vocab_size = model.vocab_size();
+  limits.max_positions = model.max_positions();
+  limits.max_seq_len = options.max_seq_len > 0 ? options.max_seq_len : model.max_positions();
+  if (limits.max_seq_len > model.max_positions()) {
+    throw_bad_input(str("--max-seq-len ", limits.max_seq_len, " exceeds the model's ",
+                        model.max_positions(), " positions"),
+                    input.model, "lower it");
+  }
+  if (options.max_batch_size < 1 || options.max_num_tokens < 1 || options.max_beam_width < 1) {
+    throw_bad_input("limits must be positive", input.model,
+                    "give at least 1 for --max-batch-size and --max-num-tokens");
+  }
+  limits.max_sequences = options.max_batch_size * options.max_beam_width;
+  // Every sequence of a full batch has a row of its own in a generation step.
+  limits.max_num_tokens = std::max(options.max_num_tokens, limits.max_sequences);
+  // Numbers of rows and of history entries are 32-bit on the device.
+  constexpr int64_t kMaxEntries = int64_t{1} << 31;
+  if (limits.max_sequences >= kMaxEntries / limits.max_seq_len ||
+      limits.max_num_tokens >= int64_t{1} << 24) {
+    throw_bad_input(str("a batch of ", limits.max_sequences, " sequences of ", limits.max_seq_len,
+                        " tokens is too large"),
+                    input.model, "lower --max-batch-size, --max-seq-len or --max-num-tokens");
+  }
+  return limits;
+}
+
+std::string graph_name(const HfConfig& config) {
+  std::string name = config.architecture();
+  std::replace_if(
+      name.begin(), name.end(),
+      [](unsigned char c) { return std::isalnum(c) == 0 && c != '_'; }, '_');
+  return name;
+}
+
+}  // namespace
+
+TracedModel trace_model(const BuildInput& input, const BuildOptions& options,
+                        BuildReport* report) {
+  const models::Architecture& architecture = models::find_architecture(input.config);
+  const std::unique_ptr<models::Model> model = architecture.create(
+      input.config, {.window = options.window, .sink_tokens = options.sink_tokens});
+
+  TracedModel traced;
+  traced.graph.set_name(graph_name(input.config));
+  traced.limits = resolve_limits(input, options, *model);
+  std::unique_ptr<nn::WeightSource> weights;
+  if (input.checkpoint != nullptr) {
+    weights = std::make_unique<CheckpointWeights>(*input.checkpoint, traced.limits.compute);
+  } else {
+    weights = std::make_unique<DummyWeights>(traced.limits.compute);
+  }
+  nn::Trace trace{traced.graph, *weights};
+  const nn::StepInputs step = model->prepare_inputs(
+      trace, {.max_num_tokens = traced.limits.max_num_tokens,
+              .max_sequences = traced.limits.max_sequences,
+              .max_seq_len = traced.limits.max_seq_len});
+  const nn::Value logits = nn::gather_rows(model->forward(trace, step), step.last_token_ids);
+  traced.graph.add_output("logits", logits.id);
+  traced.graph.set_scope("");
+
+  if (input.checkpoint != nullptr) {
+    std::vector<std::string> skipped;
+    static_cast<CheckpointWeights&>(*weights).check_all_used(architecture.ignored_tensors,
+                                                             &skipped);
+    if (!skipped.empty()) {
+      report->notes.push_back(str(skipped.size(), " tensors are not needed and were skipped: ",
+                                  skipped[0], skipped.size() > 1 ? ", ..." : ""));
+    }
+  }
+  return traced;
+}
+
+}  // namespace millrace::compiler

@@ -1,0 +1,131 @@
+#include "compiler/weight_sources.h"
+
+#include <regex>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/hash.h"
+
+namespace millrace::compiler {
+namespace {
+
+std::vector<std::string> split(const std::string& names) {
+  std::vector<std::string> parts;
+  size_t begin = 0;
+  for (size_t bar = names.find('|'); bar != std::string::npos; bar = names.find('|', begin)) {
+    parts.push_back(names.substr(begin, bar - begin));
+    begin = bar + 1;
+  }
+  parts.push_back(names.substr(begin));
+  return parts;
+}
+
+engine::WeightSlice slice_of(const Checkpoint& checkpoint, const std::string& name) {
+  const CheckpointTensor& tensor = checkpoint.get(name);
+  const int64_t rows = tensor.shape.empty() ? 1 : tensor.shape[0];
+  return {.file = tensor.file_index,
+          .offset = tensor.offset,
+          .rows = rows,
+          .row_bytes = tensor.count() / rows * ir::dtype_size(tensor.dtype),
+          .dtype = tensor.dtype,
+          .tensor = name};
+}
+
+}  // namespace
+
+ir::DType kept_type(ir::DType stored, size_t rank, ComputeType compute) {
+  const bool narrow_already = ir::dtype_size(stored) <= 2;
+  switch (compute) {
+    case ComputeType::kAuto:
+    case ComputeType::kFp32:
+      // Widening is exact, so narrow weights stay as they are stored and are widened as they are read.
+      return narrow_already ? stored : ir::DType::kF32;
+    case ComputeType::kBf16:
+      if (rank < 2) return narrow_already ? stored : ir::DType::kF32;
+      return ir::DType::kBF16;
+    case ComputeType::kFp16:
+      if (rank < 2) return narrow_already ? stored : ir::DType::kF32;
+      return ir::DType::kF16;
+  }
+  return stored;
+}
+
+ir::DType CheckpointWeights::declare(const std::string& name,
+                                     const std::vector<int64_t>& stored_shape) {
+  const CheckpointTensor& tensor = checkpoint_.get(name);
+  const std::string where = str(checkpoint_.files()[static_cast<size_t>(tensor.file_index)].path);
+  if (tensor.shape != stored_shape) {
+    throw_bad_input(str("tensor ", name, " has shape [", join(tensor.shape, ", "),
+                        "], config.json asks for [", join(stored_shape, ", "), "]"),
+                    where, "use the config.json that belongs to these weights");
+  }
+  if (!ir::is_float(tensor.dtype) || ir::dtype_size(tensor.dtype) < 2) {
+    throw_bad_input(str("tensor ", name, " has type ", ir::safetensors_dtype_name(tensor.dtype),
+                        ", which is not supported for a weight"),
+                    where, "use a checkpoint in F32, BF16 or F16");
+  }
+  used_.insert(name);
+  return kept_type(tensor.dtype, stored_shape.size(), compute_);
+}
+
+void CheckpointWeights::check_all_used(const std::vector<std::string_view>& ignored,
+                                       std::vector<std::string>* skipped) const {
+  std::vector<std::regex> patterns;
+  for (const std::string_view text : ignored) patterns.emplace_back(std::string(text));
+  for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
+    if (used_.contains(tensor.name)) continue;
+    bool known = false;
+    for (const std::regex& pattern : patterns) {
+      known = known || std::regex_match(tensor.name, pattern);
+    }
+    if (!known) {
+      throw_bad_input(str("tensor ", tensor.name, " is not part of the architecture"),
+                      checkpoint_.files()[static_cast<size_t>(tensor.file_index)].path,
+                      "check that config.json names the right architecture");
+    }
+    skipped->push_back(tensor.name);
+  }
+}
+
+void list_weights(const Checkpoint* checkpoint, engine::Engine& engine) {
+  engine.weights.clear();
+  engine.manifest.parameters = 0;
+  for (const ir::NodeId id : engine.graph.order()) {
+    const ir::Node& node = engine.graph.node(id);
+    if (node.op != ir::kWeightOp) continue;
+    const ir::TensorType& type = engine.graph.type(node.outputs[0]);
+    engine::Weight weight;
+    weight.name = std::get<std::string>(*node.attrs.find("name"));
+    weight.dtype = type.dtype;
+    weight.transposed = node.attrs.find("transposed") != nullptr;
+    int64_t elements = 1;
+    for (const ir::Dim& dim : type.shape) {
+      weight.shape.push_back(dim.value());
+      elements *= dim.value();
+    }
+    engine.manifest.parameters += elements;
+    const ir::AttrValue* rows = node.attrs.find("rows");
+    const std::vector<std::string> names = split(weight.name);
+    for (size_t i = 0; i < names.size(); ++i) {
+      if (checkpoint != nullptr) {
+        weight.slices.push_back(slice_of(*checkpoint, names[i]));
+      } else {
+        const auto count = rows == nullptr
+                               ? weight.shape[0]
+                               : static_cast<int64_t>(std::get<std::vector<double>>(*rows).at(i));
+        weight.slices.push_back({.file = 0, .offset = 0, .rows = count, .row_bytes = 0,
+                                 .dtype = ir::DType::kF32, .tensor = names[i]});
+      }
+    }
+    engine.weights.push_back(std::move(weight));
+  }
+  if (checkpoint == nullptr) return;
+  for (const CheckpointFile& file : checkpoint->files()) {
+    engine.files.push_back({.path = file.path,
+                            .size = file.size,
+                            .mtime_ns = file.mtime_ns,
+                            .header_hash = to_hex(file.header_hash)});
+  }
+}
+
+}  // namespace millrace::compiler

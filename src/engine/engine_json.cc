@@ -1,0 +1,237 @@
+#include "engine/engine_json.h"
+
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+
+namespace millrace::engine {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json to_json(const Manifest& m) {
+  return {{"model", m.model},
+          {"architecture", m.architecture},
+          {"version", m.version},
+          {"commit", m.commit},
+          {"dtype", m.dtype},
+          {"kv_dtype", m.kv_dtype},
+          {"device", m.device},
+          {"device_name", m.device_name},
+          {"isa", m.isa},
+          {"options", m.options},
+          {"source", m.source},
+          {"vocab_size", m.vocab_size},
+          {"max_positions", m.max_positions},
+          {"parameters", m.parameters},
+          {"max_batch_size", m.max_batch_size},
+          {"max_beam_width", m.max_beam_width},
+          {"max_seq_len", m.max_seq_len},
+          {"max_num_tokens", m.max_num_tokens},
+          {"untimed", m.untimed}};
+}
+
+Manifest manifest_from(const Json& j) {
+  return {.model = j.at("model"),
+          .architecture = j.at("architecture"),
+          .version = j.at("version"),
+          .commit = j.at("commit"),
+          .dtype = j.at("dtype"),
+          .kv_dtype = j.at("kv_dtype"),
+          .device = j.at("device"),
+          .device_name = j.at("device_name"),
+          .isa = j.at("isa"),
+          .options = j.at("options"),
+          .source = j.at("source"),
+          .vocab_size = j.at("vocab_size"),
+          .max_positions = j.at("max_positions"),
+          .parameters = j.at("parameters"),
+          .max_batch_size = j.at("max_batch_size"),
+          .max_beam_width = j.at("max_beam_width"),
+          .max_seq_len = j.at("max_seq_len"),
+          .max_num_tokens = j.at("max_num_tokens"),
+          .untimed = j.at("untimed")};
+}
+
+// Buffers are written as pairs [offset, bytes]: there are thousands.
+Json to_json(const std::vector<PlannedBuffer>& buffers) {
+  Json list = Json::array();
+  for (const PlannedBuffer& b : buffers) list.push_back(Json::array({b.offset, b.bytes}));
+  return list;
+}
+
+std::vector<PlannedBuffer> buffers_from(const Json& list) {
+  std::vector<PlannedBuffer> buffers;
+  for (const Json& pair : list) buffers.push_back({pair.at(0), pair.at(1)});
+  return buffers;
+}
+
+Json to_json(const PlannedLaunch& launch) {
+  Json choices = Json::array();
+  for (const TacticChoice& c : launch.choices) choices.push_back(Json::array({c.max_rows, c.tactic}));
+  return {{"node", launch.node}, {"choices", std::move(choices)}};
+}
+
+PlannedLaunch launch_from(const Json& j) {
+  PlannedLaunch launch{.node = j.at("node"), .choices = {}};
+  for (const Json& pair : j.at("choices")) launch.choices.push_back({pair.at(0), pair.at(1)});
+  return launch;
+}
+
+Json to_json(const RegimePlan& r) {
+  Json maxima = Json::object();
+  for (const ir::Symbol& s : r.maxima) maxima[s.name] = s.max;
+  return {{"name", r.name},
+          {"maxima", std::move(maxima)},
+          {"arena_bytes", r.arena_bytes},
+          {"values", to_json(r.values)},
+          {"workspaces", to_json(r.workspaces)}};
+}
+
+RegimePlan regime_from(const Json& j) {
+  RegimePlan r{.name = j.at("name"),
+               .maxima = {},
+               .arena_bytes = j.at("arena_bytes"),
+               .values = buffers_from(j.at("values")),
+               .workspaces = buffers_from(j.at("workspaces"))};
+  for (const auto& [name, max] : j.at("maxima").items()) r.maxima.push_back({name, max});
+  return r;
+}
+
+Json to_json(const KvGroup& g) {
+  return {{"kv_heads", g.kv_heads}, {"k_size", g.k_size},
+          {"v_size", g.v_size},     {"window", g.window},
+          {"sink_tokens", g.sink_tokens}, {"layers", g.layers}};
+}
+
+KvGroup group_from(const Json& j) {
+  return {.kv_heads = j.at("kv_heads"),
+          .k_size = j.at("k_size"),
+          .v_size = j.at("v_size"),
+          .window = j.at("window"),
+          .sink_tokens = j.at("sink_tokens"),
+          .layers = j.at("layers")};
+}
+
+ir::DType dtype_from(const Json& j) {
+  const auto name = j.get<std::string>();
+  const auto dtype = ir::parse_dtype(name);
+  if (!dtype || *dtype == ir::DType::kState) throw_bad_input(str("unknown element type ", name));
+  return *dtype;
+}
+
+Json to_json(const Weight& w) {
+  Json slices = Json::array();
+  for (const WeightSlice& s : w.slices) {
+    slices.push_back({{"file", s.file},
+                      {"offset", s.offset},
+                      {"rows", s.rows},
+                      {"row_bytes", s.row_bytes},
+                      {"dtype", ir::dtype_name(s.dtype)},
+                      {"tensor", s.tensor}});
+  }
+  return {{"name", w.name},
+          {"shape", w.shape},
+          {"dtype", ir::dtype_name(w.dtype)},
+          {"transposed", w.transposed},
+          {"slices", std::move(slices)}};
+}
+
+Weight weight_from(const Json& j) {
+  Weight w{.name = j.at("name"),
+           .shape = j.at("shape"),
+           .dtype = dtype_from(j.at("dtype")),
+           .transposed = j.at("transposed"),
+           .slices = {}};
+  for (const Json& s : j.at("slices")) {
+    w.slices.push_back({.file = s.at("file"),
+                        .offset = s.at("offset"),
+                        .rows = s.at("rows"),
+                        .row_bytes = s.at("row_bytes"),
+                        .dtype = dtype_from(s.at("dtype")),
+                        .tensor = s.at("tensor")});
+  }
+  return w;
+}
+
+Json to_json(const SourceFile& f) {
+  return {{"path", f.path}, {"size", f.size}, {"mtime_ns", f.mtime_ns},
+          {"header_hash", f.header_hash}};
+}
+
+SourceFile file_from(const Json& j) {
+  return {.path = j.at("path"),
+          .size = j.at("size"),
+          .mtime_ns = j.at("mtime_ns"),
+          .header_hash = j.at("header_hash")};
+}
+
+Json to_json(const CaptureRegion& c) {
+  return {{"begin", c.begin}, {"end", c.end}, {"capturable", c.capturable}};
+}
+
+CaptureRegion capture_from(const Json& j) {
+  return {.begin = j.at("begin"), .end = j.at("end"), .capturable = j.at("capturable")};
+}
+
+template <typename T>
+Json list_to_json(const std::vector<T>& items) {
+  Json list = Json::array();
+  for (const T& item : items) list.push_back(to_json(item));
+  return list;
+}
+
+template <typename Read>
+auto list_from(const Json& list, Read read) {
+  std::vector<decltype(read(list))> items;
+  for (const Json& item : list) items.push_back(read(item));
+  return items;
+}
+
+}  // namespace
+
+std::string plan_to_json(const Engine& engine, const std::vector<uint64_t>& chunk_hashes) {
+  Json assets = Json::array();
+  for (const Asset& a : engine.assets) {
+    assets.push_back({{"name", a.name}, {"bytes", a.bytes.size()}});
+  }
+  const Json j = {{"manifest", to_json(engine.manifest)},
+                  {"launches", list_to_json(engine.launches)},
+                  {"regimes", list_to_json(engine.regimes)},
+                  {"captures", list_to_json(engine.captures)},
+                  {"head_begin", engine.head_begin},
+                  {"kv_groups", list_to_json(engine.kv_groups)},
+                  {"weights", list_to_json(engine.weights)},
+                  {"files", list_to_json(engine.files)},
+                  {"dummy_weights", engine.dummy_weights},
+                  {"dummy_seed", engine.dummy_seed},
+                  {"assets", std::move(assets)},
+                  {"chunk_hashes", chunk_hashes}};
+  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+void plan_from_json(std::string_view text, Engine* engine, std::vector<int64_t>* asset_sizes,
+                    std::vector<uint64_t>* chunk_hashes) {
+  try {
+    const Json j = Json::parse(text);
+    engine->manifest = manifest_from(j.at("manifest"));
+    engine->launches = list_from(j.at("launches"), launch_from);
+    engine->regimes = list_from(j.at("regimes"), regime_from);
+    engine->captures = list_from(j.at("captures"), capture_from);
+    engine->head_begin = j.at("head_begin");
+    engine->kv_groups = list_from(j.at("kv_groups"), group_from);
+    engine->weights = list_from(j.at("weights"), weight_from);
+    engine->files = list_from(j.at("files"), file_from);
+    engine->dummy_weights = j.at("dummy_weights");
+    engine->dummy_seed = j.at("dummy_seed");
+    for (const Json& a : j.at("assets")) {
+      engine->assets.push_back({a.at("name"), ""});
+      asset_sizes->push_back(a.at("bytes"));
+    }
+    *chunk_hashes = j.at("chunk_hashes").get<std::vector<uint64_t>>();
+  } catch (const Json::exception& error) {
+    throw_bad_input(str("the plan of the engine cannot be read: ", error.what()));
+  }
+}
+
+}  // namespace millrace::engine

@@ -1,0 +1,149 @@
+#include "engine/validate.h"
+
+#include <limits>
+#include <set>
+
+#include "base/error.h"
+
+namespace millrace::engine {
+namespace {
+
+class Validator {
+ public:
+  Validator(const Engine& engine, int64_t packed_bytes, const std::string& where)
+      : e_(engine), packed_bytes_(packed_bytes), where_(where) {}
+
+  void run() {
+    const Manifest& m = e_.manifest;
+    for (const int64_t limit : {m.vocab_size, m.max_positions, m.max_batch_size, m.max_beam_width,
+                                m.max_seq_len, m.max_num_tokens}) {
+      require(limit > 0 && limit <= std::numeric_limits<int32_t>::max(), "a limit out of range");
+    }
+    launches();
+    require(e_.regimes.size() == 2, "not two regimes");
+    for (const RegimePlan& regime : e_.regimes) check(regime);
+    for (const KvGroup& group : e_.kv_groups) check(group);
+    for (const Weight& weight : e_.weights) check(weight);
+  }
+
+ private:
+  void launches() {
+    const auto nodes = static_cast<int64_t>(e_.graph.order().size());
+    int64_t last = -1;
+    for (const PlannedLaunch& launch : e_.launches) {
+      require(launch.node > last && launch.node < nodes, "a launch of no node");
+      last = launch.node;
+      require(!launch.choices.empty(), "a launch without a tactic");
+      int64_t rows = 0;
+      for (const TacticChoice& choice : launch.choices) {
+        require(choice.max_rows > rows, "tactic buckets out of order");
+        rows = choice.max_rows;
+      }
+    }
+    const auto count = static_cast<int32_t>(e_.launches.size());
+    require(e_.head_begin >= 0 && e_.head_begin <= count, "a head beyond the launches");
+    int32_t next = 0;
+    for (const CaptureRegion& region : e_.captures) {
+      require(region.begin == next && region.end > next && region.end <= count,
+              "capture regions that do not follow each other");
+      next = region.end;
+    }
+  }
+
+  void check(const RegimePlan& regime) {
+    require(static_cast<int64_t>(regime.values.size()) == e_.graph.num_values(),
+            "a memory plan for another graph");
+    require(regime.workspaces.size() == e_.launches.size(), "a memory plan for other launches");
+    require(regime.arena_bytes >= 0 && regime.arena_bytes < int64_t{1} << 46, "an absurd arena");
+    for (const auto* list : {&regime.values, &regime.workspaces}) {
+      for (const PlannedBuffer& b : *list) {
+        require(b.offset >= 0 && b.offset % 64 == 0 && b.bytes >= 0 &&
+                    b.bytes <= regime.arena_bytes - b.offset,
+                "a buffer outside its arena");
+      }
+    }
+    std::set<std::string> bound;
+    for (const ir::Symbol& s : regime.maxima) {
+      require(s.max > 0 && s.max <= std::numeric_limits<int32_t>::max(), "a symbol out of range");
+      bound.insert(s.name);
+    }
+    for (const ir::Symbol& s : e_.graph.symbols()) {
+      require(bound.contains(s.name), "a symbol without a maximum");
+    }
+    const ir::Bindings bindings(regime.maxima);
+    for (ir::ValueId v = 0; v < e_.graph.num_values(); ++v) {
+      const int64_t have = regime.values[static_cast<size_t>(v)].bytes;
+      require(have == 0 || have >= value_bytes(e_.graph.type(v), bindings),
+              "a buffer smaller than its value");
+    }
+  }
+
+  // Bytes of a value; refuses products that do not fit into 46 bits.
+  int64_t value_bytes(const ir::TensorType& type, const ir::Bindings& bindings) {
+    int64_t bytes = ir::dtype_size(type.dtype);
+    for (const int64_t dim : bindings.resolve(type.shape)) {
+      require(dim >= 0, "a negative dimension");
+      bytes = product(bytes, dim, "an absurd value");
+    }
+    return bytes;
+  }
+
+  // a * b of sizes that are not negative, below 2^46.
+  int64_t product(int64_t a, int64_t b, const char* what) const {
+    int64_t result = 0;
+    require(!__builtin_mul_overflow(a, b, &result) && result < int64_t{1} << 46, what);
+    return result;
+  }
+
+  void check(const KvGroup& group) {
+    for (const int size : {group.kv_heads, group.k_size, group.v_size}) {
+      require(size > 0 && size < 1 << 20, "a KV group of absurd size");
+    }
+    require(group.window >= 0 && group.sink_tokens >= 0, "a negative window");
+    for (const std::string& layer : group.layers) {
+      const ir::ValueId input = e_.graph.find_input(layer);
+      require(input != ir::kNone && e_.graph.type(input).dtype == ir::DType::kState,
+              "a KV layer that the graph does not have");
+    }
+  }
+
+  void check(const Weight& weight) {
+    int64_t elements = 1;
+    require(!weight.shape.empty(), "a weight without a shape");
+    for (const int64_t dim : weight.shape) {
+      require(dim > 0, "a weight with an empty dimension");
+      elements = product(elements, dim, "a weight of absurd size");
+    }
+    if (e_.dummy_weights) return;
+    int64_t stored = 0;
+    for (const WeightSlice& s : weight.slices) {
+      require(s.file >= -1 && s.file < static_cast<int32_t>(e_.files.size()),
+              "a weight in no file");
+      const int64_t size = s.file < 0 ? packed_bytes_ : e_.files[static_cast<size_t>(s.file)].size;
+      require(s.rows > 0 && s.row_bytes > 0 && s.offset >= 0 && s.offset <= size &&
+                  product(s.rows, s.row_bytes, "a weight of absurd size") <= size - s.offset,
+              "a weight outside its file");
+      require(s.row_bytes % ir::dtype_size(s.dtype) == 0, "a weight with half an element");
+      stored += s.rows * (s.row_bytes / ir::dtype_size(s.dtype));
+    }
+    require(stored == elements, "a weight whose parts do not give its shape");
+  }
+
+  void require(bool condition, const char* what) const {
+    if (condition) return;
+    throw_bad_input(str("the engine file describes ", what), where_,
+                    "build it again with `millrace build`");
+  }
+
+  const Engine& e_;
+  int64_t packed_bytes_;
+  const std::string& where_;
+};
+
+}  // namespace
+
+void validate(const Engine& engine, int64_t packed_bytes, const std::string& where) {
+  Validator(engine, packed_bytes, where).run();
+}
+
+}  // namespace millrace::engine

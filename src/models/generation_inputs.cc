@@ -1,0 +1,68 @@
+#include "models/generation_inputs.h"
+
+#include <algorithm>
+
+#include "base/str.h"
+#include "ops/merge_ids/merge_ids.h"
+#include "ops/op.h"
+
+namespace millrace::models {
+namespace {
+
+nn::Value input(nn::Trace& trace, const std::string& name, ir::Shape shape) {
+  return {&trace.graph, trace.graph.add_input(name, {ir::DType::kI32, std::move(shape)})};
+}
+
+nn::Value kv_cache(nn::Trace& trace, size_t layer, const KvLayer& shape, int64_t group) {
+  ir::Attrs attrs;
+  attrs.set("name", str("kv_cache.", layer));
+  attrs.set("group", group);
+  attrs.set("kv_heads", static_cast<int64_t>(shape.kv_heads));
+  attrs.set("k_size", static_cast<int64_t>(shape.k_size));
+  attrs.set("v_size", static_cast<int64_t>(shape.v_size));
+  attrs.set("window", static_cast<int64_t>(shape.window));
+  attrs.set("sink_tokens", static_cast<int64_t>(shape.sink_tokens));
+  return {&trace.graph, trace.graph.add(std::string(ir::kInputOp), {}, {ir::DType::kState, {}},
+                                        std::move(attrs))};
+}
+
+}  // namespace
+
+nn::StepInputs prepare_basic_inputs(nn::Trace& trace, const std::vector<KvLayer>& layers,
+                                    const InputLimits& limits) {
+  std::vector<KvLayer> groups;
+  std::vector<int64_t> group_of;
+  for (const KvLayer& layer : layers) {
+    const auto found = std::find(groups.begin(), groups.end(), layer);
+    group_of.push_back(found - groups.begin());
+    if (found == groups.end()) groups.push_back(layer);
+  }
+  trace.graph.add_symbol("T", limits.max_num_tokens);
+  trace.graph.add_symbol("S", limits.max_sequences);
+  trace.graph.add_symbol("L", std::max(limits.max_sequences, limits.max_num_tokens));
+  trace.graph.add_symbol("R", limits.max_sequences);
+  trace.graph.add_symbol("N", limits.max_seq_len);
+  trace.graph.add_symbol("M", limits.max_seq_len);
+  const int64_t num_groups = std::max<int64_t>(1, static_cast<int64_t>(groups.size()));
+
+  nn::StepInputs step;
+  const nn::Value ids = input(trace, "input_ids", {"T"});
+  const nn::Value history = input(trace, "token_history", {"R", "N"});
+  step.position_ids = input(trace, "position_ids", {"T"});
+  step.last_token_ids = input(trace, "last_token_ids", {"L"});
+  step.context_lengths = input(trace, "context_lengths", {"S"});
+  for (const char* name : {"sequence_length", "query_start", "query_length", "host_request_types",
+                           "host_past_key_value_lengths", "host_query_length"}) {
+    step.sequence.push_back(input(trace, name, {"S"}));
+  }
+  step.sequence.push_back(input(trace, "kv_cache_block_offsets", {num_groups, "S", "M"}));
+  for (size_t i = 0; i < layers.size(); ++i) {
+    step.kv_caches.push_back(kv_cache(trace, i, layers[i], group_of[i]));
+  }
+  const ir::NodeId merged =
+      ops::add_node(trace.graph, ops::MergeIds::kName, {ids.id, history.id}, {});
+  step.input_ids = {&trace.graph, trace.graph.node(merged).outputs[0]};
+  return step;
+}
+
+}  // namespace millrace::models

@@ -1,0 +1,39 @@
+#include "models/rope_common.h"
+
+#include "ops/common/sequence_inputs.h"
+#include "ops/op.h"
+
+namespace millrace::models {
+
+ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
+                             std::string_view layer_type) {
+  const RopeConfig rope = read_rope_config(config, head_dim, 10000, layer_type);
+  return {.rotary_dim = static_cast<int>(rope.rotary_dim),
+          .theta = rope.theta,
+          .rule = rope.rule,
+          .factor = rope.factor,
+          .original_max_position = rope.original_max_position,
+          .max_position = rope.max_position,
+          .attention_factor = rope.attention_factor,
+          .low_freq_factor = rope.low_freq_factor,
+          .high_freq_factor = rope.high_freq_factor,
+          .beta_fast = rope.beta_fast,
+          .beta_slow = rope.beta_slow,
+          .mscale = rope.mscale,
+          .mscale_all_dim = rope.mscale_all_dim,
+          .truncate = rope.truncate,
+          .short_factor = rope.short_factor,
+          .long_factor = rope.long_factor};
+}
+
+nn::Value rope_angles(nn::Trace& trace, const nn::StepInputs& step,
+                      const ops::RopeAngles& options) {
+  const ir::NodeId node = ops::add_node(
+      trace.graph, ops::RopeAngles::kName,
+      {step.position_ids.id, step.context_lengths.id, step.sequence[ops::kQueryStart].id,
+       step.sequence[ops::kQueryLength].id},
+      ops::to_attrs(options));
+  return {&trace.graph, trace.graph.node(node).outputs[0]};
+}
+
+}  // namespace millrace::models

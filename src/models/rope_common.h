@@ -1,0 +1,19 @@
+// Rotary positions as model files say them: from config.json's words to the op.
+#pragma once
+
+#include <string_view>
+
+#include "checkpoint/hf_config.h"
+#include "nn/step_inputs.h"
+#include "ops/rope_angles/rope_angles.h"
+
+namespace millrace::models {
+
+/// The attributes of rope_angles that the config asks for. `layer_type` chooses where they differ by kind of layer.
+ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
+                             std::string_view layer_type = "");
+
+/// Angles of this step's positions: f32 [T, R], shared by all layers with these options.
+nn::Value rope_angles(nn::Trace& trace, const nn::StepInputs& step, const ops::RopeAngles& options);
+
+}  // namespace millrace::models

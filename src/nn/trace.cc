@@ -1,0 +1,46 @@
+#include "nn/trace.h"
+
+#include "base/str.h"
+
+namespace millrace::nn {
+
+int64_t Value::dim(int i) const {
+  const ir::Shape& shape = type().shape;
+  const int rank = static_cast<int>(shape.size());
+  return shape[static_cast<size_t>(i < 0 ? i + rank : i)].value();
+}
+
+Scope Scope::operator[](std::string_view name) const { return Scope(*trace_, this->name(name)); }
+
+Scope Scope::operator[](int64_t index) const { return Scope(*trace_, name(str(index))); }
+
+std::string Scope::name(std::string_view leaf) const {
+  return prefix_.empty() ? std::string(leaf) : str(prefix_, ".", leaf);
+}
+
+namespace {
+
+Value add_weight(Trace& trace, const std::string& name, const std::vector<int64_t>& stored_shape,
+                 bool transposed) {
+  ir::TensorType type{trace.weights.declare(name, stored_shape), {}};
+  for (const int64_t dim : stored_shape) type.shape.emplace_back(dim);
+  ir::Attrs attrs;
+  attrs.set("name", name);
+  if (transposed) {
+    attrs.set("transposed", true);
+    std::swap(type.shape[0], type.shape[1]);
+  }
+  return {&trace.graph, trace.graph.add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
+}
+
+}  // namespace
+
+Value Scope::weight(std::string_view leaf, const std::vector<int64_t>& shape) const {
+  return add_weight(*trace_, name(leaf), shape, false);
+}
+
+Value Scope::transposed_weight(std::string_view leaf, int64_t n, int64_t k) const {
+  return add_weight(*trace_, name(leaf), {k, n}, true);
+}
+
+}  // namespace millrace::nn

@@ -1,0 +1,68 @@
+// The state of a trace: the graph being written and where weights come from.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ir/graph.h"
+
+namespace millrace::nn {
+
+/// A value of the graph being traced.
+struct Value {
+  ir::Graph* graph = nullptr;
+  ir::ValueId id = ir::kNone;
+
+  const ir::TensorType& type() const { return graph->type(id); }
+  /// Dimension i from the front, or from the back when negative. REQUIRES: it is a number.
+  int64_t dim(int i) const;
+};
+
+/// Tells whether the checkpoint has a tensor and how it is stored. Shapes are checked against what the model says.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual bool has(const std::string& name) const = 0;
+  /// The type in which the weight will be kept. Throws Error when it is missing or has another shape than
+  /// `stored_shape`.
+  virtual ir::DType declare(const std::string& name,
+                            const std::vector<int64_t>& stored_shape) = 0;
+};
+
+/// What forward() and prepare_inputs() write into.
+struct Trace {
+  ir::Graph& graph;
+  WeightSource& weights;
+  ir::DType activation = ir::DType::kF32;  // type of the values between the layers
+};
+
+/// A position in the checkpoint's name space: `s["q_proj"]` names tensors exactly as the checkpoint does.
+class Scope {
+ public:
+  explicit Scope(Trace& trace, std::string prefix = "")
+      : trace_(&trace), prefix_(std::move(prefix)) {}
+
+  Scope operator[](std::string_view name) const;
+  Scope operator[](int64_t index) const;
+
+  /// The full name of a tensor below this position.
+  std::string name(std::string_view leaf) const;
+  bool has(std::string_view leaf) const { return trace_->weights.has(name(leaf)); }
+  /// A weight [shape], stored that way.
+  Value weight(std::string_view leaf, const std::vector<int64_t>& shape) const;
+  /// A weight [N, K] that the checkpoint stores as [K, N] (GPT-2's Conv1D).
+  Value transposed_weight(std::string_view leaf, int64_t n, int64_t k) const;
+
+  Trace& trace() const { return *trace_; }
+  ir::Graph& graph() const { return trace_->graph; }
+  /// Marks nodes made from here on as belonging to this scope, for dumps and profiles.
+  void enter() const { trace_->graph.set_scope(prefix_); }
+
+ private:
+  Trace* trace_;
+  std::string prefix_;
+};
+
+}  // namespace millrace::nn

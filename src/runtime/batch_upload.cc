@@ -1,0 +1,125 @@
+#include "runtime/batch_upload.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace millrace::runtime {
+namespace {
+
+class Upload {
+ public:
+  Upload(const Batch& batch, const UploadContext& context, StepBuffers& buffers)
+      : batch_(batch), context_(context), buffers_(buffers) {}
+
+  StepShape run() {
+    shape_.sequences = static_cast<int>(batch_.sequences.size());
+    CHECK(shape_.sequences > 0 && shape_.sequences <= context_.limits.max_sequences);
+    place_rows();
+    for (int s = 0; s < shape_.sequences; ++s) sequence(s);
+    block_tables();
+    return std::move(shape_);
+  }
+
+ private:
+  const StepSequence& at(int s) const { return batch_.sequences[static_cast<size_t>(s)]; }
+
+  // A padded layout is this row map and nothing else: every sequence gets as many rows as the longest.
+  void place_rows() {
+    int longest = 0;
+    for (const StepSequence& sequence : batch_.sequences) {
+      longest = std::max(longest, sequence.num_tokens());
+    }
+    for (const StepSequence& sequence : batch_.sequences) {
+      shape_.first_row.push_back(shape_.rows);
+      shape_.rows += batch_.padded ? longest : sequence.num_tokens();
+    }
+    CHECK(shape_.rows <= context_.limits.max_num_tokens, shape_.rows, " rows");
+    std::fill_n(buffers_.host(StepBuffers::kInputIds), shape_.rows, 0);
+    std::fill_n(buffers_.host("position_ids"), shape_.rows, 0);
+  }
+
+  void sequence(int s) {
+    const StepSequence& sequence = at(s);
+    const int count = sequence.num_tokens(), start = shape_.first_row[static_cast<size_t>(s)];
+    int32_t* ids = buffers_.host(StepBuffers::kInputIds) + start;
+    int32_t* positions = buffers_.host("position_ids") + start;
+    if (sequence.tokens.empty()) {
+      // The token is in the history on the device: merge_ids looks it up.
+      ids[0] = -1 - (sequence.slot * context_.history_length + sequence.past_length);
+    } else {
+      std::copy(sequence.tokens.begin(), sequence.tokens.end(), ids);
+      prompt_segment(sequence, start);
+    }
+    for (int i = 0; i < count; ++i) positions[i] = sequence.past_length + i;
+
+    const SlotSampling& slot = context_.slots[static_cast<size_t>(sequence.slot)];
+    set("context_lengths", s, slot.packed.row.prompt_length);
+    set("sequence_length", s, sequence.past_length + count);
+    set("query_start", s, start);
+    set("query_length", s, count);
+    set("host_query_length", s, count);
+    set("host_request_types", s, sequence.is_context ? 0 : 1);
+    set("host_past_key_value_lengths", s, sequence.past_length);
+    if (sequence.is_context) {
+      CHECK(shape_.context_sequences == s, "a context sequence after a generation sequence");
+      ++shape_.context_sequences;
+    }
+    if (sequence.sample) sampled(s, start + count - 1, slot);
+  }
+
+  void prompt_segment(const StepSequence& sequence, int start) {
+    int32_t* segment =
+        buffers_.host(StepBuffers::kPromptSegments) + 4 * shape_.prompt_segments++;
+    segment[0] = sequence.slot;
+    segment[1] = sequence.past_length;
+    segment[2] = start;
+    segment[3] = static_cast<int32_t>(sequence.tokens.size());
+  }
+
+  void sampled(int s, int row, const SlotSampling& slot) {
+    const StepSequence& sequence = at(s);
+    const ops::SamplingRow record =
+        ops::sampling_row_at(slot.packed, sequence.slot,
+                             sequence.past_length + sequence.num_tokens(), slot.list_offset);
+    shape_.adjusts = shape_.adjusts || (record.flags & ops::kSamplingAdjusts) != 0;
+    std::memcpy(buffers_.host(StepBuffers::kSamplingRows) +
+                    int64_t{shape_.sampled} * ops::kSamplingRowWords,
+                &record, sizeof record);
+    set("last_token_ids", shape_.sampled, row);
+    set(StepBuffers::kTargetCounts, shape_.sampled, batch_.logprobs);
+    shape_.sampled_sequence.push_back(s);
+    ++shape_.sampled;
+  }
+
+  // [groups, S, M]
+  void block_tables() {
+    int32_t* table = buffers_.host(StepBuffers::kBlockTables);
+    const int width = std::max(1, context_.limits.max_blocks);
+    for (int g = 0; g < context_.limits.num_groups; ++g) {
+      for (int s = 0; s < shape_.sequences; ++s, table += width) {
+        const BlockList& blocks = at(s).blocks[static_cast<size_t>(g)];
+        CHECK(static_cast<int>(blocks.size()) <= width, "a sequence of ", blocks.size(),
+              " blocks");
+        std::copy(blocks.begin(), blocks.end(), table);
+      }
+    }
+  }
+
+  void set(const char* array, int index, int32_t value) { buffers_.host(array)[index] = value; }
+
+  const Batch& batch_;
+  const UploadContext& context_;
+  StepBuffers& buffers_;
+  StepShape shape_;
+};
+
+}  // namespace
+
+StepShape fill_step_buffers(const Batch& batch, const UploadContext& context,
+                            StepBuffers& buffers) {
+  return Upload(batch, context, buffers).run();
+}
+
+}  // namespace millrace::runtime

@@ -1,0 +1,114 @@
+// The spine of static-batch generation: set up, then one step after the other.
+#include "millrace/generation_session.h"
+
+#include "base/error.h"
+#include "runtime/session_setup.h"
+
+namespace millrace {
+
+struct GenerationSession::State {
+  runtime::SessionParts parts;
+  std::vector<StepToken> added;  // by the step taken in last
+  int under_way = 0;             // steps launched and not taken in
+  std::vector<double> step_seconds;
+
+  /// Waits for steps that an abandoned stream left behind.
+  void drain() {
+    for (; under_way > 0; --under_way) parts.batch->absorb(parts.stepper->collect());
+  }
+};
+
+GenerationSession::GenerationSession(std::shared_ptr<Engine> engine)
+    : engine_(std::move(engine)) {}
+
+GenerationSession::~GenerationSession() = default;
+
+void GenerationSession::setup(const SetupOptions& options) {
+  state_.reset();  // what was there goes first: the new buffers may need its memory
+  auto state = std::make_unique<State>();
+  state->parts = runtime::set_up_session(engine_->loaded(), options);
+  state_ = std::move(state);
+}
+
+std::vector<GenerationOutput> GenerationSession::decode(
+    const std::vector<GenerationRequest>& requests, const DecodeOptions& options) {
+  decode_stream(requests, options);
+  return decode_regular();
+}
+
+DecodeStream GenerationSession::decode_stream(const std::vector<GenerationRequest>& requests,
+                                              const DecodeOptions& options) {
+  CHECK(state_ != nullptr, "decode before setup");
+  state_->drain();
+  state_->step_seconds.clear();
+  state_->parts.batch->begin(requests, engine_->end_token_ids(), options, *state_->parts.stepper);
+  return DecodeStream(*this);
+}
+
+std::vector<GenerationOutput> GenerationSession::decode_regular() {
+  while (handle_per_step()) {
+  }
+  return state_->parts.batch->outputs();
+}
+
+bool GenerationSession::handle_per_step() {
+  runtime::DecodeBatch& batch = *state_->parts.batch;
+  Stepper& stepper = *state_->parts.stepper;
+  state_->added.clear();
+  // While the device runs a step, the next one is prepared and launched behind it: its tokens need not be known here.
+  const int ahead = stepper.runs_ahead() ? 2 : 1;
+  while (state_->under_way < ahead && !batch.done()) {
+    const Batch* next = batch.next_batch();
+    if (next == nullptr) break;
+    stepper.launch(*next);
+    ++state_->under_way;
+  }
+  if (state_->under_way == 0) return false;
+  StepResult result = stepper.collect();
+  --state_->under_way;
+  state_->step_seconds.push_back(result.seconds);
+  state_->added = batch.absorb(std::move(result));
+  return true;
+}
+
+SessionStats GenerationSession::stats() const {
+  CHECK(state_ != nullptr, "stats before setup");
+  const runtime::GraphStepper& stepper = *state_->parts.stepper;
+  const runtime::MemoryPlan memory = stepper.memory();
+  return {.weights_copied = memory.weights_copied,
+          .weights_mapped = memory.weights_mapped,
+          .activations = memory.arena,
+          .kv_pool = memory.kv_pool,
+          .step_buffers = memory.step_buffers,
+          .token_history = memory.history,
+          .sampler = memory.sampler,
+          .kv_blocks = state_->parts.kv_blocks,
+          .kv_blocks_used_peak = state_->parts.batch->blocks_used_peak(),
+          .steps = stepper.steps(),
+          .runs_ahead = stepper.runs_ahead(),
+          .step_seconds = state_->step_seconds};
+}
+
+std::optional<std::vector<StepToken>> DecodeStream::next() {
+  if (!session_->handle_per_step()) return std::nullopt;
+  return session_->state_->added;
+}
+
+void DecodeStream::finish(int sequence) {
+  session_->state_->parts.batch->finish(sequence, FinishReason::kStop);
+}
+
+const std::vector<GenerationOutput>& DecodeStream::outputs() const {
+  return session_->state_->parts.batch->outputs();
+}
+
+const char* finish_reason_name(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone: return "";
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+  }
+  return "";
+}
+
+}  // namespace millrace

@@ -1,0 +1,309 @@
+#include "runtime/graph_stepper.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace millrace::runtime {
+namespace {
+
+int64_t arena_bytes(const engine::Engine& engine) {
+  int64_t bytes = 64;
+  for (const engine::RegimePlan& regime : engine.regimes) {
+    bytes = std::max(bytes, regime.arena_bytes);
+  }
+  return bytes;
+}
+
+ops::Tensor matrix(void* data, int64_t rows, int64_t columns) {
+  const std::array<int64_t, 2> shape = {rows, columns};
+  return {data, ir::DType::kI32, shape};
+}
+
+ops::Tensor vector(void* data, int64_t count) {
+  const std::array<int64_t, 1> shape = {count};
+  return {data, ir::DType::kI32, shape};
+}
+
+template <typename T>
+std::vector<T> read_back(const ops::Tensor& tensor, device::Device& device) {
+  std::vector<T> values(static_cast<size_t>(tensor.count()));
+  device.copy_to_host(values.data(), tensor.data, tensor.bytes());
+  return values;
+}
+
+}  // namespace
+
+GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
+                           const StepperOptions& options)
+    : loaded_(std::move(engine)),
+      options_(options),
+      device_(*loaded_->device),
+      program_(loaded_->engine(), device_),
+      kv_(loaded_->engine().kv_groups, options.kv_dtype, options.kv, device_) {
+  const StepLimits& limits = options_.limits;
+  arena_ = device_.allocate(arena_bytes(loaded_->engine()), "activations");
+  history_ = device_.allocate(int64_t{limits.max_sequences} * options_.max_seq_len * 4,
+                              "token history");
+  slots_.resize(static_cast<size_t>(limits.max_sequences));
+  const SamplerSizes sizes{.max_rows = limits.max_logit_rows,
+                           .vocab_size = loaded_->engine().manifest.vocab_size,
+                           .max_logprobs = std::max(1, options_.max_logprobs),
+                           .history = matrix(history_->data(), limits.max_sequences,
+                                             options_.max_seq_len)};
+  sampler_ = std::make_unique<Sampler>(sizes, device_);
+  for (Instance& instance : instances_) {
+    instance.buffers = std::make_unique<StepBuffers>(limits, device_);
+    bind(instance);
+  }
+}
+
+void GraphStepper::bind(Instance& instance) {
+  const ir::Graph& graph = loaded_->engine().graph;
+  for (const Regime regime : {Regime::kContext, Regime::kGeneration}) {
+    Frame& frame = instance.frames[static_cast<size_t>(regime)];
+    frame = program_.make_frame(regime, arena_->data());
+    size_t next_weight = 0;
+    for (const ir::NodeId id : graph.order()) {
+      const ir::Node& node = graph.node(id);
+      void*& address = frame.values[static_cast<size_t>(node.outputs[0])];
+      if (node.op == ir::kWeightOp) {
+        address = const_cast<void*>(loaded_->weights->data(next_weight++));
+        continue;
+      }
+      if (node.op == ir::kInputOp) {
+        const auto& name = std::get<std::string>(*node.attrs.find("name"));
+        if (graph.type(node.outputs[0]).dtype == ir::DType::kState) {
+          address = kv_.view(name);
+        } else if (name == "token_history") {
+          address = history_->data();
+        } else {
+          address = instance.buffers->address(name);
+        }
+        if (address == nullptr) {
+          throw_bad_input(str("the engine wants an input ", name, " that steps do not have"),
+                          loaded_->engine().manifest.model, "build the engine again");
+        }
+        continue;
+      }
+      // A state is passed on: what an op returns is what it was given.
+      for (const ir::ValueId out : node.outputs) {
+        if (graph.type(out).dtype != ir::DType::kState) continue;
+        for (const ir::ValueId in : node.inputs) {
+          if (graph.type(in).dtype != ir::DType::kState) continue;
+          frame.values[static_cast<size_t>(out)] = frame.values[static_cast<size_t>(in)];
+        }
+      }
+    }
+  }
+}
+
+MemoryPlan GraphStepper::memory() const {
+  return {.weights_copied = loaded_->weights->copied_bytes(),
+          .weights_mapped = loaded_->weights->mapped_bytes(),
+          .arena = arena_->size(),
+          .kv_pool = kv_.bytes(),
+          .step_buffers = 2 * (instances_[0].buffers->bytes() + instances_[1].buffers->bytes()),
+          .history = history_->size(),
+          .sampler = sampler_->bytes()};
+}
+
+void GraphStepper::begin_sequence(int slot, const SequenceOptions& options) {
+  ops::SamplingDefaults defaults{.prompt_length = options.prompt_length,
+                                 .max_new_tokens = options.max_new_tokens,
+                                 .seed = options.seed,
+                                 .output_index = options.output_index,
+                                 .end_token_ids = options.end_token_ids};
+  slots_[static_cast<size_t>(slot)].packed = ops::pack_sampling(options.sampling, defaults);
+  lists_changed_ = true;
+}
+
+// Lists (logit bias, bad words, ...) change only when sequences begin, so they stay on the device between steps.
+void GraphStepper::upload_lists() {
+  if (!lists_changed_) return;
+  std::vector<int32_t> lists;
+  for (SlotSampling& slot : slots_) {
+    slot.list_offset = static_cast<int>(lists.size());
+    lists.insert(lists.end(), slot.packed.lists.begin(), slot.packed.lists.end());
+  }
+  if (lists.empty()) lists.push_back(0);
+  device_.synchronize();
+  const auto bytes = static_cast<int64_t>(lists.size() * sizeof(int32_t));
+  if (!lists_ || lists_->size() < bytes) lists_ = device_.allocate(bytes, "sampling lists");
+  device_.copy_to_device(lists_->data(), lists.data(), bytes);
+  lists_count_ = static_cast<int64_t>(lists.size());
+  lists_changed_ = false;
+}
+
+ir::Bindings GraphStepper::sizes(const StepShape& shape, int logit_rows) const {
+  ir::Bindings bindings;
+  bindings.set("T", shape.rows);
+  bindings.set("S", shape.sequences);
+  bindings.set("L", logit_rows);
+  bindings.set("R", options_.limits.max_sequences);
+  bindings.set("N", options_.max_seq_len);
+  bindings.set("M", std::max(1, options_.limits.max_blocks));
+  return bindings;
+}
+
+void GraphStepper::launch(const Batch& batch) {
+  Instance& instance = instances_[static_cast<size_t>(steps_ % 2)];
+  CHECK(!instance.pending, "two steps are already under way");
+  ++steps_;
+  upload_lists();
+  instance.start = std::chrono::steady_clock::now();
+  instance.pending = true;
+  instance.result = {};
+  instance.result.chosen.resize(batch.sequences.size());
+  instance.result.targets.resize(batch.sequences.size());
+  instance.shape = fill_step_buffers(
+      batch, {options_.limits, slots_, options_.max_seq_len}, *instance.buffers);
+  const StepShape& shape = instance.shape;
+  const Regime regime = shape.context_sequences > 0 || shape.rows > options_.limits.max_sequences
+                            ? Regime::kContext
+                            : Regime::kGeneration;
+  // The arrays of the head belong to the sampled rows; rows with targets use them first.
+  instance.buffers->upload(int64_t{options_.limits.num_groups} * shape.sequences *
+                           std::max(1, options_.limits.max_blocks));
+  if (shape.prompt_segments > 0) {
+    sampler_->append_prompts(
+        matrix(history_->data(), options_.limits.max_sequences, options_.max_seq_len),
+        vector(instance.buffers->address(StepBuffers::kInputIds), shape.rows),
+        matrix(instance.buffers->address(StepBuffers::kPromptSegments), shape.prompt_segments, 4));
+  }
+  run_body(instance, regime);
+  if (shape.sampled > 0) {
+    const ops::Tensor logits = run_head(instance, regime, shape.sampled);
+    sample(instance, batch, logits);
+  }
+  run_target_rows(instance, regime, batch);
+}
+
+void GraphStepper::run_body(Instance& instance, Regime regime) {
+  const StepShape& shape = instance.shape;
+  program_.run(instance.frames[static_cast<size_t>(regime)], sizes(shape, 1),
+               {.begin = 0,
+                .end = loaded_->engine().head_begin,
+                .context = shape.context_sequences > 0,
+                .generation = shape.context_sequences < shape.sequences});
+}
+
+ops::Tensor GraphStepper::run_head(Instance& instance, Regime regime, int rows) {
+  const engine::Engine& engine = loaded_->engine();
+  const Frame& frame = instance.frames[static_cast<size_t>(regime)];
+  program_.run(frame, sizes(instance.shape, rows),
+               {.begin = engine.head_begin, .end = program_.num_launches()});
+  const ir::ValueId logits = engine.graph.outputs()[0].value;
+  const std::array<int64_t, 2> shape = {rows, engine.manifest.vocab_size};
+  return {frame.values[static_cast<size_t>(logits)], ir::DType::kF32, shape};
+}
+
+void GraphStepper::sample(Instance& instance, const Batch& batch, ops::Tensor logits) {
+  const StepShape& shape = instance.shape;
+  const int rows = shape.sampled;
+  StepBuffers& buffers = *instance.buffers;
+  const ops::Tensor records = matrix(buffers.address(StepBuffers::kSamplingRows), rows,
+                                     ops::kSamplingRowWords);
+  sampler_->sample(logits, {.rows = records,
+                            .lists = vector(lists_->data(), lists_count_),
+                            .history = matrix(history_->data(), options_.limits.max_sequences,
+                                              options_.max_seq_len),
+                            .adjusts = shape.adjusts});
+  const std::vector<int32_t> tokens = read_back<int32_t>(sampler_->tokens(rows), device_);
+  const std::vector<int32_t> status = read_back<int32_t>(sampler_->status(rows), device_);
+  std::vector<TokenLogprobs> chosen(static_cast<size_t>(rows));
+  if (batch.logprobs >= 0) {
+    sampler_->logprobs(logits, sampler_->tokens(rows),
+                       vector(buffers.address(StepBuffers::kTargetCounts), rows));
+    chosen = read_logprobs(tokens, rows, batch.logprobs);
+  }
+  for (int l = 0; l < rows; ++l) {
+    const int s = shape.sampled_sequence[static_cast<size_t>(l)];
+    TokenLogprobs& token = chosen[static_cast<size_t>(l)];
+    token.id = tokens[static_cast<size_t>(l)];
+    if (status[static_cast<size_t>(l)] != ops::kSamplingOk) instance.result.failed_sequence = s;
+    instance.result.chosen[static_cast<size_t>(s)] = std::move(token);
+    const StepSequence& sequence = batch.sequences[static_cast<size_t>(s)];
+    const auto row_floats = static_cast<size_t>(logits.dim(1));
+    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}},
+                   logits.as<float>() + static_cast<size_t>(l) * row_floats);
+  }
+}
+
+// The head, run again in chunks over rows whose next token is given (prompt log-probabilities, logits of a prompt).
+void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batch& batch) {
+  StepBuffers& buffers = *instance.buffers;
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    const auto targets = batch.sequences[s].targets;
+    for (size_t begin = 0; begin < targets.size();) {
+      const auto rows = static_cast<int>(std::min<size_t>(
+          targets.size() - begin, static_cast<size_t>(options_.limits.max_logit_rows)));
+      for (int i = 0; i < rows; ++i) {
+        const auto row = static_cast<int>(begin) + i;
+        buffers.host("last_token_ids")[i] = instance.shape.first_row[s] + row;
+        buffers.host(StepBuffers::kTargets)[i] = targets[static_cast<size_t>(row)];
+        buffers.host(StepBuffers::kTargetCounts)[i] = batch.logprobs;
+      }
+      for (const char* array :
+           {"last_token_ids", StepBuffers::kTargets, StepBuffers::kTargetCounts}) {
+        buffers.upload(array, rows);
+      }
+      const ops::Tensor logits = run_head(instance, regime, rows);
+      if (batch.logprobs >= 0) {
+        sampler_->logprobs(logits, vector(buffers.address(StepBuffers::kTargets), rows),
+                           vector(buffers.address(StepBuffers::kTargetCounts), rows));
+        auto found = read_logprobs(targets.subspan(begin, static_cast<size_t>(rows)), rows,
+                                   batch.logprobs);
+        auto& all = instance.result.targets[s];
+        all.insert(all.end(), std::make_move_iterator(found.begin()),
+                   std::make_move_iterator(found.end()));
+      }
+      deliver_logits(batch, {static_cast<int>(s), static_cast<int>(begin), rows, {}}, logits.data);
+      begin += static_cast<size_t>(rows);
+    }
+  }
+}
+
+void GraphStepper::deliver_logits(const Batch& batch, const LogitsRows& rows,
+                                  const void* device_logits) {
+  if (!batch.logits_sink) return;
+  host_logits_.resize(static_cast<size_t>(rows.rows * loaded_->engine().manifest.vocab_size));
+  device_.copy_to_host(host_logits_.data(), device_logits,
+                       static_cast<int64_t>(host_logits_.size() * sizeof(float)));
+  LogitsRows delivered = rows;
+  delivered.logits = host_logits_;
+  batch.logits_sink(delivered);
+}
+
+std::vector<TokenLogprobs> GraphStepper::read_logprobs(std::span<const int32_t> ids, int rows,
+                                                       int top) {
+  const std::vector<float> logprobs = read_back<float>(sampler_->logprobs(rows), device_);
+  const std::vector<int32_t> top_ids = read_back<int32_t>(sampler_->top_ids(rows), device_);
+  const std::vector<float> top_values = read_back<float>(sampler_->top_logprobs(rows), device_);
+  const auto columns = static_cast<size_t>(std::max(1, options_.max_logprobs));
+  std::vector<TokenLogprobs> found;
+  for (size_t l = 0; l < static_cast<size_t>(rows); ++l) {
+    TokenLogprobs token{.id = ids[l], .logprob = logprobs[l], .top = {}};
+    for (size_t k = 0; k < static_cast<size_t>(std::max(0, top)); ++k) {
+      if (top_ids[l * columns + k] < 0) break;
+      token.top.emplace_back(top_ids[l * columns + k], top_values[l * columns + k]);
+    }
+    found.push_back(std::move(token));
+  }
+  return found;
+}
+
+StepResult GraphStepper::collect() {
+  // The oldest step that is under way.
+  Instance& older = instances_[static_cast<size_t>(steps_ % 2)];
+  Instance& instance = older.pending ? older : instances_[static_cast<size_t>((steps_ + 1) % 2)];
+  CHECK(instance.pending, "no step is under way");
+  device_.synchronize();
+  loaded_->weights->check_intact();
+  instance.pending = false;
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - instance.start;
+  instance.result.seconds = took.count();
+  return std::move(instance.result);
+}
+
+}  // namespace millrace::runtime

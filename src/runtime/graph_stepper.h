@@ -1,0 +1,97 @@
+// The stepper of an engine: two sets of step buffers, the arena, the KV pool, the program and the sampler.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <memory>
+
+#include "runtime/batch_upload.h"
+#include "runtime/kv_pool.h"
+#include "runtime/program.h"
+#include "runtime/sampler.h"
+#include "runtime/step.h"
+#include "runtime/step_buffers.h"
+#include "runtime/weights.h"
+
+namespace millrace::runtime {
+
+/// An engine file opened for a device: what sessions share.
+struct LoadedEngine {
+  std::shared_ptr<const engine::EngineFile> file;
+  std::shared_ptr<device::Device> device;
+  std::shared_ptr<const Weights> weights;
+
+  const engine::Engine& engine() const { return file->engine(); }
+};
+
+/// Sizes that a session fixes when it is set up.
+struct StepperOptions {
+  StepLimits limits;
+  int max_seq_len = 0;
+  int max_logprobs = 1;
+  ir::DType kv_dtype = ir::DType::kF32;
+  std::vector<KvPool::GroupSize> kv;  // by group
+};
+
+/// What a stepper allocates, by purpose: the exact plan, known before anything is allocated.
+struct MemoryPlan {
+  int64_t weights_copied = 0, weights_mapped = 0;
+  int64_t arena = 0, kv_pool = 0, step_buffers = 0, history = 0, sampler = 0;
+  int64_t total() const {
+    return weights_copied + arena + kv_pool + step_buffers + history + sampler;
+  }
+};
+
+class GraphStepper : public Stepper {
+ public:
+  GraphStepper(std::shared_ptr<const LoadedEngine> engine, const StepperOptions& options);
+
+  int max_sequences() const override { return options_.limits.max_sequences; }
+  int max_num_tokens() const override { return options_.limits.max_num_tokens; }
+  bool runs_ahead() const override { return loaded_->device->is_asynchronous(); }
+  void begin_sequence(int slot, const SequenceOptions& options) override;
+  void launch(const Batch& batch) override;
+  StepResult collect() override;
+
+  MemoryPlan memory() const;
+  Program& program() { return program_; }
+  /// Steps launched so far; the parity of this number says which set of buffers the next one takes.
+  int64_t steps() const { return steps_; }
+
+ private:
+  // One of the two instances, even and odd: buffers, and the addresses that launches see with them.
+  struct Instance {
+    std::unique_ptr<StepBuffers> buffers;
+    std::array<Frame, 2> frames;  // by regime
+    StepShape shape;
+    StepResult result;
+    std::chrono::steady_clock::time_point start;
+    bool pending = false;
+  };
+
+  void bind(Instance& instance);
+  void upload_lists();
+  void run_body(Instance& instance, Regime regime);
+  ops::Tensor run_head(Instance& instance, Regime regime, int rows);
+  void run_target_rows(Instance& instance, Regime regime, const Batch& batch);
+  void sample(Instance& instance, const Batch& batch, ops::Tensor logits);
+  void deliver_logits(const Batch& batch, const LogitsRows& rows, const void* device_logits);
+  std::vector<TokenLogprobs> read_logprobs(std::span<const int32_t> ids, int rows, int top);
+  ir::Bindings sizes(const StepShape& shape, int logit_rows) const;
+
+  std::shared_ptr<const LoadedEngine> loaded_;
+  StepperOptions options_;
+  device::Device& device_;
+  Program program_;
+  KvPool kv_;
+  std::unique_ptr<device::Memory> arena_, history_, lists_;
+  std::unique_ptr<Sampler> sampler_;
+  std::vector<SlotSampling> slots_;
+  bool lists_changed_ = true;
+  int64_t lists_count_ = 0;
+  std::array<Instance, 2> instances_;
+  int64_t steps_ = 0;
+  std::vector<float> host_logits_;
+};
+
+}  // namespace millrace::runtime

@@ -1,0 +1,115 @@
+#include "runtime/measure.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace millrace::runtime {
+namespace {
+
+constexpr int kRuns = 5;
+constexpr int kTokensPerBlock = 64;
+
+std::unique_ptr<GraphStepper> make_stepper(const std::shared_ptr<const LoadedEngine>& engine,
+                                           int sequences, int length) {
+  const engine::Manifest& m = engine->engine().manifest;
+  StepperOptions options;
+  options.max_seq_len = length;
+  options.kv_dtype = *ir::parse_dtype(m.kv_dtype);
+  const int blocks = (length + kTokensPerBlock - 1) / kTokensPerBlock;
+  for (size_t g = 0; g < engine->engine().kv_groups.size(); ++g) {
+    options.kv.push_back({int64_t{sequences} * blocks, kTokensPerBlock});
+  }
+  options.limits = {.max_sequences = sequences,
+                    .max_num_tokens = static_cast<int>(m.max_num_tokens),
+                    .max_logit_rows = std::max(1, sequences),
+                    .max_blocks = blocks,
+                    .num_groups = static_cast<int>(engine->engine().kv_groups.size())};
+  return std::make_unique<GraphStepper>(engine, options);
+}
+
+}  // namespace
+
+std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngine>& engine,
+                                         const MeasureOptions& options) {
+  const bool context = options.regime == Regime::kContext;
+  const int sequences = context ? 1 : options.rows;
+  const int tokens = context ? options.rows : 1;
+  const int length = options.past_length + tokens;
+  if (length > engine->engine().manifest.max_seq_len) {
+    throw_bad_input(str(length, " tokens exceed the engine's sequences of ",
+                        engine->engine().manifest.max_seq_len),
+                    engine->engine().manifest.model, "choose fewer");
+  }
+  const std::unique_ptr<GraphStepper> stepper = make_stepper(engine, sequences, length);
+  std::vector<std::vector<double>> times(
+      static_cast<size_t>(stepper->program().num_launches()));
+  std::vector<char> launched(times.size(), 0);
+  stepper->program().observer = [&](int launch, double us) {
+    times[static_cast<size_t>(launch)].push_back(us);
+    launched[static_cast<size_t>(launch)] = 1;
+  };
+
+  const std::vector<int32_t> ids(static_cast<size_t>(tokens), 1);
+  std::vector<std::vector<BlockList>> blocks(static_cast<size_t>(sequences));
+  Batch batch;
+  const auto groups = engine->engine().kv_groups.size();
+  const int per_sequence = (length + kTokensPerBlock - 1) / kTokensPerBlock;
+  for (int s = 0; s < sequences; ++s) {
+    BlockList list;
+    for (int b = 0; b < per_sequence; ++b) list.push_back(s * per_sequence + b);
+    blocks[static_cast<size_t>(s)].assign(groups, list);
+    SequenceOptions sequence;
+    sequence.prompt_length = context ? tokens : options.past_length;
+    stepper->begin_sequence(s, sequence);
+    batch.sequences.push_back({.slot = s,
+                               .is_context = context,
+                               .past_length = options.past_length,
+                               .tokens = ids,
+                               .blocks = blocks[static_cast<size_t>(s)],
+                               .sample = true,
+                               .targets = {}});
+  }
+  for (int run = 0; run < (options.measure ? kRuns + 1 : 1); ++run) {
+    if (run == 1) {  // the first run warmed up
+      for (auto& t : times) t.clear();
+    }
+    stepper->launch(batch);
+    stepper->collect();
+  }
+
+  ir::Bindings sizes;
+  for (const auto& [name, value] : {std::pair<const char*, int64_t>{"T", sequences * tokens},
+                                    {"S", sequences},
+                                    {"L", sequences},
+                                    {"R", sequences},
+                                    {"N", length},
+                                    {"M", per_sequence}}) {
+    sizes.set(name, value);
+  }
+  std::vector<MeasuredLaunch> result;
+  for (size_t i = 0; i < times.size(); ++i) {
+    if (launched[i] == 0) continue;
+    Program::Description d = stepper->program().describe(static_cast<int>(i), sizes);
+    MeasuredLaunch m{d.op->name, d.tactic->name, d.scope, {}, d.in, d.out, d.cost, 0};
+    ops::Launch launch;
+    launch.in = m.in;
+    launch.out = m.out;
+    launch.attributes = d.attributes.get();
+    for (const ops::Tactic& tactic : d.op->tactics) {
+      if (&tactic == d.tactic || tactic.device != engine->device->properties().kind) continue;
+      const std::string why = tactic.why_not == nullptr
+                                  ? ""
+                                  : tactic.why_not(launch, engine->device->properties());
+      m.why_not.emplace_back(tactic.name, why.empty() ? "slower, or later in preference" : why);
+    }
+    if (options.measure) {
+      std::nth_element(times[i].begin(), times[i].begin() + kRuns / 2, times[i].end());
+      m.time_us = times[i][kRuns / 2];
+    }
+    result.push_back(std::move(m));
+  }
+  return result;
+}
+
+}  // namespace millrace::runtime

@@ -1,0 +1,126 @@
+#include "runtime/program.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+
+namespace millrace::runtime {
+
+Program::Program(const engine::Engine& engine, device::Device& device)
+    : engine_(engine), device_(device) {
+  for (const ir::Symbol& s : engine.graph.symbols()) symbols_.push_back(s.name);
+  const std::string advice = "build the engine again with this program";
+  for (const engine::PlannedLaunch& planned : engine.launches) {
+    Operation made{};
+    made.node = engine.graph.order()[static_cast<size_t>(planned.node)];
+    const ir::Node& node = engine.graph.node(made.node);
+    made.op = ops::find_op(node.op);
+    if (made.op == nullptr) {
+      throw_bad_input(str("the engine uses an operation ", node.op, " that is not known here"),
+                      engine.manifest.model, advice);
+    }
+    made.attributes = made.op->parse_attrs(node.attrs);
+    for (const ir::ValueId out : node.outputs) {
+      const ir::TensorType& type = engine.graph.type(out);
+      if (type.dtype == ir::DType::kState) continue;
+      if (!type.shape.empty() && !type.shape[0].is_static()) {
+        const auto it = std::find(symbols_.begin(), symbols_.end(), type.shape[0].symbol());
+        made.rows_symbol = static_cast<int>(it - symbols_.begin());
+      }
+      break;
+    }
+    for (const engine::TacticChoice& choice : planned.choices) {
+      const auto& tactics = made.op->tactics;
+      const auto it = std::find_if(tactics.begin(), tactics.end(), [&](const ops::Tactic& t) {
+        return choice.tactic == t.name && t.device == device.properties().kind;
+      });
+      if (it == tactics.end()) {
+        throw_bad_input(str("the engine uses a tactic ", choice.tactic, " that is not known here"),
+                        engine.manifest.model, advice);
+      }
+      made.choices.push_back({choice.max_rows, &*it});
+    }
+    launches_.push_back(std::move(made));
+  }
+}
+
+Frame Program::make_frame(Regime regime, std::byte* arena) const {
+  const engine::RegimePlan& plan = engine_.regimes[static_cast<size_t>(regime)];
+  Frame frame;
+  frame.values.resize(plan.values.size());
+  for (size_t v = 0; v < plan.values.size(); ++v) {
+    if (plan.values[v].bytes > 0) frame.values[v] = arena + plan.values[v].offset;
+  }
+  for (const engine::PlannedBuffer& b : plan.workspaces) {
+    frame.workspaces.push_back(b.bytes > 0 ? arena + b.offset : nullptr);
+  }
+  return frame;
+}
+
+const ops::Tactic* Program::tactic_for(const Operation& op, const ir::Bindings& sizes) const {
+  if (op.rows_symbol < 0) return op.choices.back().tactic;
+  const int64_t rows = sizes.at(symbols_[static_cast<size_t>(op.rows_symbol)]);
+  for (const Choice& choice : op.choices) {
+    if (rows <= choice.max_rows) return choice.tactic;
+  }
+  return op.choices.back().tactic;
+}
+
+void Program::tensors(const std::vector<ir::ValueId>& ids, const Frame* frame,
+                      const ir::Bindings& sizes, std::vector<ops::Tensor>* out) const {
+  out->clear();
+  for (const ir::ValueId id : ids) {
+    const ir::TensorType& type = engine_.graph.type(id);
+    ops::Tensor tensor;
+    tensor.dtype = type.dtype;
+    tensor.rank = static_cast<int>(type.shape.size());
+    for (size_t d = 0; d < type.shape.size(); ++d) tensor.dims[d] = sizes.resolve(type.shape[d]);
+    if (frame != nullptr) tensor.data = frame->values[static_cast<size_t>(id)];
+    out->push_back(tensor);
+  }
+}
+
+void Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const {
+  std::vector<ops::Tensor> in, out;
+  for (int i = range.begin; i < range.end; ++i) {
+    const Operation& op = launches_[static_cast<size_t>(i)];
+    if (op.op->phase == ops::Phase::kContext && !range.context) continue;
+    if (op.op->phase == ops::Phase::kGeneration && !range.generation) continue;
+    const ir::Node& node = engine_.graph.node(op.node);
+    tensors(node.inputs, &frame, sizes, &in);
+    tensors(node.outputs, &frame, sizes, &out);
+    ops::Launch launch;
+    launch.in = in;
+    launch.out = out;
+    launch.attributes = op.attributes.get();
+    launch.workspace = frame.workspaces[static_cast<size_t>(i)];
+    launch.queue = &device_.queue();
+    if (!observer) {
+      tactic_for(op, sizes)->run(launch);
+      continue;
+    }
+    const auto start = std::chrono::steady_clock::now();
+    tactic_for(op, sizes)->run(launch);
+    device_.synchronize();
+    const std::chrono::duration<double, std::micro> took =
+        std::chrono::steady_clock::now() - start;
+    observer(i, took.count());
+  }
+}
+
+Program::Description Program::describe(int index, const ir::Bindings& sizes) const {
+  const Operation& op = launches_[static_cast<size_t>(index)];
+  const ir::Node& node = engine_.graph.node(op.node);
+  Description d{op.op, tactic_for(op, sizes), op.attributes, node.scope, {}, {}, {}};
+  tensors(node.inputs, nullptr, sizes, &d.in);
+  tensors(node.outputs, nullptr, sizes, &d.out);
+  ops::Launch launch;
+  launch.in = d.in;
+  launch.out = d.out;
+  launch.attributes = op.attributes.get();
+  d.cost = op.op->cost(launch);
+  return d;
+}
+
+}  // namespace millrace::runtime

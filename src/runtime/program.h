@@ -1,0 +1,79 @@
+// The launches of an engine with ops, tactics and addresses resolved: what a step walks.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device/device.h"
+#include "engine/plan.h"
+#include "ops/op.h"
+
+namespace millrace::runtime {
+
+enum class Regime : uint8_t { kContext = 0, kGeneration = 1 };
+
+/// Addresses of all values of the graph for one regime and one set of step buffers.
+struct Frame {
+  std::vector<void*> values;      // by value id; null: not bound
+  std::vector<void*> workspaces;  // by launch
+};
+
+class Program {
+ public:
+  /// Throws Error when the engine names an op or a tactic that this program or this device does not have.
+  /// `engine` must outlive this.
+  Program(const engine::Engine& engine, device::Device& device);
+
+  int num_launches() const { return static_cast<int>(launches_.size()); }
+  const engine::Engine& engine() const { return engine_; }
+
+  /// Arena addresses of a regime; inputs and weights are left to bind().
+  Frame make_frame(Regime regime, std::byte* arena) const;
+
+  /// Runs launches [begin, end) that belong to the phases `context` and `generation` say are in the step.
+  struct Range {
+    int begin = 0, end = 0;
+    bool context = true, generation = true;
+  };
+  void run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const;
+
+  /// Called after every launch with its time, device idle again: for `explain --measure`. Null: not called.
+  std::function<void(int launch, double microseconds)> observer;
+
+  /// One launch with its tensors at these sizes, for costs and names.
+  struct Description {
+    const ops::Op* op;
+    const ops::Tactic* tactic;
+    std::shared_ptr<const void> attributes;
+    std::string scope;
+    std::vector<ops::Tensor> in, out;
+    ops::Cost cost;
+  };
+  Description describe(int launch, const ir::Bindings& sizes) const;
+
+ private:
+  struct Choice {
+    int64_t max_rows;
+    const ops::Tactic* tactic;
+  };
+  struct Operation {
+    const ops::Op* op;
+    std::shared_ptr<const void> attributes;
+    ir::NodeId node;
+    int rows_symbol = -1;  // index into symbols_, or -1 when the rows are fixed
+    std::vector<Choice> choices;
+  };
+
+  const ops::Tactic* tactic_for(const Operation& op, const ir::Bindings& sizes) const;
+  void tensors(const std::vector<ir::ValueId>& ids, const Frame* frame, const ir::Bindings& sizes,
+               std::vector<ops::Tensor>* out) const;
+
+  const engine::Engine& engine_;
+  device::Device& device_;
+  std::vector<std::string> symbols_;
+  std::vector<Operation> launches_;
+};
+
+}  // namespace millrace::runtime

@@ -1,0 +1,64 @@
+// Orders the sampling ops over one step's logits. The arithmetic is in ops/sample_*.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "device/device.h"
+#include "ops/op.h"
+
+namespace millrace::runtime {
+
+/// Device memory of the sampler, for steps of at most `max_rows` rows.
+struct SamplerSizes {
+  int64_t max_rows = 0;   // L
+  int64_t vocab_size = 0; // V
+  int max_logprobs = 0;   // k of sample_logprobs; at least 1
+  ops::Tensor history;    // i32 [R, N], for its shape
+};
+
+/// Where one step's sampling inputs lie on the device, filled by the batch upload.
+struct SamplerInputs {
+  ops::Tensor rows;     // i32 [L, 32] SamplingRow
+  ops::Tensor lists;    // i32 [P]
+  ops::Tensor history;  // i32 [R, N]
+  bool adjusts = false; // a row of this step has a logits processor at work
+};
+
+class Sampler {
+ public:
+  Sampler(const SamplerSizes& sizes, device::Device& device);
+
+  /// Puts prompt tokens into the history. segments: i32 [A, 4].
+  void append_prompts(ops::Tensor history, ops::Tensor ids, ops::Tensor segments);
+  /// Chooses a token for each row of `logits` [L, V]; results in tokens() and status().
+  void sample(ops::Tensor logits, const SamplerInputs& inputs);
+  /// Log-probabilities of `targets` [L] and the best counts[l] ones, in logprobs(), top_ids(), top_logprobs().
+  void logprobs(ops::Tensor logits, ops::Tensor targets, ops::Tensor counts);
+
+  ops::Tensor tokens(int64_t rows) const;        // i32 [L]
+  ops::Tensor status(int64_t rows) const;        // i32 [L]
+  ops::Tensor logprobs(int64_t rows) const;      // f32 [L]
+  ops::Tensor top_ids(int64_t rows) const;       // i32 [L, k]
+  ops::Tensor top_logprobs(int64_t rows) const;  // f32 [L, k]
+  int64_t bytes() const { return memory_->size() + scratch_bytes_; }
+
+ private:
+  struct Call {
+    const ops::Op* op = nullptr;
+    std::shared_ptr<const void> attributes;
+  };
+  void run(const Call& call, std::vector<ops::Tensor> in, std::vector<ops::Tensor> out);
+  void reserve_scratch(const Call& call, std::vector<ops::Tensor> in, std::vector<ops::Tensor> out);
+  const ops::Tactic& choose(const Call& call, const ops::Launch& launch) const;
+
+  SamplerSizes sizes_;
+  device::Device& device_;
+  Call prompt_, process_, token_, logprobs_;
+  std::unique_ptr<device::Memory> memory_, scratch_;
+  int64_t scratch_bytes_ = 0;
+  std::byte *adjusted_, *tokens_, *status_, *logprob_, *top_ids_, *top_logprobs_;
+};
+
+}  // namespace millrace::runtime

@@ -1,0 +1,125 @@
+#include "runtime/session_setup.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "ops/op.h"
+#include "ops/rope_angles/rope_angles_tactics.h"
+
+namespace millrace::runtime {
+namespace {
+
+// Logits are computed for at most this many rows at once: prompt log-probabilities of long prompts go through the head
+// in pieces.
+constexpr int kHeadRows = 64;
+
+void check(const SetupOptions& options, const engine::Manifest& manifest) {
+  const auto refuse = [&](const std::string& what, const std::string& advice) {
+    throw_bad_input(what, manifest.model, advice);
+  };
+  if (options.batch_size < 1 || options.max_context_length < 1 || options.max_new_tokens < 0) {
+    refuse("batch size and lengths must be positive", "give at least 1 for each");
+  }
+  if (options.beam_width != 1) refuse("beam search is not supported", "use a beam width of 1");
+  if (options.batch_size > manifest.max_batch_size) {
+    refuse(str("a batch of ", options.batch_size, " exceeds the engine's limit of ",
+               manifest.max_batch_size),
+           "build it with a larger --max-batch-size");
+  }
+  const int64_t length = int64_t{options.max_context_length} + options.max_new_tokens;
+  if (length > manifest.max_seq_len) {
+    refuse(str("sequences of ", length, " tokens exceed the engine's limit of ",
+               manifest.max_seq_len),
+           "shorten the prompt, lower --max-new-tokens or raise --max-seq-len");
+  }
+  if (options.tokens_per_block < 1 || !std::has_single_bit(
+                                          static_cast<unsigned>(options.tokens_per_block))) {
+    refuse(str("--tokens-per-block ", options.tokens_per_block, " is not a power of two"),
+           "use 16, 32, 64 or 128");
+  }
+}
+
+ir::DType kv_type(const std::string& name) {
+  const auto dtype = ir::parse_dtype(name);
+  CHECK(dtype.has_value(), "KV type ", name);
+  return *dtype;
+}
+
+// Blocks that one sequence may hold: all of its length, or what a window keeps alive.
+int64_t blocks_per_sequence(const engine::KvGroup& group, int tokens_per_block, int length,
+                            int chunk) {
+  const auto blocks = [&](int64_t tokens) {
+    return (tokens + tokens_per_block - 1) / tokens_per_block;
+  };
+  if (group.window == 0) return blocks(length);
+  const int64_t live = blocks(int64_t{group.window} + chunk - 1) + 1 + blocks(group.sink_tokens);
+  return std::min(blocks(length), live);
+}
+
+}  // namespace
+
+std::vector<ops::RopeScaling> rope_rules(const engine::Engine& engine) {
+  std::vector<ops::RopeScaling> rules;
+  for (const ir::NodeId id : engine.graph.order()) {
+    const ir::Node& node = engine.graph.node(id);
+    if (node.op != ops::RopeAngles::kName) continue;
+    rules.push_back(ops::RopeAnglesPlan(ops::from_attrs<ops::RopeAngles>(node.attrs)).scaling);
+  }
+  return rules;
+}
+
+SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
+                            const SetupOptions& options) {
+  const engine::Engine& engine = loaded->engine();
+  const engine::Manifest& manifest = engine.manifest;
+  check(options, manifest);
+  const int length = options.max_context_length + options.max_new_tokens;
+  const int tokens_per_block = options.contiguous_kv_cache ? length : options.tokens_per_block;
+  const auto chunk = static_cast<int>(
+      std::min<int64_t>(manifest.max_num_tokens, options.max_context_length));
+
+  SessionParts parts;
+  StepperOptions stepper;
+  stepper.max_seq_len = length;
+  stepper.max_logprobs = std::max(1, options.max_logprobs);
+  stepper.kv_dtype = kv_type(manifest.kv_dtype);
+  std::vector<KvBlocks> pools;
+  int64_t bytes = 0;
+  for (const engine::KvGroup& group : engine.kv_groups) {
+    const int64_t blocks =
+        options.batch_size * blocks_per_sequence(group, tokens_per_block, length, chunk);
+    stepper.kv.push_back({blocks, tokens_per_block});
+    pools.emplace_back(blocks, tokens_per_block);
+    parts.kv_blocks += blocks;
+    bytes += blocks * kv_block_bytes(group, tokens_per_block, stepper.kv_dtype);
+  }
+  if (options.kv_memory > 0 && bytes > options.kv_memory) {
+    throw_bad_input(str("the KV cache of ", options.batch_size, " sequences of ", length,
+                        " tokens needs ", format_bytes(bytes), ", more than the ",
+                        format_bytes(options.kv_memory), " that --kv-memory allows"),
+                    manifest.model, "shorten the sequences or raise --kv-memory");
+  }
+  const auto max_rows = static_cast<int>(manifest.max_num_tokens);
+  stepper.limits = {.max_sequences = options.batch_size,
+                    .max_num_tokens = max_rows,
+                    .max_logit_rows = std::min(std::max(kHeadRows, options.batch_size),
+                                               std::max(max_rows, options.batch_size)),
+                    .max_blocks = (length + tokens_per_block - 1) / tokens_per_block,
+                    .num_groups = static_cast<int>(engine.kv_groups.size())};
+  parts.stepper = std::make_unique<GraphStepper>(loaded, stepper);
+  const SessionLimits limits{.batch_size = options.batch_size,
+                             .max_context_length = options.max_context_length,
+                             .max_new_tokens = options.max_new_tokens,
+                             .max_seq_len = length,
+                             .max_num_tokens = max_rows,
+                             .max_logprobs = options.max_logprobs,
+                             .vocab_size = static_cast<int>(manifest.vocab_size),
+                             .padded = options.padded};
+  parts.batch = std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools),
+                                              rope_rules(engine));
+  return parts;
+}
+
+}  // namespace millrace::runtime

@@ -1,0 +1,24 @@
+// What GenerationSession::setup() derives from its maxima: limits, KV blocks, the stepper.
+#pragma once
+
+#include <memory>
+
+#include "runtime/decode_batch.h"
+#include "runtime/graph_stepper.h"
+
+namespace millrace::runtime {
+
+struct SessionParts {
+  std::unique_ptr<GraphStepper> stepper;
+  std::unique_ptr<DecodeBatch> batch;
+  int64_t kv_blocks = 0;
+};
+
+/// Checks the options against the engine's limits, sizes everything, allocates once. Throws Error.
+SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& engine,
+                            const SetupOptions& options);
+
+/// The scaling rules of the engine's rotary embeddings.
+std::vector<ops::RopeScaling> rope_rules(const engine::Engine& engine);
+
+}  // namespace millrace::runtime

@@ -1,0 +1,171 @@
+#include "runtime/weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/dummy_weights.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+
+namespace millrace::runtime {
+namespace {
+
+int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+int64_t row_elements(const engine::Weight& weight) {
+  int64_t product = 1;
+  for (size_t i = 1; i < weight.shape.size(); ++i) product *= weight.shape[i];
+  return product;
+}
+
+}  // namespace
+
+int64_t weight_bytes(const engine::Weight& weight) {
+  return weight.shape[0] * row_elements(weight) * ir::dtype_size(weight.dtype);
+}
+
+WeightReader::WeightReader(std::shared_ptr<const engine::EngineFile> file)
+    : file_(std::move(file)), engine_(file_->engine()) {
+  map_files();
+}
+
+WeightReader::WeightReader(const engine::Engine& engine) : engine_(engine) { map_files(); }
+
+void WeightReader::map_files() {
+  if (engine_.dummy_weights) return;
+  for (const engine::SourceFile& source : engine_.files) {
+    files_.push_back(MappedFile::open(source.path));
+    if (files_.back().size() != source.size || files_.back().mtime_ns() != source.mtime_ns) {
+      throw_bad_input("the weights have changed since the engine was built", source.path,
+                      "build the engine again");
+    }
+  }
+}
+
+const std::byte* WeightReader::data(const engine::WeightSlice& slice) const {
+  if (slice.file < 0) return file_->file().data() + file_->weights_offset() + slice.offset;
+  return files_[static_cast<size_t>(slice.file)].data() + slice.offset;
+}
+
+const std::byte* WeightReader::in_place(const engine::Weight& weight) const {
+  if (engine_.dummy_weights || weight.transposed || weight.slices.size() != 1) return nullptr;
+  const engine::WeightSlice& slice = weight.slices[0];
+  const std::byte* bytes = data(slice);
+  const auto address = reinterpret_cast<uintptr_t>(bytes);
+  const bool fits = slice.dtype == weight.dtype &&
+                    address % static_cast<uintptr_t>(ir::dtype_size(weight.dtype)) == 0;
+  return fits ? bytes : nullptr;
+}
+
+void WeightReader::read_row(const engine::Weight& weight, int64_t row, std::byte* target) const {
+  const int64_t count = row_elements(weight);
+  const int64_t target_size = ir::dtype_size(weight.dtype);
+  for (const engine::WeightSlice& slice : weight.slices) {
+    // A stored [K, N] weight gives our row n from column n; it is one slice of K rows.
+    const int64_t slice_rows = weight.transposed ? weight.shape[0] : slice.rows;
+    if (row >= slice_rows) {
+      row -= slice_rows;
+      continue;
+    }
+    if (engine_.dummy_weights) {
+      std::vector<int64_t> stored = weight.shape;
+      stored[0] = slice_rows;
+      if (weight.transposed) std::swap(stored[0], stored[1]);
+      const DummyTensor tensor(engine_.dummy_seed, slice.tensor, stored);
+      std::vector<float> values(static_cast<size_t>(count));
+      if (weight.transposed) {
+        for (int64_t k = 0; k < count; ++k) {
+          values[static_cast<size_t>(k)] = tensor.at(k * weight.shape[0] + row);
+        }
+      } else {
+        tensor.fill(row * count, (row + 1) * count, values.data());
+      }
+      ir::convert(ir::DType::kF32, values.data(), weight.dtype, target, count);
+      return;
+    }
+    const std::byte* bytes = data(slice);
+    const int64_t size = ir::dtype_size(slice.dtype);
+    if (!weight.transposed) {
+      ir::convert(slice.dtype, bytes + row * slice.row_bytes, weight.dtype, target, count);
+      return;
+    }
+    for (int64_t k = 0; k < count; ++k) {
+      ir::convert(slice.dtype, bytes + k * slice.row_bytes + row * size, weight.dtype,
+                  target + k * target_size, 1);
+    }
+    return;
+  }
+  CHECK(false, "row beyond weight ", weight.name);
+}
+
+void WeightReader::read_rows(const engine::Weight& weight, int64_t begin, int64_t end,
+                             std::byte* target) const {
+  const int64_t row_bytes = row_elements(weight) * ir::dtype_size(weight.dtype);
+  for (int64_t row = begin; row < end; ++row) {
+    read_row(weight, row, target + (row - begin) * row_bytes);
+  }
+}
+
+void WeightReader::check_intact() const {
+  for (const MappedFile& file : files_) file.check_intact();
+  if (file_) file_->check_intact();
+}
+
+Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device)
+    : reader_(file) {
+  const engine::Engine& engine = file->engine();
+  int64_t bytes = 0;
+  for (const engine::Weight& weight : engine.weights) {
+    const std::byte* mapped = reader_.in_place(weight);
+    data_.push_back(mapped);
+    if (mapped != nullptr) {
+      mapped_bytes_ += weight_bytes(weight);
+    } else {
+      bytes += aligned(weight_bytes(weight));
+    }
+  }
+  const int64_t limit = device.properties().memory_bytes;
+  if (limit > 0 && bytes + mapped_bytes_ > limit) {
+    throw_failed(str("the model needs ", format_bytes(bytes + mapped_bytes_),
+                     " for its weights and this machine has ", format_bytes(limit)),
+                 engine.manifest.model, "use a smaller model, or --dtype bf16 if it is in fp32");
+  }
+  for (const engine::Weight& weight : engine.weights) {
+    for (const engine::WeightSlice& slice : weight.slices) {
+      if (slice.file < 0 && !engine.dummy_weights) {
+        file->verify_weights(slice.offset, slice.rows * slice.row_bytes);
+      }
+    }
+  }
+  memory_ = device.allocate(std::max<int64_t>(bytes, 64), "weights");
+  copied_bytes_ = bytes;
+
+  // Tasks of some hundred kilobytes, over all weights, so that every thread has work to the end.
+  struct Task {
+    const engine::Weight* weight;
+    int64_t begin, end;
+    std::byte* target;
+  };
+  std::vector<Task> tasks;
+  std::byte* next = memory_->data();
+  for (size_t w = 0; w < engine.weights.size(); ++w) {
+    if (data_[w] != nullptr) continue;
+    const engine::Weight& weight = engine.weights[w];
+    data_[w] = next;
+    const int64_t row_bytes = weight_bytes(weight) / weight.shape[0];
+    const int64_t step = std::max<int64_t>(1, (int64_t{256} << 10) / std::max<int64_t>(1, row_bytes));
+    for (int64_t row = 0; row < weight.shape[0]; row += step) {
+      tasks.push_back(
+          {&weight, row, std::min(row + step, weight.shape[0]), next + row * row_bytes});
+    }
+    next += aligned(weight_bytes(weight));
+  }
+  device.queue().pool->parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+    const Task& task = tasks[static_cast<size_t>(i)];
+    reader_.read_rows(*task.weight, task.begin, task.end, task.target);
+  });
+  reader_.check_intact();
+}
+
+}  // namespace millrace::runtime

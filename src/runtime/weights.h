@@ -1,0 +1,60 @@
+// The weights of an engine, in the memory of a device: read in place where their file has them as ops want them, else
+// stacked, transposed and converted into memory of their own, never both.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/mapped_file.h"
+#include "device/device.h"
+#include "engine/engine_file.h"
+
+namespace millrace::runtime {
+
+/// Makes one weight's final bytes from its slices. THREAD: several at a time.
+class WeightReader {
+ public:
+  /// Maps the engine's files and checks that they are those it was built from. Throws Error when one is missing or has
+  /// changed.
+  explicit WeightReader(std::shared_ptr<const engine::EngineFile> file);
+  WeightReader(const engine::Engine& engine);
+
+  /// The weight's bytes inside a mapped file, or null when it must be made.
+  const std::byte* in_place(const engine::Weight& weight) const;
+  /// Writes rows [begin, end) of the weight, in its own type, to `target`.
+  void read_rows(const engine::Weight& weight, int64_t begin, int64_t end, std::byte* target) const;
+  /// Throws Error when a file was truncated or failed while it was read.
+  void check_intact() const;
+
+ private:
+  void map_files();
+  const std::byte* data(const engine::WeightSlice& slice) const;
+  void read_row(const engine::Weight& weight, int64_t row, std::byte* target) const;
+
+  std::shared_ptr<const engine::EngineFile> file_;
+  const engine::Engine& engine_;
+  std::vector<MappedFile> files_;
+};
+
+class Weights {
+ public:
+  /// Loads all weights. Throws Error before reading anything when they do not fit into memory, with the numbers.
+  Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device);
+
+  const void* data(size_t weight) const { return data_[weight]; }
+  int64_t copied_bytes() const { return copied_bytes_; }
+  int64_t mapped_bytes() const { return mapped_bytes_; }
+  void check_intact() const { reader_.check_intact(); }
+
+ private:
+  WeightReader reader_;
+  std::unique_ptr<device::Memory> memory_;
+  std::vector<const void*> data_;
+  int64_t copied_bytes_ = 0, mapped_bytes_ = 0;
+};
+
+/// Bytes of a weight as ops read it.
+int64_t weight_bytes(const engine::Weight& weight);
+
+}  // namespace millrace::runtime
