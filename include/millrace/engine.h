@@ -20,20 +20,20 @@ struct LoadedEngine;
 
 /// How a model is compiled and where it runs. The defaults are those of the command line.
 struct EngineOptions {
-  std::string device = "auto";    // auto, cpu
-  std::string dtype = "auto";     // auto, fp32, bf16, fp16
-  std::string kv_dtype = "auto";  // auto, fp32, bf16, fp16
-  int64_t max_batch_size = 0;     // requests of a step; 0: 256
-  int64_t max_seq_len = 0;        // tokens of a sequence; 0: the model's
-  int64_t max_num_tokens = 0;     // tokens of a step; 0: 8192
-  int threads = 0;                // 0: what affinity and control groups allow
+  std::string device = "auto";            // auto, cpu
+  std::string dtype = "auto";             // auto, fp32, bf16, fp16
+  std::string kv_dtype = "auto";          // auto, fp32, bf16, fp16
+  int64_t max_batch_size = 0;             // requests of a step; 0: 256
+  int64_t max_seq_len = 0;                // tokens of a sequence; 0: the model's
+  int64_t max_num_tokens = 0;             // tokens of a step; 0: 8192
+  int threads = 0;                        // 0: what affinity and control groups allow
   std::optional<uint64_t> dummy_weights;  // seed: only config.json is needed
-  int attention_window = 0;  // for models that bring none; 0: none
+  int attention_window = 0;               // for models that bring none; 0: none
   int sink_tokens = 0;
   bool deterministic = false;  // batch-invariant arithmetic
 
-  bool use_cache = true;   // keep the compiled engine of a model folder
-  std::string cache_dir;   // empty: $XDG_CACHE_HOME/millrace
+  bool use_cache = true;  // keep the compiled engine of a model folder
+  std::string cache_dir;  // empty: $XDG_CACHE_HOME/millrace
 
   std::vector<std::string> disabled_passes;
   std::string dump_graph;  // folder; empty: none
@@ -46,20 +46,22 @@ struct EngineInfo {
   std::string model, architecture, dtype, kv_dtype, device, device_name, version, commit;
   int64_t vocab_size = 0, parameters = 0, max_positions = 0;
   int64_t max_batch_size = 0, max_seq_len = 0, max_num_tokens = 0;
-  bool from_cache = false;   // found, not built
+  bool from_cache = false;  // found, not built
   double build_s = 0, load_s = 0;
   std::vector<std::pair<std::string, double>> build_times_ms;  // by part, when it was built
   int64_t context_arena_bytes = 0, generation_arena_bytes = 0;
-  std::vector<std::string> notes;  // what a user should know: skipped tensors, dropped tactics, no cache
+  std::vector<std::string>
+      notes;  // what a user should know: skipped tensors, dropped tactics, no cache
 };
 
 /// THREAD: sessions of one engine may run on several threads, one step at a time each.
 class Engine {
  public:
-  /// `model`: a folder as published on Hugging Face, the id of one in the local hub cache, or an engine file. A folder is
-  /// compiled, or its cached engine reused. Throws Error.
+  /// `model`: a folder as published on Hugging Face, the id of one in the local hub cache, or an
+  /// engine file. A folder is compiled, or its cached engine reused. Throws Error.
   static std::shared_ptr<Engine> open(const std::string& model, const EngineOptions& options = {});
-  /// Compiles a folder into a file that holds the weights too. Throws Error; nothing is left behind then.
+  /// Compiles a folder into a file that holds the weights too. Throws Error; nothing is left behind
+  /// then.
   static EngineInfo build(const std::string& model, const std::string& path,
                           const EngineOptions& options = {});
 

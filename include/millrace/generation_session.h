@@ -21,11 +21,11 @@ struct SetupOptions {
   int max_context_length = 0;  // tokens of a prompt
   int max_new_tokens = 0;      // tokens after a prompt
   int beam_width = 1;
-  int max_logprobs = 0;          // best tokens to report at a position
+  int max_logprobs = 0;              // best tokens to report at a position
   bool contiguous_kv_cache = false;  // one block holds a whole sequence
-  int tokens_per_block = 64;     // a power of two
-  bool padded = false;           // prompts laid out [batch, longest] instead of packed
-  int64_t kv_memory = 0;         // bytes of the KV pool; 0: what the maxima need
+  int tokens_per_block = 64;         // a power of two
+  bool padded = false;               // prompts laid out [batch, longest] instead of packed
+  int64_t kv_memory = 0;             // bytes of the KV pool; 0: what the maxima need
 };
 
 struct GenerationRequest {
@@ -47,11 +47,11 @@ struct TokenScore {
 struct GenerationOutput {
   std::vector<int32_t> output_ids;  // new tokens, the one that ended it included
   FinishReason finish_reason = FinishReason::kNone;
-  std::optional<int> stop_token_id;  // when a stop token (not an end token) ended it
+  std::optional<int> stop_token_id;         // when a stop token (not an end token) ended it
   std::vector<TokenScore> logprobs;         // by new token, when asked for
   std::vector<TokenScore> prompt_logprobs;  // of prompt tokens 1, 2, ..., when asked for
-  uint64_t seed = 0;     // that was used, when it was sampled
-  int reused_tokens = 0; // of the prompt, whose keys and values were there already
+  uint64_t seed = 0;                        // that was used, when it was sampled
+  int reused_tokens = 0;  // of the prompt, whose keys and values were there already
 };
 
 /// What one step added to one sequence.
@@ -66,8 +66,8 @@ using LogitsCallback =
     std::function<void(int sequence, int position, int rows, std::span<const float> logits)>;
 
 struct DecodeOptions {
-  LogitsCallback logits;            // gets the logits of every position that is computed
-  bool prompt_logits = false;       // ... of all prompt positions too
+  LogitsCallback logits;       // gets the logits of every position that is computed
+  bool prompt_logits = false;  // ... of all prompt positions too
 };
 
 struct SessionStats {
@@ -106,13 +106,13 @@ class GenerationSession {
   GenerationSession(const GenerationSession&) = delete;
   GenerationSession& operator=(const GenerationSession&) = delete;
 
-  /// Allocates every buffer for these maxima. May be called again with others. Throws Error when they exceed the engine's
-  /// limits or the memory.
+  /// Allocates every buffer for these maxima. May be called again with others. Throws Error when
+  /// they exceed the engine's limits or the memory.
   void setup(const SetupOptions& options);
 
-  /// Generates until every sequence has ended. Batches and lengths may be anything up to the maxima; a prompt that
-  /// begins like one served before computes only what is new. REQUIRES: setup(). Throws Error on a bad request before
-  /// anything runs.
+  /// Generates until every sequence has ended. Batches and lengths may be anything up to the
+  /// maxima; a prompt that begins like one served before computes only what is new. REQUIRES:
+  /// setup(). Throws Error on a bad request before anything runs.
   std::vector<GenerationOutput> decode(const std::vector<GenerationRequest>& requests,
                                        const DecodeOptions& options = {});
   /// The same, step by step.
@@ -127,7 +127,8 @@ class GenerationSession {
   struct State;
 
   std::vector<GenerationOutput> decode_regular();
-  /// Launches a step, and takes in the results of one that is due. False when nothing is left to do.
+  /// Launches a step, and takes in the results of one that is due. False when nothing is left to
+  /// do.
   bool handle_per_step();
 
   std::shared_ptr<Engine> engine_;

@@ -32,8 +32,8 @@ std::shared_ptr<device::Device> open_device(const EngineOptions& options) {
 // Flags that say otherwise than the file are refused: the file cannot change.
 void check_contradictions(const engine::Manifest& m, const EngineOptions& options) {
   const auto refuse = [&](const std::string& flag, const std::string& built) {
-    throw_bad_input(str(flag, " contradicts the engine file, which was built with ", built), m.model,
-                    "leave the flag out, or build another engine");
+    throw_bad_input(str(flag, " contradicts the engine file, which was built with ", built),
+                    m.model, "leave the flag out, or build another engine");
   };
   const auto storage = [](const std::string& name) {
     return name == "fp32" ? std::string("f32") : name == "fp16" ? std::string("f16") : name;
@@ -79,8 +79,8 @@ Built compile(const std::string& model, const api::ModelSource& source,
   Built built;
   const Checkpoint* checkpoint = source.checkpoint ? &*source.checkpoint : nullptr;
   try {
-    built.engine = compiler::build_engine({model, source.config, checkpoint}, options, device,
-                                          &built.report);
+    built.engine =
+        compiler::build_engine({model, source.config, checkpoint}, options, device, &built.report);
   } catch (Error& error) {
     if (error.where().empty()) error.add_context(source.folder);
     throw;
@@ -96,7 +96,8 @@ std::string timing_cache_path(const EngineOptions& options, const engine::Engine
 
 void report(const compiler::BuildReport& r, EngineInfo* info);
 
-// The engine of a model folder: from the cache, else built and, where the cache can be written, kept.
+// The engine of a model folder: from the cache, else built and, where the cache can be written,
+// kept.
 std::shared_ptr<const engine::EngineFile> open_folder(const std::string& model,
                                                       const EngineOptions& options,
                                                       device::Device& device, EngineInfo* info) {

@@ -1,11 +1,11 @@
 #include "api/model_source.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+
+#include <sys/stat.h>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -24,7 +24,7 @@ std::string read_file(const fs::path& path) {
 
 // Tokenizer files may be many megabytes: their size and time stand for them, as for weights.
 std::string stamp(const fs::path& path) {
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) return "";
   return str(path.filename().string(), " ", info.st_size, " ", info.st_mtim.tv_sec, ".",
              info.st_mtim.tv_nsec, "\n");
@@ -79,7 +79,8 @@ std::string ModelSource::cache_key(const compiler::BuildOptions& options,
     if (entry.path().extension() != ".safetensors") others.push_back(entry.path());
   }
   std::sort(others.begin(), others.end());
-  for (const fs::path& path : others) hash.update(stamp(path));
+  for (const fs::path& path : others)
+    hash.update(stamp(path));
   return to_hex(hash.digest128());
 }
 
@@ -116,7 +117,8 @@ SamplingParams sampling_from(const GenerationDefaults& d) {
   p.no_repeat_ngram_size = static_cast<int>(d.no_repeat_ngram_size.value_or(0));
   p.min_new_tokens = static_cast<int>(d.min_new_tokens.value_or(0));
   if (d.max_new_tokens) p.max_new_tokens = static_cast<int>(*d.max_new_tokens);
-  for (const auto& word : d.bad_words_ids) p.bad_words.push_back(whole(word));
+  for (const auto& word : d.bad_words_ids)
+    p.bad_words.push_back(whole(word));
   p.suppress_tokens = whole(d.suppress_tokens);
   p.begin_suppress_tokens = whole(d.begin_suppress_tokens);
   if (d.forced_bos_token_id) p.forced_bos_token_id = static_cast<int>(*d.forced_bos_token_id);

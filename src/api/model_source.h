@@ -25,7 +25,8 @@ struct ModelSource {
 
   /// Tokenizer, templates, config.json and generation_config.json, to be kept in the engine.
   std::vector<engine::Asset> assets() const;
-  /// Hash of what the engine follows from: files (size, time, headers), options, version, instruction set.
+  /// Hash of what the engine follows from: files (size, time, headers), options, version,
+  /// instruction set.
   std::string cache_key(const compiler::BuildOptions& options,
                         const device::Properties& device) const;
 };

@@ -81,9 +81,14 @@ Command& Command::option(const std::string& names, std::vector<std::string>* tar
 }
 
 Command& Command::optional_value(const std::string& names, std::optional<uint64_t>* target,
-                                 uint64_t without, const std::string& help) {
+                                 const std::string& help) {
   // A flag with a value, so that `--name POSITIONAL` does not take the positional for its value.
-  app_.add_flag(str(names, "{", without, "}"), *target, help)->group(group_);
+  // CLI11 makes -1 of a "0" there.
+  app_.add_flag_function(
+          names + "{0}",
+          [target](int64_t value) { *target = static_cast<uint64_t>(std::max<int64_t>(value, 0)); },
+          help)
+      ->group(group_);
   return *this;
 }
 
@@ -162,9 +167,9 @@ int Program::run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     std::string message = error.what();
     std::string command;
-    for (const CLI::App* app : chosen(state_->app)) command += " " + app->get_name();
-    throw_bad_input(message, str("millrace", command),
-                    str("see `millrace", command, " --help`"));
+    for (const CLI::App* app : chosen(state_->app))
+      command += " " + app->get_name();
+    throw_bad_input(message, str("millrace", command), str("see `millrace", command, " --help`"));
   }
   const std::vector<const CLI::App*> commands = chosen(state_->app);
   if (commands.empty()) {
@@ -174,10 +179,16 @@ int Program::run(int argc, char** argv) {
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {
-  static const std::map<std::string, double> units = {
-      {"", 1},      {"B", 1},           {"KiB", 1024.0},          {"MiB", 1048576.0},
-      {"GiB", 1073741824.0}, {"TiB", 1099511627776.0}, {"KB", 1e3}, {"MB", 1e6},
-      {"GB", 1e9},  {"TB", 1e12}};
+  static const std::map<std::string, double> units = {{"", 1},
+                                                      {"B", 1},
+                                                      {"KiB", 1024.0},
+                                                      {"MiB", 1048576.0},
+                                                      {"GiB", 1073741824.0},
+                                                      {"TiB", 1099511627776.0},
+                                                      {"KB", 1e3},
+                                                      {"MB", 1e6},
+                                                      {"GB", 1e9},
+                                                      {"TB", 1e12}};
   double value = 0;
   const char* end = text.data() + text.size();
   const auto parsed = std::from_chars(text.data(), end, value);
@@ -193,14 +204,14 @@ std::vector<int32_t> parse_ids(const std::string& text, const std::string& flag)
   const char* at = text.data();
   const char* end = at + text.size();
   while (at < end) {
-    while (at < end && (*at == ' ' || *at == ',')) ++at;
+    while (at < end && (*at == ' ' || *at == ','))
+      ++at;
     if (at == end) break;
     int32_t id = 0;
     const auto parsed = std::from_chars(at, end, id);
     const bool separated = parsed.ptr == end || *parsed.ptr == ',' || *parsed.ptr == ' ';
     if (parsed.ec != std::errc() || !separated) {
-      throw_bad_input(str("'", text, "' is not a list of token ids"), flag,
-                      "write it as 3,17,99");
+      throw_bad_input(str("'", text, "' is not a list of token ids"), flag, "write it as 3,17,99");
     }
     ids.push_back(id);
     at = parsed.ptr;

@@ -1,4 +1,5 @@
-// Command-line options, declared by the variables they set. CLI11 stays in args.cc: its header is slow to compile.
+// Command-line options, declared by the variables they set. CLI11 stays in args.cc: its header is
+// slow to compile.
 #pragma once
 
 #include <cstdint>
@@ -29,14 +30,13 @@ class Command {
                   const std::string& help);
   Command& option(const std::string& names, std::optional<uint64_t>* target,
                   const std::string& help);
-  Command& option(const std::string& names, std::optional<double>* target,
-                  const std::string& help);
+  Command& option(const std::string& names, std::optional<double>* target, const std::string& help);
   /// May be given several times.
   Command& option(const std::string& names, std::vector<std::string>* target,
                   const std::string& help);
-  /// `--name` alone gives `without`, `--name=N` gives N.
+  /// `--name` alone gives 0, `--name=N` gives N.
   Command& optional_value(const std::string& names, std::optional<uint64_t>* target,
-                          uint64_t without, const std::string& help);
+                          const std::string& help);
   /// `8GiB`, `512MiB`, `1024`.
   Command& bytes(const std::string& names, int64_t* target, const std::string& help);
   Command& flag(const std::string& names, bool* target, const std::string& help);
@@ -64,8 +64,8 @@ class Program {
   Program();
   ~Program();
   Command command(const std::string& name, const std::string& help);
-  /// Parses and runs the chosen command; returns the exit status. `--help` prints to standard output (0); a usage error is
-  /// thrown as Error (kBadInput).
+  /// Parses and runs the chosen command; returns the exit status. `--help` prints to standard
+  /// output (0); a usage error is thrown as Error (kBadInput).
   int run(int argc, char** argv);
 
  private:

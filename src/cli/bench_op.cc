@@ -46,7 +46,8 @@ int check(const BenchOpOptions& o, device::Device& device) {
                      {"untried", std::move(untried)}})
                   .c_str());
   } else {
-    for (const ops::CheckFailure& f : report.failures) std::puts(ops::to_string(f).c_str());
+    for (const ops::CheckFailure& f : report.failures)
+      std::puts(ops::to_string(f).c_str());
     for (const ops::UntriedTactic& u : report.untried) {
       std::printf("not tried: %s: %s\n", u.tactic.c_str(), u.why_not.c_str());
     }
@@ -97,7 +98,8 @@ int run(const BenchOpOptions& o) {
   if (o.device != "auto" && o.device != "cpu") {
     throw_bad_input(str("unknown device '", o.device, "'"), "--device", "use auto or cpu");
   }
-  if (o.threads && *o.threads < 1) throw_bad_input("too few threads", "--threads", "give 1 or more");
+  if (o.threads && *o.threads < 1)
+    throw_bad_input("too few threads", "--threads", "give 1 or more");
   const auto device = device::make_cpu_device(o.threads.value_or(0));
   return o.check ? check(o, *device) : time(o, *device);
 }
@@ -107,7 +109,8 @@ int run(const BenchOpOptions& o) {
 void add_bench_op(Command& bench) {
   auto options = std::make_shared<BenchOpOptions>();
   BenchOpOptions& o = *options;
-  Command command = bench.command("op", "check or time the operations, with nothing but the program");
+  Command command =
+      bench.command("op", "check or time the operations, with nothing but the program");
   command.option("--device", &o.device, "auto or cpu")
       .option("--threads", &o.threads, "CPU threads")
       .flag("--check", &o.check, "compare every tactic with the reference instead of timing")

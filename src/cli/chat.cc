@@ -35,7 +35,8 @@ class Chat {
   void setup(SetupOptions setup) {
     setup.batch_size = 1;
     const auto limit = static_cast<int>(engine_->info().max_seq_len);
-    // An answer gets what was asked for, or a quarter of the context; the rest is for the chat so far.
+    // An answer gets what was asked for, or a quarter of the context; the rest is for the chat so
+    // far.
     answer_limit_ = std::min(sampling_.max_new_tokens.value_or(limit / 4), std::max(1, limit / 2));
     setup.max_new_tokens = answer_limit_;
     setup.max_context_length = std::max(1, limit - answer_limit_);
@@ -75,8 +76,9 @@ class Chat {
       std::vector<int32_t> ids = encode_messages(*engine_, messages_.dump());
       if (static_cast<int>(ids.size()) <= context_limit_) {
         if (dropped) {
-          std::fprintf(stderr, "millrace: the chat has outgrown the context of %d tokens; its oldest "
-                               "turns were dropped\n",
+          std::fprintf(stderr,
+                       "millrace: the chat has outgrown the context of %d tokens; its oldest "
+                       "turns were dropped\n",
                        context_limit_);
         }
         return ids;

@@ -30,7 +30,8 @@ std::vector<GenerationRequest> random_requests(const Engine& engine, int64_t cou
   std::uniform_int_distribution<int32_t> ids(0, static_cast<int32_t>(engine.info().vocab_size) - 1);
   std::vector<GenerationRequest> requests(static_cast<size_t>(count));
   for (GenerationRequest& request : requests) {
-    for (int64_t i = 0; i < input; ++i) request.input_ids.push_back(ids(random));
+    for (int64_t i = 0; i < input; ++i)
+      request.input_ids.push_back(ids(random));
     request.sampling.max_new_tokens = static_cast<int>(output);
     request.sampling.ignore_eos = true;
   }
@@ -128,8 +129,8 @@ int run_throughput(BenchOptions& o) {
   const int64_t output = positive(o.output_len, 128, "--output-len");
   const int64_t prompts = positive(o.num_prompts, 16, "--num-prompts");
   const std::shared_ptr<Engine> engine = o.model.open();
-  const int64_t batch = std::min(positive(o.batch_size, prompts, "--batch-size"),
-                                 engine->info().max_batch_size);
+  const int64_t batch =
+      std::min(positive(o.batch_size, prompts, "--batch-size"), engine->info().max_batch_size);
   GenerationSession session(engine);
   SetupOptions setup = o.model.setup();
   setup.batch_size = static_cast<int>(std::min(batch, prompts));
@@ -156,12 +157,12 @@ int run_throughput(BenchOptions& o) {
   if (o.json) {
     std::puts(print(line).c_str());
   } else {
-    std::printf("%lld prompts of %lld in, %lld out, %lld at a time: %.2f s, %.1f new tokens/s, "
-                "%.1f tokens/s in all\n",
-                static_cast<long long>(prompts), static_cast<long long>(input),
-                static_cast<long long>(output), static_cast<long long>(batch), elapsed,
-                line["output_tokens_per_s"].get<double>(),
-                line["total_tokens_per_s"].get<double>());
+    std::printf(
+        "%lld prompts of %lld in, %lld out, %lld at a time: %.2f s, %.1f new tokens/s, "
+        "%.1f tokens/s in all\n",
+        static_cast<long long>(prompts), static_cast<long long>(input),
+        static_cast<long long>(output), static_cast<long long>(batch), elapsed,
+        line["output_tokens_per_s"].get<double>(), line["total_tokens_per_s"].get<double>());
   }
   return 0;
 }

@@ -1,5 +1,5 @@
-// millrace explain: for each operation of an engine its shapes, tactic and why not the others, bytes, FLOPs and what the
-// device's ceilings allow; with --measure its time.
+// millrace explain: for each operation of an engine its shapes, tactic and why not the others,
+// bytes, FLOPs and what the device's ceilings allow; with --measure its time.
 #include <algorithm>
 #include <cstdio>
 
@@ -44,7 +44,8 @@ std::vector<std::string> shapes(const runtime::MeasuredLaunch& launch) {
 Json to_json(const runtime::MeasuredLaunch& launch, const std::string& regime, int64_t rows,
              double ceiling_us) {
   Json why_not = Json::object();
-  for (const auto& [tactic, why] : launch.why_not) why_not[tactic] = why;
+  for (const auto& [tactic, why] : launch.why_not)
+    why_not[tactic] = why;
   Json line = {{"regime", regime},
                {"rows", rows},
                {"op", launch.op},
@@ -65,13 +66,12 @@ Json to_json(const runtime::MeasuredLaunch& launch, const std::string& regime, i
 void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings& ceilings,
              runtime::Regime regime, int64_t rows) {
   const char* name = regime == runtime::Regime::kContext ? "context" : "generation";
-  runtime::MeasureOptions options{.regime = regime,
-                                  .rows = static_cast<int>(rows),
-                                  .past_length = static_cast<int>(
-                                      regime == runtime::Regime::kContext
-                                          ? 0
-                                          : not_negative(o.context, 128, "--context")),
-                                  .measure = o.measure};
+  runtime::MeasureOptions options{
+      .regime = regime,
+      .rows = static_cast<int>(rows),
+      .past_length = static_cast<int>(
+          regime == runtime::Regime::kContext ? 0 : not_negative(o.context, 128, "--context")),
+      .measure = o.measure};
   const std::vector<runtime::MeasuredLaunch> launches =
       runtime::measure_step(engine.loaded(), options);
   double total = 0, floor = 0;
@@ -110,8 +110,7 @@ int run(ExplainOptions& o) {
   if (!o.json) {
     std::printf("%s: %.1f GB/s read, %.1f GFLOP/s fp32, measured now with %d threads\n\n",
                 engine->info().device_name.c_str(), ceilings.read_gb_per_s,
-                ceilings.fma_gflop_per_s,
-                engine->loaded()->device->properties().threads);
+                ceilings.fma_gflop_per_s, engine->loaded()->device->properties().threads);
   }
   const int64_t limit = engine->info().max_num_tokens;
   const int64_t prompt = std::min(positive(o.rows, 512, "--rows"), limit);

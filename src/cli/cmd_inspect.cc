@@ -7,8 +7,8 @@
 
 #include "api/model_source.h"
 #include "base/error.h"
-#include "cli/commands.h"
 #include "cli/args.h"
+#include "cli/commands.h"
 #include "engine/engine_file.h"
 #include "runtime/weights.h"
 
@@ -30,18 +30,16 @@ Json inspect_folder(const std::string& model, bool verify) {
     tensors.push_back({{"name", t.name}, {"dtype", ir::dtype_name(t.dtype)}, {"shape", t.shape}});
     parameters += t.count();
   }
-  Json out = {{"kind", "folder"},
-              {"architecture", source.config.architecture()},
-              {"parameters", parameters},
-              {"tensors", std::move(tensors)},
-              {"limits", nullptr},
-              {"plan", nullptr},
+  Json out = {{"kind", "folder"},         {"architecture", source.config.architecture()},
+              {"parameters", parameters}, {"tensors", std::move(tensors)},
+              {"limits", nullptr},        {"plan", nullptr},
               {"provenance", nullptr}};
   if (verify) {
     // Reads every byte; a file that fails or is cut short is found here.
     uint64_t sum = 0;
     for (const CheckpointTensor& t : source.checkpoint->tensors()) {
-      for (size_t i = 0; i < t.bytes.size(); i += 4096) sum += static_cast<uint64_t>(t.bytes[i]);
+      for (size_t i = 0; i < t.bytes.size(); i += 4096)
+        sum += static_cast<uint64_t>(t.bytes[i]);
     }
     source.checkpoint->check_intact();
     out["verified"] = sum < UINT64_MAX;

@@ -1,8 +1,9 @@
 // millrace perplexity: how well a model predicts a text, by the protocol of docs/cli.md.
 //
-// The text is split into documents at NUL bytes; each becomes BOS (if the tokenizer adds one) plus its tokens; documents are
-// joined; the stream is cut into windows of N predictions (N + 1 tokens, overlapping by one); every token after the first is
-// predicted exactly once, and the last incomplete window is dropped.
+// The text is split into documents at NUL bytes; each becomes BOS (if the tokenizer adds one) plus
+// its tokens; documents are joined; the stream is cut into windows of N predictions (N + 1 tokens,
+// overlapping by one); every token after the first is predicted exactly once, and the last
+// incomplete window is dropped.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -49,7 +50,8 @@ double negative_log_likelihood(GenerationSession& session, const std::vector<int
       requests.push_back(std::move(request));
     }
     for (const GenerationOutput& output : session.decode(requests)) {
-      for (const TokenScore& score : output.prompt_logprobs) nll -= score.logprob;
+      for (const TokenScore& score : output.prompt_logprobs)
+        nll -= score.logprob;
     }
   }
   return nll;
@@ -61,23 +63,22 @@ int run(PerplexityOptions& o) {
   const int64_t max_tokens = positive(o.max_tokens, INT64_MAX, "--max-tokens");
   const std::shared_ptr<Engine> engine = o.model.open();
   if (window > engine->info().max_seq_len) {
-    throw_bad_input(str("a window of ", window, " exceeds the context of ",
-                        engine->info().max_seq_len),
-                    "--window", "choose a smaller window");
+    throw_bad_input(
+        str("a window of ", window, " exceeds the context of ", engine->info().max_seq_len),
+        "--window", "choose a smaller window");
   }
   const std::vector<int32_t> stream =
       read_stream(*engine, read_text_file(o.text_file, "--text-file"));
   const auto available = (static_cast<int64_t>(stream.size()) - 1) / window;
   const int64_t windows = std::min(available, max_tokens / window);
   if (windows < 1) {
-    throw_bad_input(str("the text gives ", stream.size(), " tokens, too few for a window of ",
-                        window),
-                    o.text_file, "give a longer text or a smaller --window");
+    throw_bad_input(
+        str("the text gives ", stream.size(), " tokens, too few for a window of ", window),
+        o.text_file, "give a longer text or a smaller --window");
   }
   SetupOptions setup = o.model.setup();
   const int64_t batch = std::clamp<int64_t>(
-      std::min(windows, engine->info().max_num_tokens / window), 1,
-      engine->info().max_batch_size);
+      std::min(windows, engine->info().max_num_tokens / window), 1, engine->info().max_batch_size);
   setup.batch_size = static_cast<int>(batch);
   setup.max_context_length = static_cast<int>(window);
   GenerationSession session(engine);

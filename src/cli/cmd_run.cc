@@ -1,10 +1,10 @@
 // millrace run: prompts in, text or JSON lines out.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
+
+#include <unistd.h>
 
 #include "base/error.h"
 #include "cli/chat.h"
@@ -28,8 +28,8 @@ struct RunOptions {
 // The prompts, or none when a chat was asked for: no prompt, and a person at the other end.
 std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
   const SamplingParams sampling = o.sampling.resolve(engine.default_sampling());
-  const int given = (o.prompt ? 1 : 0) + (o.prompt_file ? 1 : 0) + (o.input_ids ? 1 : 0) +
-                    (o.input_file ? 1 : 0);
+  const int given =
+      (o.prompt ? 1 : 0) + (o.prompt_file ? 1 : 0) + (o.input_ids ? 1 : 0) + (o.input_file ? 1 : 0);
   if (given > 1) {
     throw_bad_input("several prompts were given", "",
                     "give one of PROMPT, --prompt-file, --input-ids and --input-file");
@@ -97,7 +97,8 @@ int run(RunOptions& o) {
   if (prompts.empty()) {
     return run_chat(engine, setup, o.sampling.resolve(engine->default_sampling()), o.system);
   }
-  for (const Prompt& prompt : prompts) prompt.sampling.validate(engine->info().vocab_size);
+  for (const Prompt& prompt : prompts)
+    prompt.sampling.validate(engine->info().vocab_size);
   setup = fit_setup(*engine, prompts, setup);
   setup.batch_size = static_cast<int>(
       std::min<int64_t>(static_cast<int64_t>(prompts.size()), engine->info().max_batch_size));
@@ -119,8 +120,7 @@ int run(RunOptions& o) {
       std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
     };
-    std::vector<Result> results =
-        generate(session, part, decode, stream ? show : TextCallback{});
+    std::vector<Result> results = generate(session, part, decode, stream ? show : TextCallback{});
     for (size_t i = 0; i < results.size(); ++i) {
       results[i].setup_s = engine->info().build_s + engine->info().load_s;
       if (o.json) {

@@ -1,12 +1,11 @@
 // millrace tokenize: text to token ids and back. Needs no weights.
-#include <unistd.h>
-
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <iterator>
 
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "checkpoint/model_folder.h"
@@ -34,7 +33,8 @@ Tokenizer open_tokenizer(const std::string& model) {
   }
   const auto file = engine::EngineFile::open(model);
   std::vector<TextAsset> assets;
-  for (const engine::Asset& a : file->engine().assets) assets.push_back({a.name, a.bytes});
+  for (const engine::Asset& a : file->engine().assets)
+    assets.push_back({a.name, a.bytes});
   return Tokenizer::open(assets, model);
 }
 
@@ -68,7 +68,8 @@ int run(const TokenizeOptions& o) {
     ids = tokenizer.encode(text, {.add_special_tokens = !o.no_special});
   }
   Json tokens = Json::array();
-  for (const int32_t id : ids) tokens.push_back(tokenizer.token_text(id).value_or(""));
+  for (const int32_t id : ids)
+    tokens.push_back(tokenizer.token_text(id).value_or(""));
   if (o.json) {
     Json line = {{"ids", ids}, {"tokens", tokens}};
     if (o.chat) line["text"] = text;

@@ -16,16 +16,15 @@ int run(bool json) {
   const auto cpu = device::make_cpu_device();
   const device::Properties& p = cpu->properties();
   if (json) {
-    const nlohmann::ordered_json line = {
-        {"version", version()},
-        {"commit", commit()},
-        {"backends", {"cpu"}},
-        {"devices",
-         {{{"kind", "cpu"},
-           {"name", p.name},
-           {"architecture", device::isa_name(p.isa)},
-           {"threads", p.threads},
-           {"memory_bytes", p.memory_bytes}}}}};
+    const nlohmann::ordered_json line = {{"version", version()},
+                                         {"commit", commit()},
+                                         {"backends", {"cpu"}},
+                                         {"devices",
+                                          {{{"kind", "cpu"},
+                                            {"name", p.name},
+                                            {"architecture", device::isa_name(p.isa)},
+                                            {"threads", p.threads},
+                                            {"memory_bytes", p.memory_bytes}}}}};
     std::puts(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     return 0;
   }

@@ -37,7 +37,8 @@ std::vector<Result> generate(GenerationSession& session, const std::vector<Promp
       if (on_text && !text.empty()) on_text(text);
     }
     if (stop && stop()) {
-      for (size_t i = 0; i < prompts.size(); ++i) stream.finish(static_cast<int>(i));
+      for (size_t i = 0; i < prompts.size(); ++i)
+        stream.finish(static_cast<int>(i));
     }
   }
   for (size_t i = 0; i < results.size(); ++i) {
@@ -78,8 +79,9 @@ SetupOptions fit_setup(const Engine& engine, const std::vector<Prompt>& prompts,
   setup.max_new_tokens = total - context;
   for (const Prompt& prompt : prompts) {
     // Room for a short prompt with many new tokens beside a long one with few.
-    setup.max_new_tokens = std::max(
-        setup.max_new_tokens, std::min(prompt.sampling.max_new_tokens.value_or(0), limit - context));
+    setup.max_new_tokens =
+        std::max(setup.max_new_tokens,
+                 std::min(prompt.sampling.max_new_tokens.value_or(0), limit - context));
   }
   setup.max_logprobs = logprobs;
   return setup;
@@ -99,8 +101,8 @@ std::string format_stats(const SessionStats& s) {
   row("step buffers (2 sets)", s.step_buffers);
   row("token history", s.token_history);
   row("sampler", s.sampler);
-  row("allocated", s.weights_copied + s.activations + s.kv_pool + s.step_buffers + s.token_history +
-                       s.sampler);
+  row("allocated",
+      s.weights_copied + s.activations + s.kv_pool + s.step_buffers + s.token_history + s.sampler);
   text += str("KV blocks: ", s.kv_blocks_used_peak, " of ", s.kv_blocks, " used at most\n");
   text += str("run-ahead: ", s.runs_ahead ? "on" : "off (the device runs each step at once)", "\n");
   std::vector<double> times = s.step_seconds;
@@ -108,9 +110,8 @@ std::string format_stats(const SessionStats& s) {
     const double first = times[0];
     std::sort(times.begin(), times.end());
     char line[160];
-    std::snprintf(line, sizeof line,
-                  "steps: %zu; first %.3f ms, median %.3f ms, slowest %.3f ms\n", times.size(),
-                  first * 1e3, times[times.size() / 2] * 1e3, times.back() * 1e3);
+    std::snprintf(line, sizeof line, "steps: %zu; first %.3f ms, median %.3f ms, slowest %.3f ms\n",
+                  times.size(), first * 1e3, times[times.size() / 2] * 1e3, times.back() * 1e3);
     text += line;
   }
   return text;

@@ -22,13 +22,14 @@ struct Result {
 /// Called with text as it is made, when there is one prompt.
 using TextCallback = std::function<void(const std::string&)>;
 
-/// Decodes one batch in a session that was set up. `stop` is asked after every step: true ends all sequences.
+/// Decodes one batch in a session that was set up. `stop` is asked after every step: true ends all
+/// sequences.
 std::vector<Result> generate(GenerationSession& session, const std::vector<Prompt>& prompts,
                              const DecodeOptions& options, const TextCallback& on_text = nullptr,
                              const std::function<bool()>& stop = nullptr);
 
-/// Maxima that hold for all prompts; a length that nobody limits goes to the engine's end. Throws Error when a prompt does
-/// not fit.
+/// Maxima that hold for all prompts; a length that nobody limits goes to the engine's end. Throws
+/// Error when a prompt does not fit.
 SetupOptions fit_setup(const Engine& engine, const std::vector<Prompt>& prompts,
                        SetupOptions setup);
 

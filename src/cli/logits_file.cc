@@ -25,8 +25,8 @@ void LogitsFile::write(const std::vector<size_t>& prompt_lengths,
   const auto vocab = static_cast<size_t>(vocab_);
   const auto add = [&](const char* name, size_t prompt, size_t first, size_t rows) {
     if (rows == 0) return;
-    tensors.push_back({str(name, ".", prompt), ir::DType::kF32,
-                       {static_cast<int64_t>(rows), vocab_}});
+    tensors.push_back(
+        {str(name, ".", prompt), ir::DType::kF32, {static_cast<int64_t>(rows), vocab_}});
     contents.push_back(std::span(rows_[prompt]).subspan(first * vocab, rows * vocab));
   };
   for (size_t i = 0; i < prompt_lengths.size(); ++i) {
@@ -35,7 +35,8 @@ void LogitsFile::write(const std::vector<size_t>& prompt_lengths,
     add("logits", i, prompt_lengths[i] - 1, new_tokens[i]);
   }
   SafetensorsWriter writer(path_, tensors);
-  for (const auto& floats : contents) writer.write(std::as_bytes(floats));
+  for (const auto& floats : contents)
+    writer.write(std::as_bytes(floats));
   writer.commit();
 }
 

@@ -14,8 +14,10 @@ class LogitsFile {
 
   /// Collects rows of prompt `first_prompt` + sequence.
   LogitsCallback collector(size_t first_prompt);
-  /// Writes `prompt_logits.I` [prompt tokens, V] and `logits.I` [new tokens, V] for every prompt. Throws Error.
-  void write(const std::vector<size_t>& prompt_lengths, const std::vector<size_t>& new_tokens) const;
+  /// Writes `prompt_logits.I` [prompt tokens, V] and `logits.I` [new tokens, V] for every prompt.
+  /// Throws Error.
+  void write(const std::vector<size_t>& prompt_lengths,
+             const std::vector<size_t>& new_tokens) const;
 
  private:
   std::string path_;

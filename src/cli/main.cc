@@ -27,7 +27,9 @@ int run_program(int argc, char** argv) {
 }
 
 // Ctrl-C ends at once; what is half-written has a temporary name that the next program removes.
-void on_interrupt(int) { _exit(130); }
+void on_interrupt(int) {
+  _exit(130);
+}
 
 }  // namespace
 }  // namespace millrace::cli

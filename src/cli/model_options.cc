@@ -30,7 +30,7 @@ void ModelOptions::declare(Command& command) {
               "arithmetic and weight type: auto (the checkpoint's), fp32, bf16, fp16")
       .option("--kv-dtype", &engine.kv_dtype, "storage of the KV cache: auto, fp32, bf16, fp16")
       .option("--threads", &threads, "CPU threads; default: what this process may use")
-      .optional_value("--dummy-weights", &engine.dummy_weights, 0,
+      .optional_value("--dummy-weights", &engine.dummy_weights,
                       "generate the weights (=SEED); only config.json is needed")
       .flag("--deterministic", &deterministic,
             "batch-invariant arithmetic: a request's numbers never depend on its batch")
@@ -43,8 +43,7 @@ void ModelOptions::declare(Command& command) {
       .bytes("--kv-memory", &kv_memory, "most memory for the KV cache; default: what is needed")
       .option("--tokens-per-block", &tokens_per_block, "KV block size, a power of two; default 64");
   command.group("Program")
-      .option("--cache-dir", &engine.cache_dir,
-              "engine cache; default $XDG_CACHE_HOME/millrace")
+      .option("--cache-dir", &engine.cache_dir, "engine cache; default $XDG_CACHE_HOME/millrace")
       .flag("--no-cache", &no_cache, "neither use nor keep a compiled engine")
       .flag("--quiet", &quiet, "no progress, notes or statistics")
       .option("--log-level", &log_level, "debug, info, warning, error, off");
@@ -68,8 +67,7 @@ void ModelOptions::finish() {
     throw_bad_input("sinks need a window", "--sink-tokens", "give --attention-window too");
   }
   if (no_cache && !engine.cache_dir.empty()) {
-    throw_bad_input("--no-cache and --cache-dir contradict each other", "",
-                    "give one of the two");
+    throw_bad_input("--no-cache and --cache-dir contradict each other", "", "give one of the two");
   }
   engine.use_cache = !no_cache;
   engine.deterministic = deterministic;

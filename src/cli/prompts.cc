@@ -50,8 +50,10 @@ class Line {
   }
 
   void apply(SamplingParams* p) {
-    number("max_new_tokens", [&](int64_t v) { p->max_new_tokens = count(v, at("max_new_tokens")); });
-    number("min_new_tokens", [&](int64_t v) { p->min_new_tokens = count(v, at("min_new_tokens")); });
+    number("max_new_tokens",
+           [&](int64_t v) { p->max_new_tokens = count(v, at("max_new_tokens")); });
+    number("min_new_tokens",
+           [&](int64_t v) { p->min_new_tokens = count(v, at("min_new_tokens")); });
     number("top_k", [&](int64_t v) { p->top_k = count(v, at("top_k")); });
     number("no_repeat_ngram_size",
            [&](int64_t v) { p->no_repeat_ngram_size = count(v, at("no_repeat_ngram_size")); });
@@ -69,7 +71,8 @@ class Line {
     bool greedy = false;
     boolean("greedy", &greedy);
     // A line that asks for sampling by one of its numbers samples, as the flags do.
-    if (seen("temperature") || seen("top_k") || seen("top_p") || seen("min_p") || seen("typical_p")) {
+    if (seen("temperature") || seen("top_k") || seen("top_p") || seen("min_p") ||
+        seen("typical_p")) {
       p->do_sample = true;
     }
     if (greedy) p->do_sample = false;
@@ -79,7 +82,8 @@ class Line {
       if (v->is_string()) {
         p->stop.push_back(*v);
       } else {
-        for (const Json& s : list(*v, "stop")) p->stop.push_back(text(s, "stop"));
+        for (const Json& s : list(*v, "stop"))
+          p->stop.push_back(text(s, "stop"));
       }
     }
     if (const Json* v = find("stop_token_ids")) p->stop_token_ids = ids<int>(*v, "stop_token_ids");
@@ -248,7 +252,8 @@ SamplingParams SamplingFlags::resolve(const SamplingParams& model_defaults) cons
   if (prompt_logprobs) p.prompt_logprobs = count(*prompt_logprobs, "--prompt-logprobs");
   if (seed) p.seed = seed;
   p.ignore_eos = ignore_eos;
-  for (const std::string& text : logit_bias) p.logit_bias.push_back(parse_bias(text));
+  for (const std::string& text : logit_bias)
+    p.logit_bias.push_back(parse_bias(text));
   for (const std::string& text : bad_words_ids) {
     p.bad_words.push_back(parse_ids(text, "--bad-words-ids"));
   }

@@ -17,7 +17,8 @@ struct Prompt {
   SamplingParams sampling;
 };
 
-/// The flags of length, sampling and stopping. The same names with underscores are keys of an input file.
+/// The flags of length, sampling and stopping. The same names with underscores are keys of an input
+/// file.
 struct SamplingFlags {
   std::optional<int64_t> max_new_tokens, min_new_tokens, top_k, no_repeat_ngram_size, logprobs,
       prompt_logprobs;

@@ -13,7 +13,8 @@ Json scores_to_json(const std::vector<TokenScore>& scores) {
   Json list = Json::array();
   for (const TokenScore& score : scores) {
     Json top = Json::array();
-    for (const auto& [id, logprob] : score.top) top.push_back(Json::array({id, logprob}));
+    for (const auto& [id, logprob] : score.top)
+      top.push_back(Json::array({id, logprob}));
     list.push_back({{"id", score.id}, {"logprob", score.logprob}, {"top", std::move(top)}});
   }
   return list;
@@ -32,7 +33,8 @@ std::string result_to_json(size_t index, const Prompt& prompt, const Result& res
                                             : Json(nullptr);
   if (prompt.sampling.logprobs) {
     double sum = 0;
-    for (const TokenScore& score : o.logprobs) sum += score.logprob;
+    for (const TokenScore& score : o.logprobs)
+      sum += score.logprob;
     output["cumulative_logprob"] = sum;
     output["logprobs"] = scores_to_json(o.logprobs);
   }
@@ -40,7 +42,8 @@ std::string result_to_json(size_t index, const Prompt& prompt, const Result& res
   const double generation = result.total_s - result.first_token_s;
   const double rate =
       tokens > 1 && generation > 0 ? static_cast<double>(tokens - 1) / generation : 0;
-  Json line = {{"index", index}, {"input_ids", prompt.input_ids}, {"outputs", Json::array({output})}};
+  Json line = {
+      {"index", index}, {"input_ids", prompt.input_ids}, {"outputs", Json::array({output})}};
   if (prompt.sampling.prompt_logprobs) {
     // Nothing predicts the first token.
     Json list = scores_to_json(o.prompt_logprobs);
@@ -55,6 +58,8 @@ std::string result_to_json(size_t index, const Prompt& prompt, const Result& res
   return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-std::string ids_to_text(const std::vector<int32_t>& ids) { return join(ids, " "); }
+std::string ids_to_text(const std::vector<int32_t>& ids) {
+  return join(ids, " ");
+}
 
 }  // namespace millrace::cli

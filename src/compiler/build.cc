@@ -28,8 +28,9 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   report->trace_ms = ms_since(start);
 
   // The same, with fewer and larger operations that have tactics.
-  report->passes = run_passes(traced.graph, pipeline(),
-                              {.dump_folder = options.dump_folder, .disabled = options.disabled_passes});
+  report->passes =
+      run_passes(traced.graph, pipeline(),
+                 {.dump_folder = options.dump_folder, .disabled = options.disabled_passes});
 
   // Its launches, groups of KV layers, weights.
   engine::Engine engine = lower(std::move(traced), options);

@@ -17,8 +17,9 @@ struct BuildInput {
   const Checkpoint* checkpoint = nullptr;  // null: weights are generated (options.dummy_seed)
 };
 
-/// Traces the model, runs the passes, chooses tactics and plans memory. The engine's assets are left to the caller. Throws
-/// Error: unknown architecture, missing, extra or wrongly shaped tensors, sizes that make no sense.
+/// Traces the model, runs the passes, chooses tactics and plans memory. The engine's assets are
+/// left to the caller. Throws Error: unknown architecture, missing, extra or wrongly shaped
+/// tensors, sizes that make no sense.
 engine::Engine build_engine(const BuildInput& input, const BuildOptions& options,
                             device::Device& device, BuildReport* report);
 

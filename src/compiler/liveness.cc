@@ -9,7 +9,8 @@ namespace millrace::compiler {
 std::vector<Live> live_ranges(const engine::Engine& engine) {
   const ir::Graph& graph = engine.graph;
   std::vector<Live> live(static_cast<size_t>(graph.num_values()));
-  for (ir::ValueId v = 0; v < graph.num_values(); ++v) live[static_cast<size_t>(v)].root = v;
+  for (ir::ValueId v = 0; v < graph.num_values(); ++v)
+    live[static_cast<size_t>(v)].root = v;
   const auto count = static_cast<int32_t>(engine.launches.size());
   const auto at = [&](ir::ValueId v) -> Live& { return live[static_cast<size_t>(v)]; };
 
@@ -33,7 +34,8 @@ std::vector<Live> live_ranges(const engine::Engine& engine) {
       }
     }
   }
-  for (const ir::GraphOutput& output : graph.outputs()) at(at(output.value).root).end = count;
+  for (const ir::GraphOutput& output : graph.outputs())
+    at(at(output.value).root).end = count;
   return live;
 }
 

@@ -9,10 +9,12 @@
 namespace millrace::compiler {
 namespace {
 
-// The head goes through at least this many rows at once, so that logits of whole prompts come in few pieces.
+// The head goes through at least this many rows at once, so that logits of whole prompts come in
+// few pieces.
 constexpr int64_t kHeadRows = 64;
 
-// Puts nodes that follow from last_token_ids behind all others, so that they can run again on other rows.
+// Puts nodes that follow from last_token_ids behind all others, so that they can run again on other
+// rows.
 void order_head_last(ir::Graph& graph) {
   std::vector<char> in_head(static_cast<size_t>(graph.num_values()), 0);
   const ir::ValueId rows = graph.find_input("last_token_ids");
@@ -89,7 +91,8 @@ std::vector<engine::RegimePlan> regimes(const ResolvedLimits& limits) {
 engine::Engine lower(TracedModel traced, const BuildOptions& options) {
   order_head_last(traced.graph);
   engine::Engine engine;
-  // Values get the numbers that the text form gives them: plan and file then speak of the same ones.
+  // Values get the numbers that the text form gives them: plan and file then speak of the same
+  // ones.
   engine.graph = ir::parse(print(traced.graph), "lowered graph");
   engine.head_begin = head_begin(engine.graph);
   engine.kv_groups = kv_groups(engine.graph);

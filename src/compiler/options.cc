@@ -14,19 +14,23 @@ std::optional<ComputeType> parse_compute_type(std::string_view name) {
 
 const char* compute_type_name(ComputeType type) {
   switch (type) {
-    case ComputeType::kAuto: return "auto";
-    case ComputeType::kFp32: return "fp32";
-    case ComputeType::kBf16: return "bf16";
-    case ComputeType::kFp16: return "fp16";
+    case ComputeType::kAuto:
+      return "auto";
+    case ComputeType::kFp32:
+      return "fp32";
+    case ComputeType::kBf16:
+      return "bf16";
+    case ComputeType::kFp16:
+      return "fp16";
   }
   return "auto";
 }
 
 std::string BuildOptions::canonical_text() const {
-  std::string text = str("dtype=", compute_type_name(dtype), " kv_dtype=",
-                         compute_type_name(kv_dtype), " max_batch_size=", max_batch_size,
-                         " max_seq_len=", max_seq_len, " max_num_tokens=", max_num_tokens,
-                         " max_beam_width=", max_beam_width);
+  std::string text =
+      str("dtype=", compute_type_name(dtype), " kv_dtype=", compute_type_name(kv_dtype),
+          " max_batch_size=", max_batch_size, " max_seq_len=", max_seq_len,
+          " max_num_tokens=", max_num_tokens, " max_beam_width=", max_beam_width);
   if (window > 0) text += str(" window=", window, " sink_tokens=", sink_tokens);
   if (dummy_seed) text += str(" dummy_weights=", *dummy_seed);
   if (!disabled_passes.empty()) text += str(" disabled=", join(disabled_passes, ","));

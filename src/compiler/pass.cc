@@ -21,10 +21,10 @@ void check_names(const std::vector<Pass>& passes, const std::vector<std::string>
     for (const Pass& p : passes) {
       if (!p.required) names.emplace_back(p.name);
     }
-    throw_bad_input(
-        pass == passes.end() ? str("there is no pass ", name)
-                             : str("pass ", name, " is needed and cannot be left out"),
-        "--disable-pass", str("the passes that can be left out are ", join(names, ", ")));
+    throw_bad_input(pass == passes.end() ? str("there is no pass ", name)
+                                         : str("pass ", name, " is needed and cannot be left out"),
+                    "--disable-pass",
+                    str("the passes that can be left out are ", join(names, ", ")));
   }
 }
 
@@ -71,8 +71,10 @@ void verify_ops(const ir::Graph& graph, const std::string& where) {
     const ops::Op* op = ops::find_op(node.op);
     CHECK(op != nullptr, "unknown op ", node.op, " ", where);
     std::vector<ir::TensorType> inputs, outputs;
-    for (const ir::ValueId in : node.inputs) inputs.push_back(graph.type(in));
-    for (const ir::ValueId out : node.outputs) outputs.push_back(graph.type(out));
+    for (const ir::ValueId in : node.inputs)
+      inputs.push_back(graph.type(in));
+    for (const ir::ValueId out : node.outputs)
+      outputs.push_back(graph.type(out));
     CHECK(op->infer(inputs, node.attrs) == outputs, "outputs of ", node.op, " at ", node.scope,
           " do not follow its shape rule, ", where);
   }

@@ -1,4 +1,5 @@
-// Passes rewrite the graph; the pipeline names, times, dumps, verifies and can switch off each of them.
+// Passes rewrite the graph; the pipeline names, times, dumps, verifies and can switch off each of
+// them.
 #pragma once
 
 #include <string>
@@ -21,12 +22,12 @@ struct PassTime {
 };
 
 struct PassOptions {
-  std::string dump_folder;             // empty: no dumps
-  std::vector<std::string> disabled;   // names of passes to leave out
+  std::string dump_folder;            // empty: no dumps
+  std::vector<std::string> disabled;  // names of passes to leave out
 };
 
-/// Runs the passes in order. After each: the graph is verified, and written to `NN_NAME.ir` in the dump folder when it
-/// changed. Throws Error on an unknown or required name in `disabled`.
+/// Runs the passes in order. After each: the graph is verified, and written to `NN_NAME.ir` in the
+/// dump folder when it changed. Throws Error on an unknown or required name in `disabled`.
 std::vector<PassTime> run_passes(ir::Graph& graph, const std::vector<Pass>& passes,
                                  const PassOptions& options);
 

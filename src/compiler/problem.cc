@@ -51,8 +51,10 @@ Problem make_problem(const ir::Graph& graph, ir::NodeId id, const ir::Bindings& 
     const ir::TensorType& type = graph.type(v);
     return ops::Tensor(nullptr, type.dtype, bindings.resolve(type.shape));
   };
-  for (const ir::ValueId v : node.inputs) problem.in.push_back(tensor(v));
-  for (const ir::ValueId v : node.outputs) problem.out.push_back(tensor(v));
+  for (const ir::ValueId v : node.inputs)
+    problem.in.push_back(tensor(v));
+  for (const ir::ValueId v : node.outputs)
+    problem.out.push_back(tensor(v));
   return problem;
 }
 

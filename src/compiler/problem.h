@@ -1,4 +1,5 @@
-// A node of the graph as an op sees it when sizes are known but no memory is: for choosing tactics, costs and workspaces.
+// A node of the graph as an op sees it when sizes are known but no memory is: for choosing tactics,
+// costs and workspaces.
 #pragma once
 
 #include <memory>
@@ -17,7 +18,8 @@ struct Problem {
   std::string attrs_text;
 
   ops::Launch launch() const;
-  /// `matmul{bias=true} f32[16, 384] bf16[1536, 384] f32[1536] -> f32[16, 1536]`: names it in the timing cache.
+  /// `matmul{bias=true} f32[16, 384] bf16[1536, 384] f32[1536] -> f32[16, 1536]`: names it in the
+  /// timing cache.
   std::string key() const;
   bool has_state() const;
 };
@@ -25,7 +27,8 @@ struct Problem {
 /// The node with its symbols at these values.
 Problem make_problem(const ir::Graph& graph, ir::NodeId node, const ir::Bindings& bindings);
 
-/// The symbol that counts a node's rows (dimension 0 of its first output that is not a state), or "" when fixed.
+/// The symbol that counts a node's rows (dimension 0 of its first output that is not a state), or
+/// "" when fixed.
 std::string rows_symbol(const ir::Graph& graph, ir::NodeId node);
 
 }  // namespace millrace::compiler

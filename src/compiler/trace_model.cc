@@ -12,17 +12,16 @@
 namespace millrace::compiler {
 namespace {
 
-// `auto`: the checkpoint's own type. bf16 and fp16 weights are multiplied with float activations on the CPU, so this is
-// the fastest choice that keeps the accuracy the weights have.
+// `auto`: the checkpoint's own type. bf16 and fp16 weights are multiplied with float activations on
+// the CPU, so this is the fastest choice that keeps the accuracy the weights have.
 ComputeType resolve_compute(const BuildInput& input, ComputeType asked) {
   if (asked != ComputeType::kAuto) return asked;
   std::optional<ir::DType> stored = input.config.dtype();
   if (input.checkpoint != nullptr && !input.checkpoint->tensors().empty()) {
     const auto tensors = input.checkpoint->tensors();
     const auto largest = std::max_element(
-        tensors.begin(), tensors.end(), [](const CheckpointTensor& a, const CheckpointTensor& b) {
-          return a.count() < b.count();
-        });
+        tensors.begin(), tensors.end(),
+        [](const CheckpointTensor& a, const CheckpointTensor& b) { return a.count() < b.count(); });
     stored = largest->dtype;
   }
   if (stored == ir::DType::kBF16) return ComputeType::kBf16;
@@ -32,9 +31,12 @@ ComputeType resolve_compute(const BuildInput& input, ComputeType asked) {
 
 ir::DType storage_type(ComputeType type) {
   switch (type) {
-    case ComputeType::kBf16: return ir::DType::kBF16;
-    case ComputeType::kFp16: return ir::DType::kF16;
-    default: return ir::DType::kF32;
+    case ComputeType::kBf16:
+      return ir::DType::kBF16;
+    case ComputeType::kFp16:
+      return ir::DType::kF16;
+    default:
+      return ir::DType::kF32;
   }
 }
 
@@ -42,8 +44,8 @@ ResolvedLimits resolve_limits(const BuildInput& input, const BuildOptions& optio
                               const models::Model& model) {
   ResolvedLimits limits;
   limits.compute = resolve_compute(input, options.dtype);
-  limits.kv_dtype = storage_type(options.kv_dtype == ComputeType::kAuto ? limits.compute
-                                                                         : options.kv_dtype);
+  limits.kv_dtype =
+      storage_type(options.kv_dtype == ComputeType::kAuto ? limits.compute : options.kv_dtype);
   limits.vocab_size = model.vocab_size();
   limits.max_positions = model.max_positions();
   limits.max_seq_len = options.max_seq_len > 0 ? options.max_seq_len : model.max_positions();
@@ -73,15 +75,14 @@ ResolvedLimits resolve_limits(const BuildInput& input, const BuildOptions& optio
 std::string graph_name(const HfConfig& config) {
   std::string name = config.architecture();
   std::replace_if(
-      name.begin(), name.end(),
-      [](unsigned char c) { return std::isalnum(c) == 0 && c != '_'; }, '_');
+      name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0 && c != '_'; },
+      '_');
   return name;
 }
 
 }  // namespace
 
-TracedModel trace_model(const BuildInput& input, const BuildOptions& options,
-                        BuildReport* report) {
+TracedModel trace_model(const BuildInput& input, const BuildOptions& options, BuildReport* report) {
   const models::Architecture& architecture = models::find_architecture(input.config);
   const std::unique_ptr<models::Model> model = architecture.create(
       input.config, {.window = options.window, .sink_tokens = options.sink_tokens});
@@ -96,10 +97,10 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options,
     weights = std::make_unique<DummyWeights>(traced.limits.compute);
   }
   nn::Trace trace{traced.graph, *weights};
-  const nn::StepInputs step = model->prepare_inputs(
-      trace, {.max_num_tokens = traced.limits.max_num_tokens,
-              .max_sequences = traced.limits.max_sequences,
-              .max_seq_len = traced.limits.max_seq_len});
+  const nn::StepInputs step =
+      model->prepare_inputs(trace, {.max_num_tokens = traced.limits.max_num_tokens,
+                                    .max_sequences = traced.limits.max_sequences,
+                                    .max_seq_len = traced.limits.max_seq_len});
   const nn::Value logits = nn::gather_rows(model->forward(trace, step), step.last_token_ids);
   traced.graph.add_output("logits", logits.id);
   traced.graph.set_scope("");

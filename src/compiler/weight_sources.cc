@@ -38,7 +38,8 @@ ir::DType kept_type(ir::DType stored, size_t rank, ComputeType compute) {
   switch (compute) {
     case ComputeType::kAuto:
     case ComputeType::kFp32:
-      // Widening is exact, so narrow weights stay as they are stored and are widened as they are read.
+      // Widening is exact, so narrow weights stay as they are stored and are widened as they are
+      // read.
       return narrow_already ? stored : ir::DType::kF32;
     case ComputeType::kBf16:
       if (rank < 2) return narrow_already ? stored : ir::DType::kF32;
@@ -71,7 +72,8 @@ ir::DType CheckpointWeights::declare(const std::string& name,
 void CheckpointWeights::check_all_used(const std::vector<std::string_view>& ignored,
                                        std::vector<std::string>* skipped) const {
   std::vector<std::regex> patterns;
-  for (const std::string_view text : ignored) patterns.emplace_back(std::string(text));
+  for (const std::string_view text : ignored)
+    patterns.emplace_back(std::string(text));
   for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
     if (used_.contains(tensor.name)) continue;
     bool known = false;
@@ -113,8 +115,12 @@ void list_weights(const Checkpoint* checkpoint, engine::Engine& engine) {
         const auto count = rows == nullptr
                                ? weight.shape[0]
                                : static_cast<int64_t>(std::get<std::vector<double>>(*rows).at(i));
-        weight.slices.push_back({.file = 0, .offset = 0, .rows = count, .row_bytes = 0,
-                                 .dtype = ir::DType::kF32, .tensor = names[i]});
+        weight.slices.push_back({.file = 0,
+                                 .offset = 0,
+                                 .rows = count,
+                                 .row_bytes = 0,
+                                 .dtype = ir::DType::kF32,
+                                 .tensor = names[i]});
       }
     }
     engine.weights.push_back(std::move(weight));

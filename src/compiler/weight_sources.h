@@ -12,8 +12,9 @@
 
 namespace millrace::compiler {
 
-/// How a weight is kept: `stored` as the checkpoint has it, unless the compute type is narrower. Vectors (norms, biases)
-/// stay in f32 or their own type: they cost nothing and their rounding would show.
+/// How a weight is kept: `stored` as the checkpoint has it, unless the compute type is narrower.
+/// Vectors (norms, biases) stay in f32 or their own type: they cost nothing and their rounding
+/// would show.
 ir::DType kept_type(ir::DType stored, size_t rank, ComputeType compute);
 
 class CheckpointWeights : public nn::WeightSource {
@@ -23,8 +24,8 @@ class CheckpointWeights : public nn::WeightSource {
   bool has(const std::string& name) const override { return checkpoint_.has(name); }
   ir::DType declare(const std::string& name, const std::vector<int64_t>& stored_shape) override;
 
-  /// Tensors that no weight was declared for. Those that match one of `ignored` (ECMAScript regular expressions) are
-  /// listed in `skipped`; any other one throws Error.
+  /// Tensors that no weight was declared for. Those that match one of `ignored` (ECMAScript regular
+  /// expressions) are listed in `skipped`; any other one throws Error.
   void check_all_used(const std::vector<std::string_view>& ignored,
                       std::vector<std::string>* skipped) const;
 
@@ -47,7 +48,8 @@ class DummyWeights : public nn::WeightSource {
   ComputeType compute_;
 };
 
-/// The engine's list of weights, in the order of the graph's weight nodes. `checkpoint` is null for generated ones.
+/// The engine's list of weights, in the order of the graph's weight nodes. `checkpoint` is null for
+/// generated ones.
 void list_weights(const Checkpoint* checkpoint, engine::Engine& engine);
 
 }  // namespace millrace::compiler

@@ -1,11 +1,11 @@
 #include "engine/engine_cache.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+
+#include <sys/stat.h>
 
 #include "base/atomic_file.h"
 #include "base/error.h"
@@ -61,7 +61,7 @@ std::vector<CacheEntry> EngineCache::list() const {
   std::error_code error;
   for (const auto& file : fs::directory_iterator(folder_, error)) {
     if (file.path().extension() != kSuffix) continue;
-    struct stat info {};
+    struct stat info{};
     if (::stat(file.path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
     entries.push_back(
         {file.path().string(), file.path().stem().string(), info.st_size, info.st_mtime});
@@ -89,7 +89,8 @@ int64_t EngineCache::clear() const {
 void EngineCache::trim() const {
   const std::vector<CacheEntry> entries = list();
   int64_t bytes = 0;
-  for (const CacheEntry& entry : entries) bytes += entry.bytes;
+  for (const CacheEntry& entry : entries)
+    bytes += entry.bytes;
   auto count = static_cast<int64_t>(entries.size());
   for (const CacheEntry& entry : entries) {
     if (count <= kMaxEntries && bytes <= kMaxBytes) return;

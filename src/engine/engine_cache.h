@@ -1,4 +1,5 @@
-// Engines that `run` and its relatives made of model folders, kept by key. Bounded: the least recently used go first.
+// Engines that `run` and its relatives made of model folders, kept by key. Bounded: the least
+// recently used go first.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +31,9 @@ class EngineCache {
   bool has(const std::string& key) const;
   /// Marks an entry as just used.
   void touch(const std::string& key) const;
-  /// Writes an engine whose weights stay in the checkpoint and removes what is too much. Throws Error when the folder
-  /// cannot be written. Two processes may store the same key: the last one wins, both files are whole.
+  /// Writes an engine whose weights stay in the checkpoint and removes what is too much. Throws
+  /// Error when the folder cannot be written. Two processes may store the same key: the last one
+  /// wins, both files are whole.
   void store(const std::string& key, const Engine& engine) const;
 
   /// Oldest use first.

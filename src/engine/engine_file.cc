@@ -33,11 +33,12 @@ struct Header {
 static_assert(sizeof(Header) == 8 + 8 + 8 + 11 * 8 + 8);
 
 uint64_t hash_header(const Header& header) {
-  return hash64(std::string_view(reinterpret_cast<const char*>(&header),
-                                 offsetof(Header, header_hash)));
+  return hash64(
+      std::string_view(reinterpret_cast<const char*>(&header), offsetof(Header, header_hash)));
 }
 
-// Appends the packed weights; fills in slices of `engine` that point into this file and the hashes of its chunks.
+// Appends the packed weights; fills in slices of `engine` that point into this file and the hashes
+// of its chunks.
 void pack_weights(AtomicFile& file, const WeightProducer& produce, Engine* engine,
                   std::vector<uint64_t>* hashes) {
   const int64_t base = file.size();
@@ -107,7 +108,8 @@ void write_engine(const Engine& engine, const std::string& path, const WeightPro
     file.write(bytes);
   };
   std::string assets;
-  for (const Asset& a : stored.assets) assets += a.bytes;
+  for (const Asset& a : stored.assets)
+    assets += a.bytes;
   section(plan_to_json(stored, hashes), &header.plan_offset, &header.plan_bytes, &header.plan_hash);
   section(print(stored.graph), &header.graph_offset, &header.graph_bytes, &header.graph_hash);
   section(assets, &header.assets_offset, &header.assets_bytes, &header.assets_hash);
@@ -158,9 +160,9 @@ void EngineFile::read(const MappedFile& file) {
     throw_bad_input("the engine file's header is damaged", path, rebuild);
   }
   if (header.file_bytes != static_cast<uint64_t>(file.size())) {
-    throw_bad_input(str("the engine file has ", file.size(), " bytes and should have ",
-                        header.file_bytes),
-                    path, rebuild);
+    throw_bad_input(
+        str("the engine file has ", file.size(), " bytes and should have ", header.file_bytes),
+        path, rebuild);
   }
   const auto section = [&](uint64_t offset, uint64_t size, uint64_t hash, const char* name) {
     const auto total = static_cast<uint64_t>(file.size());
@@ -194,7 +196,8 @@ void EngineFile::read(const MappedFile& file) {
   }
   weights_offset_ = static_cast<int64_t>(header.weights_offset);
   weights_bytes_ = static_cast<int64_t>(header.weights_bytes);
-  if (static_cast<int64_t>(chunk_hashes_.size()) != (weights_bytes_ + kChunkBytes - 1) / kChunkBytes) {
+  if (static_cast<int64_t>(chunk_hashes_.size()) !=
+      (weights_bytes_ + kChunkBytes - 1) / kChunkBytes) {
     throw_bad_input("the engine file's weights have no checksums", path, rebuild);
   }
   ir::verify(engine_.graph, path);

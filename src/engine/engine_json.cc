@@ -56,31 +56,36 @@ Manifest manifest_from(const Json& j) {
 // Buffers are written as pairs [offset, bytes]: there are thousands.
 Json to_json(const std::vector<PlannedBuffer>& buffers) {
   Json list = Json::array();
-  for (const PlannedBuffer& b : buffers) list.push_back(Json::array({b.offset, b.bytes}));
+  for (const PlannedBuffer& b : buffers)
+    list.push_back(Json::array({b.offset, b.bytes}));
   return list;
 }
 
 std::vector<PlannedBuffer> buffers_from(const Json& list) {
   std::vector<PlannedBuffer> buffers;
-  for (const Json& pair : list) buffers.push_back({pair.at(0), pair.at(1)});
+  for (const Json& pair : list)
+    buffers.push_back({pair.at(0), pair.at(1)});
   return buffers;
 }
 
 Json to_json(const PlannedLaunch& launch) {
   Json choices = Json::array();
-  for (const TacticChoice& c : launch.choices) choices.push_back(Json::array({c.max_rows, c.tactic}));
+  for (const TacticChoice& c : launch.choices)
+    choices.push_back(Json::array({c.max_rows, c.tactic}));
   return {{"node", launch.node}, {"choices", std::move(choices)}};
 }
 
 PlannedLaunch launch_from(const Json& j) {
   PlannedLaunch launch{.node = j.at("node"), .choices = {}};
-  for (const Json& pair : j.at("choices")) launch.choices.push_back({pair.at(0), pair.at(1)});
+  for (const Json& pair : j.at("choices"))
+    launch.choices.push_back({pair.at(0), pair.at(1)});
   return launch;
 }
 
 Json to_json(const RegimePlan& r) {
   Json maxima = Json::object();
-  for (const ir::Symbol& s : r.maxima) maxima[s.name] = s.max;
+  for (const ir::Symbol& s : r.maxima)
+    maxima[s.name] = s.max;
   return {{"name", r.name},
           {"maxima", std::move(maxima)},
           {"arena_bytes", r.arena_bytes},
@@ -94,14 +99,14 @@ RegimePlan regime_from(const Json& j) {
                .arena_bytes = j.at("arena_bytes"),
                .values = buffers_from(j.at("values")),
                .workspaces = buffers_from(j.at("workspaces"))};
-  for (const auto& [name, max] : j.at("maxima").items()) r.maxima.push_back({name, max});
+  for (const auto& [name, max] : j.at("maxima").items())
+    r.maxima.push_back({name, max});
   return r;
 }
 
 Json to_json(const KvGroup& g) {
-  return {{"kv_heads", g.kv_heads}, {"k_size", g.k_size},
-          {"v_size", g.v_size},     {"window", g.window},
-          {"sink_tokens", g.sink_tokens}, {"layers", g.layers}};
+  return {{"kv_heads", g.kv_heads}, {"k_size", g.k_size},           {"v_size", g.v_size},
+          {"window", g.window},     {"sink_tokens", g.sink_tokens}, {"layers", g.layers}};
 }
 
 KvGroup group_from(const Json& j) {
@@ -155,8 +160,8 @@ Weight weight_from(const Json& j) {
 }
 
 Json to_json(const SourceFile& f) {
-  return {{"path", f.path}, {"size", f.size}, {"mtime_ns", f.mtime_ns},
-          {"header_hash", f.header_hash}};
+  return {
+      {"path", f.path}, {"size", f.size}, {"mtime_ns", f.mtime_ns}, {"header_hash", f.header_hash}};
 }
 
 SourceFile file_from(const Json& j) {
@@ -177,14 +182,16 @@ CaptureRegion capture_from(const Json& j) {
 template <typename T>
 Json list_to_json(const std::vector<T>& items) {
   Json list = Json::array();
-  for (const T& item : items) list.push_back(to_json(item));
+  for (const T& item : items)
+    list.push_back(to_json(item));
   return list;
 }
 
 template <typename Read>
 auto list_from(const Json& list, Read read) {
   std::vector<decltype(read(list))> items;
-  for (const Json& item : list) items.push_back(read(item));
+  for (const Json& item : list)
+    items.push_back(read(item));
   return items;
 }
 

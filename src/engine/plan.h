@@ -1,5 +1,5 @@
-// What an engine holds: the graph, how to run it, its limits and where its weights are. Plain data: the compiler makes it, the
-// file format stores it (engine_file.h), the runtime runs it.
+// What an engine holds: the graph, how to run it, its limits and where its weights are. Plain data:
+// the compiler makes it, the file format stores it (engine_file.h), the runtime runs it.
 #pragma once
 
 #include <cstdint>
@@ -16,21 +16,21 @@ struct Manifest {
   std::string architecture;  // LlamaForCausalLM
   std::string version;       // Millrace version that built it
   std::string commit;
-  std::string dtype;         // arithmetic and weights: fp32, bf16, fp16
-  std::string kv_dtype;      // f32, bf16, f16
-  std::string device;        // cpu, cuda
-  std::string device_name;   // the machine it was built on
-  std::string isa;           // least instruction set (cpu) or architecture (cuda)
-  std::string options;       // the build options that were given, canonical text
-  std::string source;        // identity of the checkpoint (Checkpoint::identity)
+  std::string dtype;        // arithmetic and weights: fp32, bf16, fp16
+  std::string kv_dtype;     // f32, bf16, f16
+  std::string device;       // cpu, cuda
+  std::string device_name;  // the machine it was built on
+  std::string isa;          // least instruction set (cpu) or architecture (cuda)
+  std::string options;      // the build options that were given, canonical text
+  std::string source;       // identity of the checkpoint (Checkpoint::identity)
   int64_t vocab_size = 0;
-  int64_t max_positions = 0;    // what the model was made for
+  int64_t max_positions = 0;  // what the model was made for
   int64_t parameters = 0;
-  int64_t max_batch_size = 0;   // requests of a step
+  int64_t max_batch_size = 0;  // requests of a step
   int64_t max_beam_width = 1;
-  int64_t max_seq_len = 0;      // tokens of a sequence
-  int64_t max_num_tokens = 0;   // rows of a step
-  bool untimed = false;         // tactics were guessed, not measured
+  int64_t max_seq_len = 0;     // tokens of a sequence
+  int64_t max_num_tokens = 0;  // rows of a step
+  bool untimed = false;        // tactics were guessed, not measured
 };
 
 /// Layers whose KV cache has one shape and window: one pool of blocks, one table of block numbers.
@@ -39,7 +39,8 @@ struct KvGroup {
   int k_size = 0, v_size = 0;  // elements of one head's K and V vector
   int window = 0;              // 0: none
   int sink_tokens = 0;
-  std::vector<std::string> layers;  // names of the graph's state inputs, in the order of their planes in a block
+  std::vector<std::string>
+      layers;  // names of the graph's state inputs, in the order of their planes in a block
 };
 
 /// A part of a weight as stored: `rows` rows of `row_bytes` bytes, one after the other.
@@ -52,8 +53,8 @@ struct WeightSlice {
   std::string tensor;  // the checkpoint's name
 };
 
-/// One weight of the graph. `shape` and `dtype` are what ops read; the slices are stacked along dimension 0, then
-/// transposed if asked, then converted.
+/// One weight of the graph. `shape` and `dtype` are what ops read; the slices are stacked along
+/// dimension 0, then transposed if asked, then converted.
 struct Weight {
   std::string name;  // as in the graph's weight node
   std::vector<int64_t> shape;
@@ -78,7 +79,7 @@ struct TacticChoice {
 
 /// One node of the graph that does work, in execution order.
 struct PlannedLaunch {
-  int32_t node = 0;  // position in the graph's execution order
+  int32_t node = 0;                   // position in the graph's execution order
   std::vector<TacticChoice> choices;  // ascending max_rows
 };
 
@@ -90,8 +91,8 @@ struct PlannedBuffer {
 
 /// Memory for steps up to these sizes. All steps of a regime use the same addresses.
 struct RegimePlan {
-  std::string name;                 // "context", "generation"
-  std::vector<ir::Symbol> maxima;   // value of each symbol that the offsets are made for
+  std::string name;                // "context", "generation"
+  std::vector<ir::Symbol> maxima;  // value of each symbol that the offsets are made for
   int64_t arena_bytes = 0;
   std::vector<PlannedBuffer> values;      // by value id; bytes 0: needs no memory of its own
   std::vector<PlannedBuffer> workspaces;  // by index into launches
@@ -103,7 +104,8 @@ struct CaptureRegion {
   bool capturable = false;
 };
 
-/// A file of the model folder that is kept in the engine: tokenizer, chat template, generation_config.json.
+/// A file of the model folder that is kept in the engine: tokenizer, chat template,
+/// generation_config.json.
 struct Asset {
   std::string name;
   std::string bytes;
@@ -113,9 +115,10 @@ struct Engine {
   Manifest manifest;
   ir::Graph graph{"graph"};  // lowered; value ids are numbers in its text form
   std::vector<PlannedLaunch> launches;
-  std::vector<RegimePlan> regimes;  // context, generation
+  std::vector<RegimePlan> regimes;      // context, generation
   std::vector<CaptureRegion> captures;  // of the generation regime
-  int32_t head_begin = 0;  // first launch that works on logit rows (L) only: may run again on other rows
+  int32_t head_begin =
+      0;  // first launch that works on logit rows (L) only: may run again on other rows
   std::vector<KvGroup> kv_groups;
   std::vector<Weight> weights;
   std::vector<SourceFile> files;

@@ -21,9 +21,12 @@ class Validator {
     }
     launches();
     require(e_.regimes.size() == 2, "not two regimes");
-    for (const RegimePlan& regime : e_.regimes) check(regime);
-    for (const KvGroup& group : e_.kv_groups) check(group);
-    for (const Weight& weight : e_.weights) check(weight);
+    for (const RegimePlan& regime : e_.regimes)
+      check(regime);
+    for (const KvGroup& group : e_.kv_groups)
+      check(group);
+    for (const Weight& weight : e_.weights)
+      check(weight);
   }
 
  private:

@@ -33,7 +33,8 @@ struct Value {
 
 /// Ops known to the graph itself: both have no inputs and an attribute `name`.
 ///   input   what a step brings; names that begin with `host_` lie in host memory
-///   weight  from the checkpoint. `name` is the tensor's own; several joined by '|' are stacked along dimension 0, with
+///   weight  from the checkpoint. `name` is the tensor's own; several joined by '|' are stacked
+///   along dimension 0, with
 ///           `rows` of each; `transposed` = true: the checkpoint stores [K, N] for our [N, K].
 inline constexpr std::string_view kInputOp = "input";
 inline constexpr std::string_view kWeightOp = "weight";

@@ -1,4 +1,5 @@
-// GPT-2: learned positions, LayerNorm, one product for Q, K and V, weights stored [in, out] (Conv1D).
+// GPT-2: learned positions, LayerNorm, one product for Q, K and V, weights stored [in, out]
+// (Conv1D).
 #include <cmath>
 
 #include "base/str.h"
@@ -22,8 +23,7 @@ struct Config {
 
 Config read_config(const HfConfig& json, const WindowOptions& window) {
   if (json.get_bool("add_cross_attention", false)) {
-    json.fail("add_cross_attention", "is not supported for GPT-2",
-              "use a decoder-only checkpoint");
+    json.fail("add_cross_attention", "is not supported for GPT-2", "use a decoder-only checkpoint");
   }
   const int64_t dim = json.get_int("n_embd");
   Config c{
@@ -112,12 +112,12 @@ class Gpt2 : public Model {
 }  // namespace
 
 Architecture model_gpt2() {
-  return {.names = {"GPT2LMHeadModel"},
-          .ignored_tensors = {R"((transformer\.)?h\.\d+\.attn\.(masked_)?bias)", R"(lm_head\.weight)"},
-          .create = [](const HfConfig& config,
-                       const WindowOptions& window) -> std::unique_ptr<Model> {
-            return std::make_unique<Gpt2>(read_config(config, window));
-          }};
+  return {
+      .names = {"GPT2LMHeadModel"},
+      .ignored_tensors = {R"((transformer\.)?h\.\d+\.attn\.(masked_)?bias)", R"(lm_head\.weight)"},
+      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
+        return std::make_unique<Gpt2>(read_config(config, window));
+      }};
 }
 
 }  // namespace millrace::models

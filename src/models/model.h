@@ -28,7 +28,8 @@ struct InputLimits {
   int64_t max_seq_len = 0;     // tokens of a sequence
 };
 
-/// Windows that the user asks for on a model that brings none (`--attention-window`, `--sink-tokens`).
+/// Windows that the user asks for on a model that brings none (`--attention-window`,
+/// `--sink-tokens`).
 struct WindowOptions {
   int window = 0;
   int sink_tokens = 0;
@@ -44,20 +45,22 @@ class Model {
 
   /// Declares what a step brings. Decoders have nothing to add to prepare_basic_inputs.
   virtual nn::StepInputs prepare_inputs(nn::Trace& trace, const InputLimits& limits) const;
-  /// Logits f32 [T, vocabulary] of every row. Those of the rows that step.last_token_ids names are what is
-  /// computed: pass gather_last_tokens sees to it.
+  /// Logits f32 [T, vocabulary] of every row. Those of the rows that step.last_token_ids names are
+  /// what is computed: pass gather_last_tokens sees to it.
   virtual nn::Value forward(nn::Trace& trace, const nn::StepInputs& step) const = 0;
 };
 
 /// One family: the class names of config.json's `architectures` and how to make the model.
 struct Architecture {
   std::vector<std::string_view> names;
-  /// Regular expressions (ECMAScript) of tensors that its checkpoints may hold and it does not need.
+  /// Regular expressions (ECMAScript) of tensors that its checkpoints may hold and it does not
+  /// need.
   std::vector<std::string_view> ignored_tensors;
   std::unique_ptr<Model> (*create)(const HfConfig& config, const WindowOptions& window);
 };
 
-/// The architecture for this config. Throws Error naming the nearest supported one when there is none.
+/// The architecture for this config. Throws Error naming the nearest supported one when there is
+/// none.
 const Architecture& find_architecture(const HfConfig& config);
 std::vector<std::string_view> architecture_names();
 

@@ -7,7 +7,8 @@
 
 namespace millrace::models {
 
-// Each model file defines `Architecture model_FILE()`; the list is made from the folder (cmake/discover.cmake).
+// Each model file defines `Architecture model_FILE()`; the list is made from the folder
+// (cmake/discover.cmake).
 #define MILLRACE_MODEL(name) Architecture model_##name();
 #include "gen/model_list.inc"
 #undef MILLRACE_MODEL

@@ -28,11 +28,11 @@ ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
 
 nn::Value rope_angles(nn::Trace& trace, const nn::StepInputs& step,
                       const ops::RopeAngles& options) {
-  const ir::NodeId node = ops::add_node(
-      trace.graph, ops::RopeAngles::kName,
-      {step.position_ids.id, step.context_lengths.id, step.sequence[ops::kQueryStart].id,
-       step.sequence[ops::kQueryLength].id},
-      ops::to_attrs(options));
+  const ir::NodeId node =
+      ops::add_node(trace.graph, ops::RopeAngles::kName,
+                    {step.position_ids.id, step.context_lengths.id,
+                     step.sequence[ops::kQueryStart].id, step.sequence[ops::kQueryLength].id},
+                    ops::to_attrs(options));
   return {&trace.graph, trace.graph.node(node).outputs[0]};
 }
 

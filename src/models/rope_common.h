@@ -9,7 +9,8 @@
 
 namespace millrace::models {
 
-/// The attributes of rope_angles that the config asks for. `layer_type` chooses where they differ by kind of layer.
+/// The attributes of rope_angles that the config asks for. `layer_type` chooses where they differ
+/// by kind of layer.
 ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
                              std::string_view layer_type = "");
 

@@ -9,8 +9,8 @@ namespace millrace::nn {
 /// What one call brings besides Q, K and V.
 struct AttentionInputs {
   const StepInputs& step;
-  int layer = 0;   // which KV cache
-  Value angles{};  // f32 [T, R] of rope_angles, when attributes.rotary_dim > 0
+  int layer = 0;             // which KV cache
+  Value angles{};            // f32 [T, R] of rope_angles, when attributes.rotary_dim > 0
   Value q_norm{}, k_norm{};  // float [D], when attributes.qk_norm
 };
 

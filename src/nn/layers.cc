@@ -20,7 +20,8 @@ template <typename A>
 Value add_op(const A& attrs, std::initializer_list<Value> inputs) {
   ir::Graph& graph = *inputs.begin()->graph;
   std::vector<ir::ValueId> ids;
-  for (const Value& in : inputs) ids.push_back(in.id);
+  for (const Value& in : inputs)
+    ids.push_back(in.id);
   const ir::NodeId node = ops::add_node(graph, A::kName, std::move(ids), ops::to_attrs(attrs));
   return {&graph, graph.node(node).outputs[0]};
 }
@@ -82,10 +83,16 @@ Value slice_cols(Value x, int64_t begin, int64_t end) {
                 {x});
 }
 
-Value gather_rows(Value x, Value rows) { return add_op(ops::GatherRows{}, {x, rows}); }
+Value gather_rows(Value x, Value rows) {
+  return add_op(ops::GatherRows{}, {x, rows});
+}
 
-Value operator+(Value a, Value b) { return add_op(ops::Add{}, {a, b}); }
+Value operator+(Value a, Value b) {
+  return add_op(ops::Add{}, {a, b});
+}
 
-Value operator*(Value a, Value b) { return add_op(ops::Mul{}, {a, b}); }
+Value operator*(Value a, Value b) {
+  return add_op(ops::Mul{}, {a, b});
+}
 
 }  // namespace millrace::nn

@@ -5,9 +5,11 @@
 
 namespace millrace::nn {
 
-/// x [T, K] times weight [out, K]^T, plus bias [out] if `bias`: `weight` and `bias` below the scope -> [T, out].
+/// x [T, K] times weight [out, K]^T, plus bias [out] if `bias`: `weight` and `bias` below the scope
+/// -> [T, out].
 Value linear(const Scope& scope, Value x, int64_t out, bool bias = false);
-/// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T, vocabulary].
+/// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T,
+/// vocabulary].
 Value logits(const Scope& scope, Value x, int64_t vocabulary);
 /// GPT-2's Conv1D: a linear layer with bias whose weight is stored [K, out].
 Value conv1d(const Scope& scope, Value x, int64_t out);

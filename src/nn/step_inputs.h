@@ -1,4 +1,5 @@
-// What a step brings to a decoder: the values that prepare_basic_inputs declares and attention passes on to its op.
+// What a step brings to a decoder: the values that prepare_basic_inputs declares and attention
+// passes on to its op.
 #pragma once
 
 #include <map>
@@ -9,10 +10,10 @@
 namespace millrace::nn {
 
 struct StepInputs {
-  Value input_ids;        // i32 [T], already merged with the ids sampled on the device
-  Value position_ids;     // i32 [T]
-  Value last_token_ids;   // i32 [L] rows that need logits
-  Value context_lengths;  // i32 [S] full prompt lengths
+  Value input_ids;               // i32 [T], already merged with the ids sampled on the device
+  Value position_ids;            // i32 [T]
+  Value last_token_ids;          // i32 [L] rows that need logits
+  Value context_lengths;         // i32 [S] full prompt lengths
   std::vector<Value> sequence;   // in the order of ops/common/sequence_inputs.h
   std::vector<Value> kv_caches;  // one state per layer
 };

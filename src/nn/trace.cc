@@ -10,9 +10,13 @@ int64_t Value::dim(int i) const {
   return shape[static_cast<size_t>(i < 0 ? i + rank : i)].value();
 }
 
-Scope Scope::operator[](std::string_view name) const { return Scope(*trace_, this->name(name)); }
+Scope Scope::operator[](std::string_view name) const {
+  return Scope(*trace_, this->name(name));
+}
 
-Scope Scope::operator[](int64_t index) const { return Scope(*trace_, name(str(index))); }
+Scope Scope::operator[](int64_t index) const {
+  return Scope(*trace_, name(str(index)));
+}
 
 std::string Scope::name(std::string_view leaf) const {
   return prefix_.empty() ? std::string(leaf) : str(prefix_, ".", leaf);
@@ -23,7 +27,8 @@ namespace {
 Value add_weight(Trace& trace, const std::string& name, const std::vector<int64_t>& stored_shape,
                  bool transposed) {
   ir::TensorType type{trace.weights.declare(name, stored_shape), {}};
-  for (const int64_t dim : stored_shape) type.shape.emplace_back(dim);
+  for (const int64_t dim : stored_shape)
+    type.shape.emplace_back(dim);
   ir::Attrs attrs;
   attrs.set("name", name);
   if (transposed) {

@@ -20,15 +20,15 @@ struct Value {
   int64_t dim(int i) const;
 };
 
-/// Tells whether the checkpoint has a tensor and how it is stored. Shapes are checked against what the model says.
+/// Tells whether the checkpoint has a tensor and how it is stored. Shapes are checked against what
+/// the model says.
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
   virtual bool has(const std::string& name) const = 0;
-  /// The type in which the weight will be kept. Throws Error when it is missing or has another shape than
-  /// `stored_shape`.
-  virtual ir::DType declare(const std::string& name,
-                            const std::vector<int64_t>& stored_shape) = 0;
+  /// The type in which the weight will be kept. Throws Error when it is missing or has another
+  /// shape than `stored_shape`.
+  virtual ir::DType declare(const std::string& name, const std::vector<int64_t>& stored_shape) = 0;
 };
 
 /// What forward() and prepare_inputs() write into.
@@ -38,7 +38,8 @@ struct Trace {
   ir::DType activation = ir::DType::kF32;  // type of the values between the layers
 };
 
-/// A position in the checkpoint's name space: `s["q_proj"]` names tensors exactly as the checkpoint does.
+/// A position in the checkpoint's name space: `s["q_proj"]` names tensors exactly as the checkpoint
+/// does.
 class Scope {
  public:
   explicit Scope(Trace& trace, std::string prefix = "")

@@ -17,7 +17,8 @@ class Upload {
     shape_.sequences = static_cast<int>(batch_.sequences.size());
     CHECK(shape_.sequences > 0 && shape_.sequences <= context_.limits.max_sequences);
     place_rows();
-    for (int s = 0; s < shape_.sequences; ++s) sequence(s);
+    for (int s = 0; s < shape_.sequences; ++s)
+      sequence(s);
     block_tables();
     return std::move(shape_);
   }
@@ -25,7 +26,8 @@ class Upload {
  private:
   const StepSequence& at(int s) const { return batch_.sequences[static_cast<size_t>(s)]; }
 
-  // A padded layout is this row map and nothing else: every sequence gets as many rows as the longest.
+  // A padded layout is this row map and nothing else: every sequence gets as many rows as the
+  // longest.
   void place_rows() {
     int longest = 0;
     for (const StepSequence& sequence : batch_.sequences) {
@@ -52,7 +54,8 @@ class Upload {
       std::copy(sequence.tokens.begin(), sequence.tokens.end(), ids);
       prompt_segment(sequence, start);
     }
-    for (int i = 0; i < count; ++i) positions[i] = sequence.past_length + i;
+    for (int i = 0; i < count; ++i)
+      positions[i] = sequence.past_length + i;
 
     const SlotSampling& slot = context_.slots[static_cast<size_t>(sequence.slot)];
     set("context_lengths", s, slot.packed.row.prompt_length);
@@ -70,8 +73,7 @@ class Upload {
   }
 
   void prompt_segment(const StepSequence& sequence, int start) {
-    int32_t* segment =
-        buffers_.host(StepBuffers::kPromptSegments) + 4 * shape_.prompt_segments++;
+    int32_t* segment = buffers_.host(StepBuffers::kPromptSegments) + 4 * shape_.prompt_segments++;
     segment[0] = sequence.slot;
     segment[1] = sequence.past_length;
     segment[2] = start;
@@ -80,9 +82,8 @@ class Upload {
 
   void sampled(int s, int row, const SlotSampling& slot) {
     const StepSequence& sequence = at(s);
-    const ops::SamplingRow record =
-        ops::sampling_row_at(slot.packed, sequence.slot,
-                             sequence.past_length + sequence.num_tokens(), slot.list_offset);
+    const ops::SamplingRow record = ops::sampling_row_at(
+        slot.packed, sequence.slot, sequence.past_length + sequence.num_tokens(), slot.list_offset);
     shape_.adjusts = shape_.adjusts || (record.flags & ops::kSamplingAdjusts) != 0;
     std::memcpy(buffers_.host(StepBuffers::kSamplingRows) +
                     int64_t{shape_.sampled} * ops::kSamplingRowWords,
@@ -100,8 +101,7 @@ class Upload {
     for (int g = 0; g < context_.limits.num_groups; ++g) {
       for (int s = 0; s < shape_.sequences; ++s, table += width) {
         const BlockList& blocks = at(s).blocks[static_cast<size_t>(g)];
-        CHECK(static_cast<int>(blocks.size()) <= width, "a sequence of ", blocks.size(),
-              " blocks");
+        CHECK(static_cast<int>(blocks.size()) <= width, "a sequence of ", blocks.size(), " blocks");
         std::copy(blocks.begin(), blocks.end(), table);
       }
     }

@@ -9,7 +9,8 @@
 namespace millrace::runtime {
 namespace {
 
-// Without new tokens, nothing needs what the last prompt token computes, unless its logits are asked for.
+// Without new tokens, nothing needs what the last prompt token computes, unless its logits are
+// asked for.
 int prompt_end(const GenerationRequest& request, const DecodeOptions& options) {
   const auto length = static_cast<int>(request.input_ids.size());
   return request.sampling.max_new_tokens == 0 && !options.prompt_logits ? length - 1 : length;
@@ -21,16 +22,17 @@ DecodeBatch::DecodeBatch(const SessionLimits& limits, const std::vector<engine::
                          std::vector<KvBlocks> blocks, std::vector<ops::RopeScaling> ropes)
     : limits_(limits), groups_(groups), blocks_(std::move(blocks)), ropes_(std::move(ropes)) {
   slots_.resize(static_cast<size_t>(limits.batch_size));
-  for (Slot& slot : slots_) slot.blocks.resize(groups_.size());
+  for (Slot& slot : slots_)
+    slot.blocks.resize(groups_.size());
 }
 
 void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
                            const DecodeOptions& options) const {
   if (requests.empty()) throw_bad_input("no request was given", "", "give at least one prompt");
   if (static_cast<int>(requests.size()) > limits_.batch_size) {
-    throw_bad_input(str(requests.size(), " requests, but the session was set up for ",
-                        limits_.batch_size),
-                    "", "set up a larger batch_size");
+    throw_bad_input(
+        str(requests.size(), " requests, but the session was set up for ", limits_.batch_size), "",
+        "set up a larger batch_size");
   }
   for (size_t i = 0; i < requests.size(); ++i) {
     const GenerationRequest& request = requests[i];
@@ -44,9 +46,9 @@ void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
     }
     const int end = prompt_end(request, options);
     if (end > limits_.max_context_length) {
-      throw_bad_input(str("the prompt has ", length, " tokens, the limit is ",
-                          limits_.max_context_length),
-                      where, "shorten it, or raise --max-seq-len");
+      throw_bad_input(
+          str("the prompt has ", length, " tokens, the limit is ", limits_.max_context_length),
+          where, "shorten it, or raise --max-seq-len");
     }
     try {
       request.sampling.validate(limits_.vocab_size);
@@ -76,17 +78,16 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
     const SamplingParams& sampling = request.sampling;
     Sequence sequence;
     sequence.request = request;
-    sequence.max_new =
-        sampling.max_new_tokens.value_or(std::min(limits_.max_new_tokens,
-                                                  limits_.max_seq_len - sequence.prompt_length()));
+    sequence.max_new = sampling.max_new_tokens.value_or(
+        std::min(limits_.max_new_tokens, limits_.max_seq_len - sequence.prompt_length()));
     if (!sampling.ignore_eos) {
       sequence.end_ids = sampling.end_token_ids.value_or(
           std::vector<int>(end_token_ids.begin(), end_token_ids.end()));
     }
     sequence.prompt_end = prompt_end(request, options);
     sequence.all_rows = sampling.prompt_logprobs.has_value() || options.prompt_logits;
-    logprobs_ = std::max({logprobs_, sampling.logprobs.value_or(-1),
-                          sampling.prompt_logprobs.value_or(-1)});
+    logprobs_ = std::max(
+        {logprobs_, sampling.logprobs.value_or(-1), sampling.prompt_logprobs.value_or(-1)});
     sequences_.push_back(std::move(sequence));
   }
   assign_slots();
@@ -108,7 +109,8 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
 
 void DecodeBatch::abandon() {
   CHECK(under_way_.empty(), "a step is still under way");
-  for (Slot& slot : slots_) slot.sequence = -1;
+  for (Slot& slot : slots_)
+    slot.sequence = -1;
   sequences_.clear();
 }
 
@@ -126,12 +128,12 @@ int DecodeBatch::reusable_prefix(const Sequence& sequence, const Slot& slot) con
   // The last prompt token always runs: its logits choose the first new token.
   const size_t most = std::min(slot.tokens.size(), ids.size() - 1);
   size_t common = 0;
-  while (common < most && slot.tokens[common] == ids[common]) ++common;
+  while (common < most && slot.tokens[common] == ids[common])
+    ++common;
   // What lies behind a window may be gone; what the next position sees must be there.
   for (size_t g = 0; g < groups_.size(); ++g) {
-    const int first = groups_[g].window > 0
-                          ? std::max(0, static_cast<int>(common) - groups_[g].window + 1)
-                          : 0;
+    const int first =
+        groups_[g].window > 0 ? std::max(0, static_cast<int>(common) - groups_[g].window + 1) : 0;
     const int tokens = blocks_[g].tokens_per_block();
     for (size_t position = 0; position < common; position += static_cast<size_t>(tokens)) {
       const bool visible = static_cast<int>(position) + tokens > first ||
@@ -168,7 +170,8 @@ void DecodeBatch::assign_slots() {
     slot.sequence = best_sequence;
     slot.tokens.resize(static_cast<size_t>(best));
     slot.rope_variants = rope_variants(sequence.prompt_length());
-    for (size_t g = 0; g < groups_.size(); ++g) blocks_[g].truncate(slot.blocks[g], best);
+    for (size_t g = 0; g < groups_.size(); ++g)
+      blocks_[g].truncate(slot.blocks[g], best);
   }
 }
 
@@ -177,17 +180,20 @@ void DecodeBatch::extend_blocks(Sequence& sequence, int tokens) {
   for (size_t g = 0; g < groups_.size(); ++g) {
     KvBlocks& pool = blocks_[g];
     while (!pool.grow(slot.blocks[g], tokens)) {
-      // Only caches that idle slots remember can be in the way: setup() gave room for every sequence.
+      // Only caches that idle slots remember can be in the way: setup() gave room for every
+      // sequence.
       const auto idle = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) {
         return s.sequence < 0 && !s.tokens.empty();
       });
       CHECK(idle != slots_.end(), "the KV pool is too small for the batch");
       idle->tokens.clear();
-      for (size_t h = 0; h < groups_.size(); ++h) blocks_[h].truncate(idle->blocks[h], 0);
+      for (size_t h = 0; h < groups_.size(); ++h)
+        blocks_[h].truncate(idle->blocks[h], 0);
     }
   }
   int64_t used = 0;
-  for (const KvBlocks& pool : blocks_) used += pool.num_blocks() - pool.num_free();
+  for (const KvBlocks& pool : blocks_)
+    used += pool.num_blocks() - pool.num_free();
   blocks_used_peak_ = std::max(blocks_used_peak_, used);
 }
 
@@ -206,8 +212,8 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
   Sequence& sequence = sequences_[static_cast<size_t>(index)];
   const auto count = static_cast<int>(batch.sequences.size());
   // Padded, every sequence takes as many rows as the longest.
-  const int room = limits_.padded ? limits_.max_num_tokens / (count + 1)
-                                  : limits_.max_num_tokens - *rows;
+  const int room =
+      limits_.padded ? limits_.max_num_tokens / (count + 1) : limits_.max_num_tokens - *rows;
   const int tokens = std::min(sequence.prompt_end - sequence.computed, room);
   if (tokens <= 0 || (limits_.padded && *longest > room)) return false;
   *rows += tokens;
@@ -274,7 +280,8 @@ const Batch* DecodeBatch::next_batch() {
     }
   }
   if (batch.sequences.empty()) return nullptr;
-  for (const StepSequence& s : batch.sequences) record.sampled.push_back(s.sample ? 1 : 0);
+  for (const StepSequence& s : batch.sequences)
+    record.sampled.push_back(s.sample ? 1 : 0);
   if (options_.logits) {
     std::vector<std::pair<int, int>> places;  // request and first position of each sequence's rows
     for (size_t i = 0; i < record.sequences.size(); ++i) {
@@ -373,7 +380,8 @@ bool DecodeBatch::done() const {
 void DecodeBatch::check_integrity() const {
   for (size_t g = 0; g < groups_.size(); ++g) {
     std::vector<const BlockList*> lists;
-    for (const Slot& slot : slots_) lists.push_back(&slot.blocks[g]);
+    for (const Slot& slot : slots_)
+      lists.push_back(&slot.blocks[g]);
     blocks_[g].check_integrity(lists);
   }
 }

@@ -1,4 +1,5 @@
-// The sequences of one decode: where each stands, which blocks it holds, what the next step of the batch is.
+// The sequences of one decode: where each stands, which blocks it holds, what the next step of the
+// batch is.
 #pragma once
 
 #include <memory>
@@ -17,8 +18,8 @@ struct SessionLimits {
   int batch_size = 0;
   int max_context_length = 0;
   int max_new_tokens = 0;
-  int max_seq_len = 0;      // of a sequence, prompt and new tokens
-  int max_num_tokens = 0;   // of a step
+  int max_seq_len = 0;     // of a sequence, prompt and new tokens
+  int max_num_tokens = 0;  // of a step
   int max_logprobs = 0;
   int vocab_size = 0;
   bool padded = false;
@@ -26,19 +27,20 @@ struct SessionLimits {
 
 class DecodeBatch {
  public:
-  /// `blocks` by group, with the groups' windows in `groups`. `ropes`: scaling rules of the model, for those whose
-  /// frequencies depend on the prompt's length.
+  /// `blocks` by group, with the groups' windows in `groups`. `ropes`: scaling rules of the model,
+  /// for those whose frequencies depend on the prompt's length.
   DecodeBatch(const SessionLimits& limits, const std::vector<engine::KvGroup>& groups,
               std::vector<KvBlocks> blocks, std::vector<ops::RopeScaling> ropes);
 
-  /// Takes on new requests, each in the slot whose cache shares the longest prefix. Throws Error on a bad request, with
-  /// its index when there are several; nothing has changed then.
+  /// Takes on new requests, each in the slot whose cache shares the longest prefix. Throws Error on
+  /// a bad request, with its index when there are several; nothing has changed then.
   void begin(const std::vector<GenerationRequest>& requests, std::span<const int> end_token_ids,
              const DecodeOptions& options, Stepper& stepper);
   /// Gives up what is under way; what is in the cache stays for prefix reuse.
   void abandon();
 
-  /// The next step, or nothing when no sequence has work that may be started now. The batch refers to this object.
+  /// The next step, or nothing when no sequence has work that may be started now. The batch refers
+  /// to this object.
   const Batch* next_batch();
   /// Takes in the results of the oldest step that next_batch gave and was not taken in.
   std::vector<StepToken> absorb(StepResult result);
@@ -53,7 +55,8 @@ class DecodeBatch {
  private:
   // The cache of one slot: what is left of the sequence before, or the one under way.
   struct Slot {
-    std::vector<int32_t> tokens;  // whose K and V are stored, by position; new ones as they become known
+    std::vector<int32_t>
+        tokens;  // whose K and V are stored, by position; new ones as they become known
     std::vector<BlockList> blocks;  // by group
     std::vector<int64_t> rope_variants;
     int sequence = -1;  // index of the request under way
@@ -64,9 +67,10 @@ class DecodeBatch {
     int computed = 0;   // tokens whose K and V are stored or in a step under way
     int scheduled = 0;  // new tokens chosen or being chosen
     int max_new = 0;
-    int prompt_end = 0;     // prompt tokens that run: all, or all but the last when no logits follow it
+    int prompt_end =
+        0;  // prompt tokens that run: all, or all but the last when no logits follow it
     std::vector<int> end_ids;
-    bool all_rows = false;        // logits of prompt rows are wanted
+    bool all_rows = false;         // logits of prompt rows are wanted
     std::vector<int32_t> targets;  // of the step under way
     bool ended = false;
     int prompt_length() const { return static_cast<int>(request.input_ids.size()); }
@@ -96,7 +100,7 @@ class DecodeBatch {
   std::vector<Sequence> sequences_;
   std::vector<GenerationOutput> outputs_;
   DecodeOptions options_;
-  int logprobs_ = -1;  // best ones that some request of the batch wants
+  int logprobs_ = -1;             // best ones that some request of the batch wants
   std::array<Batch, 2> batches_;  // the step being run and the one prepared meanwhile
   std::vector<StepRecord> under_way_;
   int64_t steps_ = 0;

@@ -14,12 +14,12 @@ struct GenerationSession::State {
 
   /// Waits for steps that an abandoned stream left behind.
   void drain() {
-    for (; under_way > 0; --under_way) parts.batch->absorb(parts.stepper->collect());
+    for (; under_way > 0; --under_way)
+      parts.batch->absorb(parts.stepper->collect());
   }
 };
 
-GenerationSession::GenerationSession(std::shared_ptr<Engine> engine)
-    : engine_(std::move(engine)) {}
+GenerationSession::GenerationSession(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
 
 GenerationSession::~GenerationSession() = default;
 
@@ -55,7 +55,8 @@ bool GenerationSession::handle_per_step() {
   runtime::DecodeBatch& batch = *state_->parts.batch;
   Stepper& stepper = *state_->parts.stepper;
   state_->added.clear();
-  // While the device runs a step, the next one is prepared and launched behind it: its tokens need not be known here.
+  // While the device runs a step, the next one is prepared and launched behind it: its tokens need
+  // not be known here.
   const int ahead = stepper.runs_ahead() ? 2 : 1;
   while (state_->under_way < ahead && !batch.done()) {
     const Batch* next = batch.next_batch();
@@ -104,9 +105,12 @@ const std::vector<GenerationOutput>& DecodeStream::outputs() const {
 
 const char* finish_reason_name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kNone: return "";
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
+    case FinishReason::kNone:
+      return "";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
   }
   return "";
 }

@@ -43,14 +43,14 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
       kv_(loaded_->engine().kv_groups, options.kv_dtype, options.kv, device_) {
   const StepLimits& limits = options_.limits;
   arena_ = device_.allocate(arena_bytes(loaded_->engine()), "activations");
-  history_ = device_.allocate(int64_t{limits.max_sequences} * options_.max_seq_len * 4,
-                              "token history");
+  history_ =
+      device_.allocate(int64_t{limits.max_sequences} * options_.max_seq_len * 4, "token history");
   slots_.resize(static_cast<size_t>(limits.max_sequences));
-  const SamplerSizes sizes{.max_rows = limits.max_logit_rows,
-                           .vocab_size = loaded_->engine().manifest.vocab_size,
-                           .max_logprobs = std::max(1, options_.max_logprobs),
-                           .history = matrix(history_->data(), limits.max_sequences,
-                                             options_.max_seq_len)};
+  const SamplerSizes sizes{
+      .max_rows = limits.max_logit_rows,
+      .vocab_size = loaded_->engine().manifest.vocab_size,
+      .max_logprobs = std::max(1, options_.max_logprobs),
+      .history = matrix(history_->data(), limits.max_sequences, options_.max_seq_len)};
   sampler_ = std::make_unique<Sampler>(sizes, device_);
   for (Instance& instance : instances_) {
     instance.buffers = std::make_unique<StepBuffers>(limits, device_);
@@ -118,7 +118,8 @@ void GraphStepper::begin_sequence(int slot, const SequenceOptions& options) {
   lists_changed_ = true;
 }
 
-// Lists (logit bias, bad words, ...) change only when sequences begin, so they stay on the device between steps.
+// Lists (logit bias, bad words, ...) change only when sequences begin, so they stay on the device
+// between steps.
 void GraphStepper::upload_lists() {
   if (!lists_changed_) return;
   std::vector<int32_t> lists;
@@ -156,8 +157,8 @@ void GraphStepper::launch(const Batch& batch) {
   instance.result = {};
   instance.result.chosen.resize(batch.sequences.size());
   instance.result.targets.resize(batch.sequences.size());
-  instance.shape = fill_step_buffers(
-      batch, {options_.limits, slots_, options_.max_seq_len}, *instance.buffers);
+  instance.shape =
+      fill_step_buffers(batch, {options_.limits, slots_, options_.max_seq_len}, *instance.buffers);
   const StepShape& shape = instance.shape;
   const Regime regime = shape.context_sequences > 0 || shape.rows > options_.limits.max_sequences
                             ? Regime::kContext
@@ -202,8 +203,8 @@ void GraphStepper::sample(Instance& instance, const Batch& batch, ops::Tensor lo
   const StepShape& shape = instance.shape;
   const int rows = shape.sampled;
   StepBuffers& buffers = *instance.buffers;
-  const ops::Tensor records = matrix(buffers.address(StepBuffers::kSamplingRows), rows,
-                                     ops::kSamplingRowWords);
+  const ops::Tensor records =
+      matrix(buffers.address(StepBuffers::kSamplingRows), rows, ops::kSamplingRowWords);
   sampler_->sample(logits, {.rows = records,
                             .lists = vector(lists_->data(), lists_count_),
                             .history = matrix(history_->data(), options_.limits.max_sequences,
@@ -230,7 +231,8 @@ void GraphStepper::sample(Instance& instance, const Batch& batch, ops::Tensor lo
   }
 }
 
-// The head, run again in chunks over rows whose next token is given (prompt log-probabilities, logits of a prompt).
+// The head, run again in chunks over rows whose next token is given (prompt log-probabilities,
+// logits of a prompt).
 void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batch& batch) {
   StepBuffers& buffers = *instance.buffers;
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
@@ -252,8 +254,8 @@ void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batc
       if (batch.logprobs >= 0) {
         sampler_->logprobs(logits, vector(buffers.address(StepBuffers::kTargets), rows),
                            vector(buffers.address(StepBuffers::kTargetCounts), rows));
-        auto found = read_logprobs(targets.subspan(begin, static_cast<size_t>(rows)), rows,
-                                   batch.logprobs);
+        auto found =
+            read_logprobs(targets.subspan(begin, static_cast<size_t>(rows)), rows, batch.logprobs);
         auto& all = instance.result.targets[s];
         all.insert(all.end(), std::make_move_iterator(found.begin()),
                    std::make_move_iterator(found.end()));

@@ -1,4 +1,5 @@
-// The stepper of an engine: two sets of step buffers, the arena, the KV pool, the program and the sampler.
+// The stepper of an engine: two sets of step buffers, the arena, the KV pool, the program and the
+// sampler.
 #pragma once
 
 #include <array>

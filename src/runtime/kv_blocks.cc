@@ -10,7 +10,8 @@ KvBlocks::KvBlocks(int64_t num_blocks, int tokens_per_block)
     : tokens_per_block_(tokens_per_block), references_(static_cast<size_t>(num_blocks), 0) {
   CHECK(tokens_per_block > 0);
   free_.reserve(references_.size());
-  for (int64_t b = num_blocks; b-- > 0;) free_.push_back(static_cast<int32_t>(b));
+  for (int64_t b = num_blocks; b-- > 0;)
+    free_.push_back(static_cast<int32_t>(b));
 }
 
 std::optional<int32_t> KvBlocks::allocate() {
@@ -34,7 +35,8 @@ void KvBlocks::release(int32_t block) {
 bool KvBlocks::grow(BlockList& list, int64_t tokens) {
   const int64_t wanted = blocks_for(tokens) - static_cast<int64_t>(list.size());
   if (wanted > num_free()) return false;
-  for (int64_t i = 0; i < wanted; ++i) list.push_back(*allocate());
+  for (int64_t i = 0; i < wanted; ++i)
+    list.push_back(*allocate());
   return true;
 }
 
@@ -47,8 +49,8 @@ void KvBlocks::truncate(BlockList& list, int64_t tokens) {
 }
 
 void KvBlocks::release_before(BlockList& list, int64_t first_visible, int64_t sink_tokens) {
-  const int64_t whole = std::min(first_visible / tokens_per_block_,
-                                 static_cast<int64_t>(list.size()));
+  const int64_t whole =
+      std::min(first_visible / tokens_per_block_, static_cast<int64_t>(list.size()));
   for (int64_t b = blocks_for(sink_tokens); b < whole; ++b) {
     int32_t& block = list[static_cast<size_t>(b)];
     if (block != kNoBlock) release(block);

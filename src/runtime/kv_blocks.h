@@ -1,5 +1,6 @@
-// Blocks of KV storage as numbers with reference counts: pure host code, no memory, no device. One KvBlocks per group of
-// layers; a sequence holds one BlockList per group. GenerationSession and the serving scheduler both use it.
+// Blocks of KV storage as numbers with reference counts: pure host code, no memory, no device. One
+// KvBlocks per group of layers; a sequence holds one BlockList per group. GenerationSession and the
+// serving scheduler both use it.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,8 @@
 
 namespace millrace {
 
-/// The blocks of one sequence in one group, in order of position. kNoBlock stands where a block behind the window has
-/// been given back.
+/// The blocks of one sequence in one group, in order of position. kNoBlock stands where a block
+/// behind the window has been given back.
 using BlockList = std::vector<int32_t>;
 inline constexpr int32_t kNoBlock = -1;
 
@@ -33,24 +34,27 @@ class KvBlocks {
   void release(int32_t block);
   int32_t references(int32_t block) const { return references_[static_cast<size_t>(block)]; }
 
-  /// Makes the list long enough for `tokens` tokens. False, with the list as it was, when too few blocks are free.
+  /// Makes the list long enough for `tokens` tokens. False, with the list as it was, when too few
+  /// blocks are free.
   bool grow(BlockList& list, int64_t tokens);
   /// Gives back the blocks behind position `tokens`.
   void truncate(BlockList& list, int64_t tokens);
-  /// Gives back the blocks that hold only positions before `first_visible`, but none that holds one of the first
-  /// `sink_tokens`: what a sliding window no longer sees.
+  /// Gives back the blocks that hold only positions before `first_visible`, but none that holds one
+  /// of the first `sink_tokens`: what a sliding window no longer sees.
   void release_before(BlockList& list, int64_t first_visible, int64_t sink_tokens);
-  /// A list that holds the first `tokens` tokens of `list` too. Whole blocks are shared; a last partial block is
-  /// shared as well and must be made own (make_last_own) before it is written.
+  /// A list that holds the first `tokens` tokens of `list` too. Whole blocks are shared; a last
+  /// partial block is shared as well and must be made own (make_last_own) before it is written.
   BlockList share_prefix(const BlockList& list, int64_t tokens);
-  /// What copy-on-write needs before position `tokens - 1`'s block is written: the block to copy from and the new one
-  /// that takes its place, or nothing when the block is the sequence's own. REQUIRES: a free block when it is shared.
+  /// What copy-on-write needs before position `tokens - 1`'s block is written: the block to copy
+  /// from and the new one that takes its place, or nothing when the block is the sequence's own.
+  /// REQUIRES: a free block when it is shared.
   struct Copy {
     int32_t from, to;
   };
   std::optional<Copy> make_last_own(BlockList& list, int64_t tokens);
 
-  /// Aborts unless every block's references are exactly its appearances in `lists`, and every other block is free once.
+  /// Aborts unless every block's references are exactly its appearances in `lists`, and every other
+  /// block is free once.
   void check_integrity(std::span<const BlockList* const> lists) const;
 
  private:

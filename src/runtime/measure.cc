@@ -42,8 +42,7 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
                     engine->engine().manifest.model, "choose fewer");
   }
   const std::unique_ptr<GraphStepper> stepper = make_stepper(engine, sequences, length);
-  std::vector<std::vector<double>> times(
-      static_cast<size_t>(stepper->program().num_launches()));
+  std::vector<std::vector<double>> times(static_cast<size_t>(stepper->program().num_launches()));
   std::vector<char> launched(times.size(), 0);
   stepper->program().observer = [&](int launch, double us) {
     times[static_cast<size_t>(launch)].push_back(us);
@@ -57,7 +56,8 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
   const int per_sequence = (length + kTokensPerBlock - 1) / kTokensPerBlock;
   for (int s = 0; s < sequences; ++s) {
     BlockList list;
-    for (int b = 0; b < per_sequence; ++b) list.push_back(s * per_sequence + b);
+    for (int b = 0; b < per_sequence; ++b)
+      list.push_back(s * per_sequence + b);
     blocks[static_cast<size_t>(s)].assign(groups, list);
     SequenceOptions sequence;
     sequence.prompt_length = context ? tokens : options.past_length;
@@ -72,7 +72,8 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
   }
   for (int run = 0; run < (options.measure ? kRuns + 1 : 1); ++run) {
     if (run == 1) {  // the first run warmed up
-      for (auto& t : times) t.clear();
+      for (auto& t : times)
+        t.clear();
     }
     stepper->launch(batch);
     stepper->collect();
@@ -98,9 +99,8 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
     launch.attributes = d.attributes.get();
     for (const ops::Tactic& tactic : d.op->tactics) {
       if (&tactic == d.tactic || tactic.device != engine->device->properties().kind) continue;
-      const std::string why = tactic.why_not == nullptr
-                                  ? ""
-                                  : tactic.why_not(launch, engine->device->properties());
+      const std::string why =
+          tactic.why_not == nullptr ? "" : tactic.why_not(launch, engine->device->properties());
       m.why_not.emplace_back(tactic.name, why.empty() ? "slower, or later in preference" : why);
     }
     if (options.measure) {

@@ -19,7 +19,8 @@ struct MeasureOptions {
 
 struct MeasuredLaunch {
   std::string op, tactic, scope;
-  std::vector<std::pair<std::string, std::string>> why_not;  // other tactics of the device: the reason
+  std::vector<std::pair<std::string, std::string>>
+      why_not;  // other tactics of the device: the reason
   std::vector<ops::Tensor> in, out;
   ops::Cost cost;
   double time_us = 0;  // median; 0 when not measured

@@ -9,7 +9,8 @@ namespace millrace::runtime {
 
 Program::Program(const engine::Engine& engine, device::Device& device)
     : engine_(engine), device_(device) {
-  for (const ir::Symbol& s : engine.graph.symbols()) symbols_.push_back(s.name);
+  for (const ir::Symbol& s : engine.graph.symbols())
+    symbols_.push_back(s.name);
   const std::string advice = "build the engine again with this program";
   for (const engine::PlannedLaunch& planned : engine.launches) {
     Operation made{};
@@ -75,7 +76,8 @@ void Program::tensors(const std::vector<ir::ValueId>& ids, const Frame* frame,
     ops::Tensor tensor;
     tensor.dtype = type.dtype;
     tensor.rank = static_cast<int>(type.shape.size());
-    for (size_t d = 0; d < type.shape.size(); ++d) tensor.dims[d] = sizes.resolve(type.shape[d]);
+    for (size_t d = 0; d < type.shape.size(); ++d)
+      tensor.dims[d] = sizes.resolve(type.shape[d]);
     if (frame != nullptr) tensor.data = frame->values[static_cast<size_t>(id)];
     out->push_back(tensor);
   }
@@ -103,8 +105,7 @@ void Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& ra
     const auto start = std::chrono::steady_clock::now();
     tactic_for(op, sizes)->run(launch);
     device_.synchronize();
-    const std::chrono::duration<double, std::micro> took =
-        std::chrono::steady_clock::now() - start;
+    const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
     observer(i, took.count());
   }
 }

@@ -22,8 +22,8 @@ struct Frame {
 
 class Program {
  public:
-  /// Throws Error when the engine names an op or a tactic that this program or this device does not have.
-  /// `engine` must outlive this.
+  /// Throws Error when the engine names an op or a tactic that this program or this device does not
+  /// have. `engine` must outlive this.
   Program(const engine::Engine& engine, device::Device& device);
 
   int num_launches() const { return static_cast<int>(launches_.size()); }
@@ -32,14 +32,16 @@ class Program {
   /// Arena addresses of a regime; inputs and weights are left to bind().
   Frame make_frame(Regime regime, std::byte* arena) const;
 
-  /// Runs launches [begin, end) that belong to the phases `context` and `generation` say are in the step.
+  /// Runs launches [begin, end) that belong to the phases `context` and `generation` say are in the
+  /// step.
   struct Range {
     int begin = 0, end = 0;
     bool context = true, generation = true;
   };
   void run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const;
 
-  /// Called after every launch with its time, device idle again: for `explain --measure`. Null: not called.
+  /// Called after every launch with its time, device idle again: for `explain --measure`. Null: not
+  /// called.
   std::function<void(int launch, double microseconds)> observer;
 
   /// One launch with its tensors at these sizes, for costs and names.

@@ -13,7 +13,9 @@
 namespace millrace::runtime {
 namespace {
 
-int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+int64_t aligned(int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
 
 ops::Tensor matrix(std::byte* data, ir::DType dtype, int64_t rows, int64_t columns) {
   const std::array<int64_t, 2> shape = {rows, columns};
@@ -37,8 +39,8 @@ Sampler::Sampler(const SamplerSizes& sizes, device::Device& device)
   prompt_ = call(ops::SamplePrompt::kName, {});
   process_ = call(ops::SampleProcess::kName, {});
   token_ = call(ops::SampleToken::kName, {});
-  logprobs_ = call(ops::SampleLogprobs::kName,
-                   ops::to_attrs(ops::SampleLogprobs{.k = sizes.max_logprobs}));
+  logprobs_ =
+      call(ops::SampleLogprobs::kName, ops::to_attrs(ops::SampleLogprobs{.k = sizes.max_logprobs}));
 
   const int64_t rows = sizes.max_rows, logits = aligned(rows * sizes.vocab_size * 4);
   const int64_t column = aligned(rows * 4), top = aligned(rows * sizes.max_logprobs * 4);
@@ -72,8 +74,12 @@ void Sampler::reserve_scratch(const Call& call, std::vector<ops::Tensor> in,
   scratch_bytes_ = std::max(scratch_bytes_, tactic.workspace(launch, device_.properties()));
 }
 
-ops::Tensor Sampler::tokens(int64_t rows) const { return vector(tokens_, ir::DType::kI32, rows); }
-ops::Tensor Sampler::status(int64_t rows) const { return vector(status_, ir::DType::kI32, rows); }
+ops::Tensor Sampler::tokens(int64_t rows) const {
+  return vector(tokens_, ir::DType::kI32, rows);
+}
+ops::Tensor Sampler::status(int64_t rows) const {
+  return vector(status_, ir::DType::kI32, rows);
+}
 ops::Tensor Sampler::logprobs(int64_t rows) const {
   return vector(logprob_, ir::DType::kF32, rows);
 }

@@ -12,18 +12,18 @@ namespace millrace::runtime {
 
 /// Device memory of the sampler, for steps of at most `max_rows` rows.
 struct SamplerSizes {
-  int64_t max_rows = 0;   // L
-  int64_t vocab_size = 0; // V
-  int max_logprobs = 0;   // k of sample_logprobs; at least 1
-  ops::Tensor history;    // i32 [R, N], for its shape
+  int64_t max_rows = 0;    // L
+  int64_t vocab_size = 0;  // V
+  int max_logprobs = 0;    // k of sample_logprobs; at least 1
+  ops::Tensor history;     // i32 [R, N], for its shape
 };
 
 /// Where one step's sampling inputs lie on the device, filled by the batch upload.
 struct SamplerInputs {
-  ops::Tensor rows;     // i32 [L, 32] SamplingRow
-  ops::Tensor lists;    // i32 [P]
-  ops::Tensor history;  // i32 [R, N]
-  bool adjusts = false; // a row of this step has a logits processor at work
+  ops::Tensor rows;      // i32 [L, 32] SamplingRow
+  ops::Tensor lists;     // i32 [P]
+  ops::Tensor history;   // i32 [R, N]
+  bool adjusts = false;  // a row of this step has a logits processor at work
 };
 
 class Sampler {
@@ -34,7 +34,8 @@ class Sampler {
   void append_prompts(ops::Tensor history, ops::Tensor ids, ops::Tensor segments);
   /// Chooses a token for each row of `logits` [L, V]; results in tokens() and status().
   void sample(ops::Tensor logits, const SamplerInputs& inputs);
-  /// Log-probabilities of `targets` [L] and the best counts[l] ones, in logprobs(), top_ids(), top_logprobs().
+  /// Log-probabilities of `targets` [L] and the best counts[l] ones, in logprobs(), top_ids(),
+  /// top_logprobs().
   void logprobs(ops::Tensor logits, ops::Tensor targets, ops::Tensor counts);
 
   ops::Tensor tokens(int64_t rows) const;        // i32 [L]

@@ -11,8 +11,8 @@
 namespace millrace::runtime {
 namespace {
 
-// Logits are computed for at most this many rows at once: prompt log-probabilities of long prompts go through the head
-// in pieces.
+// Logits are computed for at most this many rows at once: prompt log-probabilities of long prompts
+// go through the head in pieces.
 constexpr int kHeadRows = 64;
 
 void check(const SetupOptions& options, const engine::Manifest& manifest) {
@@ -30,12 +30,12 @@ void check(const SetupOptions& options, const engine::Manifest& manifest) {
   }
   const int64_t length = int64_t{options.max_context_length} + options.max_new_tokens;
   if (length > manifest.max_seq_len) {
-    refuse(str("sequences of ", length, " tokens exceed the engine's limit of ",
-               manifest.max_seq_len),
-           "shorten the prompt, lower --max-new-tokens or raise --max-seq-len");
+    refuse(
+        str("sequences of ", length, " tokens exceed the engine's limit of ", manifest.max_seq_len),
+        "shorten the prompt, lower --max-new-tokens or raise --max-seq-len");
   }
-  if (options.tokens_per_block < 1 || !std::has_single_bit(
-                                          static_cast<unsigned>(options.tokens_per_block))) {
+  if (options.tokens_per_block < 1 ||
+      !std::has_single_bit(static_cast<unsigned>(options.tokens_per_block))) {
     refuse(str("--tokens-per-block ", options.tokens_per_block, " is not a power of two"),
            "use 16, 32, 64 or 128");
   }
@@ -77,8 +77,8 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   check(options, manifest);
   const int length = options.max_context_length + options.max_new_tokens;
   const int tokens_per_block = options.contiguous_kv_cache ? length : options.tokens_per_block;
-  const auto chunk = static_cast<int>(
-      std::min<int64_t>(manifest.max_num_tokens, options.max_context_length));
+  const auto chunk =
+      static_cast<int>(std::min<int64_t>(manifest.max_num_tokens, options.max_context_length));
 
   SessionParts parts;
   StepperOptions stepper;
@@ -117,8 +117,8 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                              .max_logprobs = options.max_logprobs,
                              .vocab_size = static_cast<int>(manifest.vocab_size),
                              .padded = options.padded};
-  parts.batch = std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools),
-                                              rope_rules(engine));
+  parts.batch =
+      std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools), rope_rules(engine));
   return parts;
 }
 

@@ -1,5 +1,6 @@
-// One step of a batch, as plain host data: the contract between those who decide what runs (GenerationSession, the serving
-// scheduler) and what runs it (runtime/stepper). Nothing here knows tensors.
+// One step of a batch, as plain host data: the contract between those who decide what runs
+// (GenerationSession, the serving scheduler) and what runs it (runtime/stepper). Nothing here knows
+// tensors.
 #pragma once
 
 #include <cstdint>
@@ -24,17 +25,18 @@ struct SequenceOptions {
 
 /// One sequence's part of a step.
 struct StepSequence {
-  int slot = 0;             // row of the token history, below Stepper::max_sequences
-  bool is_context = false;  // these are tokens of its prompt. Context sequences come first in a batch.
-  int past_length = 0;      // tokens in the cache before this step
-  /// The tokens to process, at positions past_length and up. Empty: one token, the one that was chosen at this
-  /// position in an earlier step and that the host need not know yet.
+  int slot = 0;  // row of the token history, below Stepper::max_sequences
+  bool is_context =
+      false;            // these are tokens of its prompt. Context sequences come first in a batch.
+  int past_length = 0;  // tokens in the cache before this step
+  /// The tokens to process, at positions past_length and up. Empty: one token, the one that was
+  /// chosen at this position in an earlier step and that the host need not know yet.
   std::span<const int32_t> tokens;
   /// Blocks by group, covering past_length + the new tokens.
   std::span<const BlockList> blocks;
   bool sample = false;  // choose the token after these
-  /// Logits of every row but the last are wanted too (prompt_logprobs, logits of a prompt); `targets` has the token
-  /// that follows each of these rows.
+  /// Logits of every row but the last are wanted too (prompt_logprobs, logits of a prompt);
+  /// `targets` has the token that follows each of these rows.
   std::span<const int32_t> targets;
 
   int num_tokens() const { return tokens.empty() ? 1 : static_cast<int>(tokens.size()); }
@@ -50,8 +52,9 @@ struct LogitsRows {
 
 struct Batch {
   std::vector<StepSequence> sequences;
-  int logprobs = -1;         // best ones to report for each chosen token and target; -1: no log-probabilities
-  bool padded = false;       // rows laid out [sequences, longest] instead of packed
+  int logprobs =
+      -1;  // best ones to report for each chosen token and target; -1: no log-probabilities
+  bool padded = false;  // rows laid out [sequences, longest] instead of packed
   std::function<void(const LogitsRows&)> logits_sink;  // gets every row of logits that is computed
 };
 
@@ -63,7 +66,8 @@ struct TokenLogprobs {
 };
 
 struct StepResult {
-  /// By batch index; id -1 where nothing was sampled. Log-probabilities only when the batch asked for them.
+  /// By batch index; id -1 where nothing was sampled. Log-probabilities only when the batch asked
+  /// for them.
   std::vector<TokenLogprobs> chosen;
   std::vector<std::vector<TokenLogprobs>> targets;  // by batch index, then row
   /// Batch index of a sequence whose logits were not numbers or left no token to choose; -1: none.
@@ -77,7 +81,8 @@ class Stepper {
   virtual ~Stepper() = default;
   virtual int max_sequences() const = 0;
   virtual int max_num_tokens() const = 0;
-  /// True when launch() returns before the step has run: one step may then be launched ahead of collect().
+  /// True when launch() returns before the step has run: one step may then be launched ahead of
+  /// collect().
   virtual bool runs_ahead() const = 0;
 
   virtual void begin_sequence(int slot, const SequenceOptions& options) = 0;

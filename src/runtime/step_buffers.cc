@@ -23,8 +23,8 @@ StepBuffers::StepBuffers(const StepLimits& limits, device::Device& device) : dev
   add(kSamplingRows, sequences * ops::kSamplingRowWords);
   add(kPromptSegments, sequences * 4);
   // Last, because it is by far the largest and only its beginning is in use.
-  add(kBlockTables, int64_t{std::max(1, limits.num_groups)} * sequences *
-                                    std::max(1, limits.max_blocks));
+  add(kBlockTables,
+      int64_t{std::max(1, limits.num_groups)} * sequences * std::max(1, limits.max_blocks));
   host_ = device.allocate_host(bytes_, "step buffers");
   device_memory_ = device.allocate(bytes_, "step buffers");
 }

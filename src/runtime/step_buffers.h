@@ -1,5 +1,5 @@
-// The inputs of one step in device memory, and their image in host memory that one copy uploads. A stepper has two: while
-// the device works on one, the host fills the other.
+// The inputs of one step in device memory, and their image in host memory that one copy uploads. A
+// stepper has two: while the device works on one, the host fills the other.
 #pragma once
 
 #include <map>
@@ -15,20 +15,20 @@ namespace millrace::runtime {
 
 /// Largest sizes of a step's inputs.
 struct StepLimits {
-  int max_sequences = 0;        // S
-  int max_num_tokens = 0;       // T
-  int max_logit_rows = 0;       // L
-  int max_blocks = 0;           // M, blocks of a sequence
-  int num_groups = 0;           // of KV layers
+  int max_sequences = 0;   // S
+  int max_num_tokens = 0;  // T
+  int max_logit_rows = 0;  // L
+  int max_blocks = 0;      // M, blocks of a sequence
+  int num_groups = 0;      // of KV layers
 };
 
 /// How a batch lies in the buffers.
 struct StepShape {
-  int rows = 0;         // T
-  int sequences = 0;    // S
+  int rows = 0;       // T
+  int sequences = 0;  // S
   int context_sequences = 0;
-  int sampled = 0;      // L of the last head run
-  bool adjusts = false; // a logits processor acts on some row
+  int sampled = 0;       // L of the last head run
+  bool adjusts = false;  // a logits processor acts on some row
   int prompt_segments = 0;
   std::vector<int> sampled_sequence;  // [sampled] batch index of each sampled row
   std::vector<int> first_row;         // [S] query_start
@@ -46,13 +46,15 @@ class StepBuffers {
 
   StepBuffers(const StepLimits& limits, device::Device& device);
 
-  /// Address of an array on the device, or on the host for names with `host_`; null when there is none of that name.
+  /// Address of an array on the device, or on the host for names with `host_`; null when there is
+  /// none of that name.
   void* address(const std::string& name) const;
   /// The host image of an array.
   int32_t* host(const std::string& name);
   int64_t bytes() const { return bytes_; }
 
-  /// Copies everything to the device in one copy; of the block tables, which come last, the first `table_entries`.
+  /// Copies everything to the device in one copy; of the block tables, which come last, the first
+  /// `table_entries`.
   void upload(int64_t table_entries);
   /// Copies the first `count` elements of one array: for later head runs of the same step.
   void upload(const std::string& name, int64_t count);

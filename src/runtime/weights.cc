@@ -11,11 +11,14 @@
 namespace millrace::runtime {
 namespace {
 
-int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+int64_t aligned(int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
 
 int64_t row_elements(const engine::Weight& weight) {
   int64_t product = 1;
-  for (size_t i = 1; i < weight.shape.size(); ++i) product *= weight.shape[i];
+  for (size_t i = 1; i < weight.shape.size(); ++i)
+    product *= weight.shape[i];
   return product;
 }
 
@@ -30,7 +33,9 @@ WeightReader::WeightReader(std::shared_ptr<const engine::EngineFile> file)
   map_files();
 }
 
-WeightReader::WeightReader(const engine::Engine& engine) : engine_(engine) { map_files(); }
+WeightReader::WeightReader(const engine::Engine& engine) : engine_(engine) {
+  map_files();
+}
 
 void WeightReader::map_files() {
   if (engine_.dummy_weights) return;
@@ -108,7 +113,8 @@ void WeightReader::read_rows(const engine::Weight& weight, int64_t begin, int64_
 }
 
 void WeightReader::check_intact() const {
-  for (const MappedFile& file : files_) file.check_intact();
+  for (const MappedFile& file : files_)
+    file.check_intact();
   if (file_) file_->check_intact();
 }
 
@@ -154,7 +160,8 @@ Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device&
     const engine::Weight& weight = engine.weights[w];
     data_[w] = next;
     const int64_t row_bytes = weight_bytes(weight) / weight.shape[0];
-    const int64_t step = std::max<int64_t>(1, (int64_t{256} << 10) / std::max<int64_t>(1, row_bytes));
+    const int64_t step =
+        std::max<int64_t>(1, (int64_t{256} << 10) / std::max<int64_t>(1, row_bytes));
     for (int64_t row = 0; row < weight.shape[0]; row += step) {
       tasks.push_back(
           {&weight, row, std::min(row + step, weight.shape[0]), next + row * row_bytes});

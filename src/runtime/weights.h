@@ -1,5 +1,5 @@
-// The weights of an engine, in the memory of a device: read in place where their file has them as ops want them, else
-// stacked, transposed and converted into memory of their own, never both.
+// The weights of an engine, in the memory of a device: read in place where their file has them as
+// ops want them, else stacked, transposed and converted into memory of their own, never both.
 #pragma once
 
 #include <memory>
@@ -15,8 +15,8 @@ namespace millrace::runtime {
 /// Makes one weight's final bytes from its slices. THREAD: several at a time.
 class WeightReader {
  public:
-  /// Maps the engine's files and checks that they are those it was built from. Throws Error when one is missing or has
-  /// changed.
+  /// Maps the engine's files and checks that they are those it was built from. Throws Error when
+  /// one is missing or has changed.
   explicit WeightReader(std::shared_ptr<const engine::EngineFile> file);
   WeightReader(const engine::Engine& engine);
 
@@ -39,7 +39,8 @@ class WeightReader {
 
 class Weights {
  public:
-  /// Loads all weights. Throws Error before reading anything when they do not fit into memory, with the numbers.
+  /// Loads all weights. Throws Error before reading anything when they do not fit into memory, with
+  /// the numbers.
   Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device);
 
   const void* data(size_t weight) const { return data_[weight]; }

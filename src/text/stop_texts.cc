@@ -8,7 +8,8 @@ namespace millrace {
 std::string StopTexts::push(std::string_view piece) {
   if (found_) return "";
   held_ += piece;
-  // The stop text that begins first ends the text; of two that begin together, the shorter is complete first.
+  // The stop text that begins first ends the text; of two that begin together, the shorter is
+  // complete first.
   size_t first = std::string::npos;
   const std::string* best = nullptr;
   for (const std::string& text : texts_) {
@@ -38,6 +39,8 @@ std::string StopTexts::push(std::string_view piece) {
   return shown;
 }
 
-std::string StopTexts::flush() { return std::exchange(held_, ""); }
+std::string StopTexts::flush() {
+  return std::exchange(held_, "");
+}
 
 }  // namespace millrace

@@ -13,8 +13,8 @@ class StopTexts {
   /// REQUIRES: no text is empty.
   explicit StopTexts(std::vector<std::string> texts) : texts_(std::move(texts)) {}
 
-  /// Takes the next piece and returns what may be shown: everything that cannot be the beginning of a stop text. Once one
-  /// is found, what stands before it is returned and nothing after it.
+  /// Takes the next piece and returns what may be shown: everything that cannot be the beginning of
+  /// a stop text. Once one is found, what stands before it is returned and nothing after it.
   std::string push(std::string_view piece);
   /// What was held back, when the text ends without a stop text.
   std::string flush();

@@ -1,5 +1,6 @@
-// canonicalize: one form for graphs that mean the same, so that dumps, hashes and later passes do not depend on how a
-// model happened to be written or in which order a compiler evaluated its arguments.
+// canonicalize: one form for graphs that mean the same, so that dumps, hashes and later passes do
+// not depend on how a model happened to be written or in which order a compiler evaluated its
+// arguments.
 //
 //   * nodes that are equal in op, inputs and attributes become one (tied embeddings: the weight is named twice)
 //   * a slice of all columns is its input
@@ -19,11 +20,16 @@ namespace {
 
 const char* activation_name(ops::ActivationKind kind) {
   switch (kind) {
-    case ops::ActivationKind::kNone: return "none";
-    case ops::ActivationKind::kSilu: return "silu";
-    case ops::ActivationKind::kGelu: return "gelu";
-    case ops::ActivationKind::kGeluTanh: return "gelu_new";
-    case ops::ActivationKind::kRelu: return "relu";
+    case ops::ActivationKind::kNone:
+      return "none";
+    case ops::ActivationKind::kSilu:
+      return "silu";
+    case ops::ActivationKind::kGelu:
+      return "gelu";
+    case ops::ActivationKind::kGeluTanh:
+      return "gelu_new";
+    case ops::ActivationKind::kRelu:
+      return "relu";
   }
   return "none";
 }

@@ -4,8 +4,8 @@
 //   %1: bf16[2, 8] = weight() {name="k"}          %0: bf16[6, 8] = weight() {name="q|k", rows=[4.0, 2.0]}
 //   %2: bf16[6, 8] = concat(%0, %1)           ->
 //
-// Weights of different types or orientations stay apart. Other constants do not occur: models hold no tables of their
-// own, ops compute what they need (rope_angles).
+// Weights of different types or orientations stay apart. Other constants do not occur: models hold
+// no tables of their own, ops compute what they need (rope_angles).
 #include "compiler/passes/passes.h"
 #include "compiler/passes/rewrite.h"
 #include "ops/concat/concat.h"

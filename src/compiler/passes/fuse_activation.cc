@@ -35,8 +35,8 @@ bool fuse_gated(ir::Graph& graph, ir::NodeId id) {
   const ir::ValueId merged = graph.node(up).inputs[0];
   const auto g = attrs_of<ops::SliceCols>(graph, gate), u = attrs_of<ops::SliceCols>(graph, up);
   const int64_t width = graph.type(merged).shape.back().value();
-  if (graph.node(gate).inputs[0] != merged || g.begin != 0 || g.end != u.begin ||
-      u.end != width || 2 * g.end != width) {
+  if (graph.node(gate).inputs[0] != merged || g.begin != 0 || g.end != u.begin || u.end != width ||
+      2 * g.end != width) {
     return false;
   }
   const ops::GatedActivation fused{.kind = attrs_of<ops::Activation>(graph, activation).kind};

@@ -23,8 +23,8 @@ void fuse(ir::Graph& graph, ir::NodeId norm) {
   std::vector<ir::ValueId> inputs = graph.node(add).inputs;
   const std::vector<ir::ValueId> norm_inputs = graph.node(norm).inputs;
   inputs.insert(inputs.end(), norm_inputs.begin() + 1, norm_inputs.end());
-  // Readers of the sum may stand between the two, so the fused op goes where the add was, and the norm's weights,
-  // which have no inputs, move up in front of it.
+  // Readers of the sum may stand between the two, so the fused op goes where the add was, and the
+  // norm's weights, which have no inputs, move up in front of it.
   for (size_t i = 2; i < inputs.size(); ++i) {
     const ir::Node weight = graph.producer(inputs[i]);
     if (weight.op != ir::kWeightOp) return;

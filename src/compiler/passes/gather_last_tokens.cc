@@ -5,8 +5,9 @@
 //   %out = gather_rows(%l, %rows)            ->         %y = rms_norm(%g, %w)
 //   return logits=%out                                  %out = matmul(%y, %head)
 //
-// A gather moves up through an op that treats rows one by one when every reader of that op's result gathers the same rows. It
-// stops at the last attention, so of a prompt only the last token passes the head and the last feed-forward.
+// A gather moves up through an op that treats rows one by one when every reader of that op's result
+// gathers the same rows. It stops at the last attention, so of a prompt only the last token passes
+// the head and the last feed-forward.
 #include <set>
 #include <string_view>
 
@@ -17,7 +18,8 @@
 namespace millrace::compiler {
 namespace {
 
-// Ops that make row t of each output from row t of their row inputs, and how many of their inputs have rows (0: all).
+// Ops that make row t of each output from row t of their row inputs, and how many of their inputs
+// have rows (0: all).
 size_t num_row_inputs(std::string_view op, const ir::Node& node) {
   if (op == "add" || op == "mul") return 2;
   if (op == "rms_norm" || op == "layer_norm" || op == "activation" || op == "gated_activation" ||
@@ -75,7 +77,8 @@ bool hoist(ir::Graph& graph, ir::NodeId id) {
 void gather_last_tokens(ir::Graph& graph) {
   // Backwards: when a node is looked at, its readers have been moved already if they can be.
   const std::vector<ir::NodeId> order = graph.order();
-  for (auto it = order.rbegin(); it != order.rend(); ++it) hoist(graph, *it);
+  for (auto it = order.rbegin(); it != order.rend(); ++it)
+    hoist(graph, *it);
 }
 
 }  // namespace millrace::compiler

@@ -6,9 +6,9 @@
 //   %p = attention_context(%r, <sequence inputs>, %c1)
 //   %o = attention_generation(%r, <sequence inputs>, %c1, %p)
 //
-// When q, k and v are the neighbouring slices of one product (merge_qkv), rope_append reads that product (`packed`).
-// Decoder attention reads K and V only as stored, this step's tokens included: so a prompt in pieces, a reused prefix and
-// generation all see the same numbers.
+// When q, k and v are the neighbouring slices of one product (merge_qkv), rope_append reads that
+// product (`packed`). Decoder attention reads K and V only as stored, this step's tokens included:
+// so a prompt in pieces, a reused prefix and generation all see the same numbers.
 #include "compiler/passes/passes.h"
 #include "compiler/passes/rewrite.h"
 #include "ops/attention/attention.h"

@@ -5,8 +5,9 @@
 //   %v = matmul(%x, %wv)                     %q = slice_cols(%qkv) {end=..}   ...
 //   attention(%q, %k, %v, ...)       ->      attention(%q, %k, %v, ...)
 //
-// One launch instead of three, and x is read once. The slices vanish in lower_attention, which reads Q, K and V side by
-// side. Left alone when one of the products is read elsewhere too or types differ.
+// One launch instead of three, and x is read once. The slices vanish in lower_attention, which
+// reads Q, K and V side by side. Left alone when one of the products is read elsewhere too or types
+// differ.
 #include "compiler/passes/passes.h"
 #include "compiler/passes/rewrite.h"
 #include "ops/attention/attention.h"
@@ -19,7 +20,8 @@ void merge_qkv(ir::Graph& graph) {
     const ir::Node& node = graph.node(id);
     if (node.op != ops::Attention::kName) continue;
     std::vector<ir::NodeId> products;
-    for (size_t i = 0; i < 3; ++i) products.push_back(graph.value(node.inputs[i]).producer);
+    for (size_t i = 0; i < 3; ++i)
+      products.push_back(graph.value(node.inputs[i]).producer);
     if (can_stack(graph, products)) stack_products(graph, products);
   }
 }

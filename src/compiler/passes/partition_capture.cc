@@ -1,11 +1,13 @@
-// partition_capture: cuts the generation regime's launches into runs that may be captured and runs that may not.
+// partition_capture: cuts the generation regime's launches into runs that may be captured and runs
+// that may not.
 //
 //   embedding rms_norm matmul rope_append | attention_context | attention_generation ...
 //   \_________ captured once ___________/   \_ not launched _/  \___ captured once ___
 //
-// A launch may be captured when nothing about it changes from step to step but the contents of device memory. Ops of the
-// context phase read lengths on the host; in the generation regime they are left out altogether, so they do not cut a run. An op
-// for both phases that reads a `host_` input would.
+// A launch may be captured when nothing about it changes from step to step but the contents of
+// device memory. Ops of the context phase read lengths on the host; in the generation regime they
+// are left out altogether, so they do not cut a run. An op for both phases that reads a `host_`
+// input would.
 #include <string_view>
 
 #include "compiler/passes/plan_passes.h"
@@ -14,8 +16,8 @@
 namespace millrace::compiler {
 namespace {
 
-// rope_append and attention_generation take the host copies because all sequence inputs come together; they do not read
-// them when they are captured (ops/common/sequence_inputs.h).
+// rope_append and attention_generation take the host copies because all sequence inputs come
+// together; they do not read them when they are captured (ops/common/sequence_inputs.h).
 bool can_capture(const ir::Graph& graph, const ir::Node& node) {
   if (ops::find_op(node.op)->phase != ops::Phase::kBoth) return true;
   bool has_state = false, reads_host = false;

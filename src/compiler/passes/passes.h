@@ -1,4 +1,5 @@
-// The passes, one file each. Every file opens with what it rewrites; testdata/NAME.ir shows it and tests it.
+// The passes, one file each. Every file opens with what it rewrites; testdata/NAME.ir shows it and
+// tests it.
 #pragma once
 
 #include "ir/graph.h"

@@ -1,8 +1,9 @@
 // plan_memory: one arena per regime; values that are not live at the same time share its bytes.
 //
-// Every value and every launch's workspace is an interval of launches and a size for the regime's largest step. Largest
-// first, each is put at the lowest offset where it meets no interval already placed that is live with it (greedy by size;
-// Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020, section 5).
+// Every value and every launch's workspace is an interval of launches and a size for the regime's
+// largest step. Largest first, each is put at the lowest offset where it meets no interval already
+// placed that is live with it (greedy by size; Pisarchyk and Lee, "Efficient memory management for
+// deep neural net inference", 2020, section 5).
 #include <algorithm>
 
 #include "base/error.h"
@@ -21,7 +22,9 @@ struct Item {
   engine::PlannedBuffer* target;
 };
 
-int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t aligned(int64_t bytes) {
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
 
 // Places the items and returns the size of the arena.
 int64_t place(std::vector<Item>& items) {
@@ -38,10 +41,9 @@ int64_t place(std::vector<Item>& items) {
     }
     *item.target = {offset, item.bytes};
     arena = std::max(arena, aligned(offset + item.bytes));
-    const auto place = std::upper_bound(placed.begin(), placed.end(), &item,
-                                        [](const Item* a, const Item* b) {
-                                          return a->target->offset < b->target->offset;
-                                        });
+    const auto place = std::upper_bound(
+        placed.begin(), placed.end(), &item,
+        [](const Item* a, const Item* b) { return a->target->offset < b->target->offset; });
     placed.insert(place, &item);
   }
   return arena;
@@ -96,7 +98,8 @@ void plan_memory(engine::Engine& engine, const device::Properties& device) {
 }
 
 void verify_memory_plan(const engine::Engine& engine) {
-  // Replays the launches: `owner` says which root's bytes lie where, and reading what another has overwritten is a fault.
+  // Replays the launches: `owner` says which root's bytes lie where, and reading what another has
+  // overwritten is a fault.
   const std::vector<Live> live = live_ranges(engine);
   const auto fail = [](const engine::RegimePlan& regime, const std::string& what) {
     throw_failed(str("invalid memory plan: ", what), str("regime ", regime.name),

@@ -10,19 +10,22 @@
 
 namespace millrace::compiler {
 
-/// Lists the launches (every node but inputs and weights) and gives each a tactic per bucket of rows: the fastest feasible
-/// one, as measured, remembered or, without a profiler, the first. Throws Error naming an op that has no tactic on this
-/// device.
+/// Lists the launches (every node but inputs and weights) and gives each a tactic per bucket of
+/// rows: the fastest feasible one, as measured, remembered or, without a profiler, the first.
+/// Throws Error naming an op that has no tactic on this device.
 void select_tactics(engine::Engine& engine, device::Device& device, Profiler* profiler);
 
-/// Places every value and workspace of each regime in one arena, whose maxima are given in engine.regimes.
+/// Places every value and workspace of each regime in one arena, whose maxima are given in
+/// engine.regimes.
 void plan_memory(engine::Engine& engine, const device::Properties& device);
 
-/// Checks a plan against the graph, by other means than the planner's: no two buffers that are live at the same time
-/// overlap, every value has memory for its largest size. Throws Error (kFailed) on the first fault.
+/// Checks a plan against the graph, by other means than the planner's: no two buffers that are live
+/// at the same time overlap, every value has memory for its largest size. Throws Error (kFailed) on
+/// the first fault.
 void verify_memory_plan(const engine::Engine& engine);
 
-/// Cuts the generation regime's launches into runs that a device graph may capture and runs that it may not.
+/// Cuts the generation regime's launches into runs that a device graph may capture and runs that it
+/// may not.
 void partition_capture(engine::Engine& engine);
 
 }  // namespace millrace::compiler

@@ -44,8 +44,8 @@ void stack_products(ir::Graph& graph, const std::vector<ir::NodeId>& products) {
       const ir::Node weight = graph.producer(graph.node(id).inputs[i]);
       const ir::Graph::InsertBefore guard(graph, at);
       ir::Node copy{weight.op, {}, {}, weight.attrs, weight.scope};
-      parts.push_back(graph.node(graph.add(std::move(copy), {graph.type(weight.outputs[0])}))
-                          .outputs[0]);
+      parts.push_back(
+          graph.node(graph.add(std::move(copy), {graph.type(weight.outputs[0])})).outputs[0]);
     }
     inputs.push_back(add_concat(graph, at, std::move(parts)));
   }
@@ -59,7 +59,8 @@ void stack_products(ir::Graph& graph, const std::vector<ir::NodeId>& products) {
     graph.replace_uses(old, add_before(graph, at, slice, {stacked})[0]);
     begin = end;
   }
-  for (const ir::NodeId id : products) graph.erase(id);
+  for (const ir::NodeId id : products)
+    graph.erase(id);
 }
 
 }  // namespace millrace::compiler

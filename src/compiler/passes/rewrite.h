@@ -27,18 +27,20 @@ std::vector<ir::ValueId> add_before(ir::Graph& graph, ir::NodeId at, const Attri
                                     std::vector<ir::ValueId> inputs) {
   const ir::Graph::InsertBefore guard(graph, at);
   graph.set_scope(graph.node(at).scope);
-  const ir::NodeId made = ops::add_node(graph, Attributes::kName, std::move(inputs),
-                                        ops::to_attrs(attributes));
+  const ir::NodeId made =
+      ops::add_node(graph, Attributes::kName, std::move(inputs), ops::to_attrs(attributes));
   return graph.node(made).outputs;
 }
 
 /// The stacked weights [sum N_i, K] or [sum N_i], before `at`.
 ir::ValueId add_concat(ir::Graph& graph, ir::NodeId at, std::vector<ir::ValueId> weights);
 
-/// Linear layers on one input can become one product over stacked weights. True when each of `products` is a matmul of
-/// the same x, is read once, has no epilogue but perhaps a bias, and agrees with the others in that and in types.
+/// Linear layers on one input can become one product over stacked weights. True when each of
+/// `products` is a matmul of the same x, is read once, has no epilogue but perhaps a bias, and
+/// agrees with the others in that and in types.
 bool can_stack(const ir::Graph& graph, const std::vector<ir::NodeId>& products);
-/// REQUIRES: can_stack. Adds the stacked product and the slices that stand for the old results, in order.
+/// REQUIRES: can_stack. Adds the stacked product and the slices that stand for the old results, in
+/// order.
 void stack_products(ir::Graph& graph, const std::vector<ir::NodeId>& products);
 
 }  // namespace millrace::compiler

@@ -2,8 +2,9 @@
 //
 //   matmul  f32[T, 384] bf16[1536, 384]     T <= 8: matmul_rows_avx2    T <= 8192: matmul_panels_avx2
 //
-// Buckets are powers of two up to the largest step; neighbouring buckets with one tactic are joined. Feasible tactics are
-// timed (Profiler) up to kMaxTimedRows; larger buckets take what won there if it can run, else the first that can.
+// Buckets are powers of two up to the largest step; neighbouring buckets with one tactic are
+// joined. Feasible tactics are timed (Profiler) up to kMaxTimedRows; larger buckets take what won
+// there if it can run, else the first that can.
 #include <algorithm>
 
 #include "base/error.h"
@@ -42,7 +43,8 @@ class Selector {
   }
 
  private:
-  // Values for the other symbols do not matter to a tactic's choice: the smallest step that has these rows.
+  // Values for the other symbols do not matter to a tactic's choice: the smallest step that has
+  // these rows.
   ir::Bindings bindings(const std::string& symbol, int64_t rows) const {
     ir::Bindings sizes(engine_.regimes[0].maxima);
     for (const char* name : {"T", "S", "L"}) {
@@ -59,8 +61,8 @@ class Selector {
     std::vector<engine::TacticChoice> list;
     const ops::Tactic* last = nullptr;
     for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
-      const ops::Tactic* chosen = choose(make_problem(engine_.graph, id, bindings(symbol, rows)),
-                                         rows, last);
+      const ops::Tactic* chosen =
+          choose(make_problem(engine_.graph, id, bindings(symbol, rows)), rows, last);
       if (!list.empty() && list.back().tactic == chosen->name) {
         list.back().max_rows = rows;
       } else {
@@ -79,7 +81,8 @@ class Selector {
       throw_bad_input(str("no ", kind, " tactic runs ", problem.key()), problem.op->name,
                       "use another --device");
     }
-    // Attention's time depends on lengths that a single problem does not have; its tactics are in order of preference.
+    // Attention's time depends on lengths that a single problem does not have; its tactics are in
+    // order of preference.
     if (tactics.size() == 1 || profiler_ == nullptr || problem.has_state()) return tactics[0];
     if (rows > kMaxTimedRows) {
       const bool still = std::find(tactics.begin(), tactics.end(), last) != tactics.end();

@@ -18,7 +18,9 @@ constexpr double kMaxTrialUs = 60'000;  // of one tactic on one problem, all run
 constexpr int kSamples = 64;            // outputs compared with float64
 constexpr double kTolerance = 2e-2;     // of the largest exact sample: catches wrong, not inexact
 
-int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+int64_t aligned(int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
 
 // Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one.
 void fill(const ops::Tensor& tensor) {
@@ -28,10 +30,17 @@ void fill(const ops::Tensor& tensor) {
     state = state * 1664525u + 1013904223u;
     const float value = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
     switch (tensor.dtype) {
-      case ir::DType::kF32: tensor.as<float>()[i] = value; break;
-      case ir::DType::kBF16: tensor.as<uint16_t>()[i] = ir::float_to_bf16(value); break;
-      case ir::DType::kF16: tensor.as<uint16_t>()[i] = ir::float_to_f16(value); break;
-      default: return;  // ids and the like stay 0: valid for every op
+      case ir::DType::kF32:
+        tensor.as<float>()[i] = value;
+        break;
+      case ir::DType::kBF16:
+        tensor.as<uint16_t>()[i] = ir::float_to_bf16(value);
+        break;
+      case ir::DType::kF16:
+        tensor.as<uint16_t>()[i] = ir::float_to_f16(value);
+        break;
+      default:
+        return;  // ids and the like stay 0: valid for every op
     }
   }
 }
@@ -49,7 +58,8 @@ struct Profiler::Trial {
   Trial(Problem p, device::Device& device, int64_t workspace_bytes) : problem(std::move(p)) {
     int64_t bytes = aligned(workspace_bytes);
     for (const auto* list : {&problem.in, &problem.out}) {
-      for (const ops::Tensor& t : *list) bytes += aligned(t.bytes());
+      for (const ops::Tensor& t : *list)
+        bytes += aligned(t.bytes());
     }
     memory = device.allocate(std::max<int64_t>(bytes, 64), "tactic trial");
     std::byte* next = memory->data();
@@ -59,7 +69,8 @@ struct Profiler::Trial {
         next += aligned(t.bytes());
       }
     }
-    for (const ops::Tensor& t : problem.in) fill(t);
+    for (const ops::Tensor& t : problem.in)
+      fill(t);
     launch = problem.launch();
     launch.workspace = next;
     launch.queue = &device.queue();
@@ -69,8 +80,7 @@ struct Profiler::Trial {
     const auto start = std::chrono::steady_clock::now();
     tactic.run(launch);
     device.synchronize();
-    const std::chrono::duration<double, std::micro> took =
-        std::chrono::steady_clock::now() - start;
+    const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
     return took.count();
   }
 
@@ -112,13 +122,13 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
       us = *cached;
       ++from_cache_;
     } else {
-      const int64_t workspace =
-          tactic->workspace == nullptr
-              ? 0
-              : tactic->workspace(problem.launch(), device_.properties());
+      const int64_t workspace = tactic->workspace == nullptr
+                                    ? 0
+                                    : tactic->workspace(problem.launch(), device_.properties());
       int64_t bytes = workspace;
       for (const auto* list : {&problem.in, &problem.out}) {
-        for (const ops::Tensor& t : *list) bytes += t.bytes();
+        for (const ops::Tensor& t : *list)
+          bytes += t.bytes();
       }
       if (bytes > max_bytes_) {
         note(*tactic, problem,
@@ -136,7 +146,8 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
         const double first = times[0];
         const int runs = std::clamp(static_cast<int>(kMaxTrialUs / first), 0, kMaxRuns);
         if (runs > 0) times.clear();
-        for (int i = 0; i < runs; ++i) times.push_back(trial.run_us(*tactic, device_));
+        for (int i = 0; i < runs; ++i)
+          times.push_back(trial.run_us(*tactic, device_));
         us = median(std::move(times));
       } catch (const Error& error) {
         note(*tactic, problem, error.what());

@@ -14,13 +14,16 @@ namespace millrace::compiler {
 /// THREAD: one at a time.
 class Profiler {
  public:
-  /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache` outlives this.
+  /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache`
+  /// outlives this.
   Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes)
       : device_(device), cache_(cache), max_bytes_(max_bytes) {}
 
-  /// The fastest of these tactics (at least one). A tactic whose trial would not fit, or whose outputs are wrong, is
-  /// dropped with a note; when none is left, the first one wins unmeasured. Never throws for lack of memory.
-  const ops::Tactic* fastest(const Problem& problem, const std::vector<const ops::Tactic*>& tactics);
+  /// The fastest of these tactics (at least one). A tactic whose trial would not fit, or whose
+  /// outputs are wrong, is dropped with a note; when none is left, the first one wins unmeasured.
+  /// Never throws for lack of memory.
+  const ops::Tactic* fastest(const Problem& problem,
+                             const std::vector<const ops::Tactic*>& tactics);
 
   int64_t timed() const { return timed_; }
   int64_t from_cache() const { return from_cache_; }

@@ -59,9 +59,11 @@ void TimingCache::save() {
   if (path_.empty() || !changed_) return;
   try {
     Times merged = read(path_);
-    for (const auto& [line, us] : times_) merged[line] = us;
+    for (const auto& [line, us] : times_)
+      merged[line] = us;
     AtomicFile file(path_);
-    for (const auto& [line, us] : merged) file.write(str(line, "\t", us, "\n"));
+    for (const auto& [line, us] : merged)
+      file.write(str(line, "\t", us, "\n"));
     file.commit();
     changed_ = false;
   } catch (const Error& error) {

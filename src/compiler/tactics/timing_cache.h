@@ -1,6 +1,7 @@
 // Measured times of tactics, kept in a text file between builds: one line each, tab-separated,
 //   device  problem  tactic  microseconds
-// The device names the hardware, its instruction set and the number of threads, so one file can serve many machines.
+// The device names the hardware, its instruction set and the number of threads, so one file can
+// serve many machines.
 #pragma once
 
 #include <map>
@@ -13,14 +14,14 @@ namespace millrace::compiler {
 
 class TimingCache {
  public:
-  /// Reads `path` when it is there; empty: in memory only. Lines that cannot be read are skipped and counted in a warning:
-  /// a cache is only ever a saving of time.
+  /// Reads `path` when it is there; empty: in memory only. Lines that cannot be read are skipped
+  /// and counted in a warning: a cache is only ever a saving of time.
   TimingCache(std::string path, const device::Properties& device);
 
   std::optional<double> find(const std::string& problem, const std::string& tactic) const;
   void add(const std::string& problem, const std::string& tactic, double microseconds);
-  /// Writes the file when something was added, keeping what other devices and programs wrote meanwhile. Never throws: a
-  /// cache that cannot be written is a warning.
+  /// Writes the file when something was added, keeping what other devices and programs wrote
+  /// meanwhile. Never throws: a cache that cannot be written is a warning.
   void save();
 
  private:
