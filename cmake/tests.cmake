@@ -100,6 +100,9 @@ function(add_style_tests)
   add_test(NAME fmt COMMAND ${Python3_EXECUTABLE} -B "${PROJECT_SOURCE_DIR}/dev" fmt --check)
   add_test(NAME dev_test COMMAND ${Python3_EXECUTABLE} -B "${PROJECT_SOURCE_DIR}/tools/dev_test.py")
   set_tests_properties(tidy tidy_test dev_test fmt PROPERTIES LABELS style)
+  add_test(NAME templates_test COMMAND ${Python3_EXECUTABLE} -B "${PROJECT_SOURCE_DIR}/tools/templates_test.py"
+                                       ${CMAKE_CXX_COMPILER} "${PROJECT_BINARY_DIR}")
+  set_tests_properties(templates_test PROPERTIES LABELS unit)
   if(CMAKE_BUILD_TYPE STREQUAL "Release" AND MILLRACE_X86)
     add_test(NAME isa_symbols COMMAND ${Python3_EXECUTABLE} -B "${PROJECT_SOURCE_DIR}/tools/check_isa_symbols.py"
                                       "${PROJECT_BINARY_DIR}")
