@@ -64,6 +64,7 @@ class GenerationKernel {
  private:
   static constexpr int64_t kTileKeys = 256;
   static constexpr int64_t kCacheKeys = 32;  // keys whose V stays in the first-level cache
+  static constexpr int64_t kKeysAhead = 16;  // by which K is fetched before it is needed
   static constexpr int64_t kLargest = 0, kTotal = 1;
 
   static float exp_of(float x) {
@@ -162,6 +163,7 @@ class GenerationKernel {
         const T* k[kKeys];
         for (int64_t i = 0; i < kKeys; ++i)
           k[i] = k_[std::min(j + i, count - 1)];
+        if (row == 0) prefetch(j, kKeys, count);
         V sums[8];
         dot_rows<R>(q, k, sums);
         float logits[8];
@@ -172,6 +174,19 @@ class GenerationKernel {
         }
       }
       return rows;
+    }
+
+    /// The runs of keys and values are too short for the processor to see them coming: at most a
+    /// block's worth of one head.
+    void prefetch(int64_t key, int64_t keys, int64_t count) const {
+      constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+      for (int64_t i = key; i < std::min(key + keys, count); ++i) {
+        const T* k = k_[std::min(i + kKeysAhead, count - 1)];
+        for (int64_t d = 0; d < k_size_; d += kLine)
+          __builtin_prefetch(k + d);
+        for (int64_t d = 0; d < v_size_; d += kLine)
+          __builtin_prefetch(v_[i] + d);
+      }
     }
 
     template <int R>
