@@ -41,6 +41,11 @@ Cost cost(const Launch& launch) {
                         RequestType::kContext);
 }
 
+double exact(const Launch& launch, int64_t index) {
+  return attention_exact(launch, AttentionShape::of(launch.attrs<AttentionContext>()),
+                         RequestType::kContext, index);
+}
+
 }  // namespace
 
 const Op& op_attention_context() {
@@ -50,6 +55,7 @@ const Op& op_attention_context() {
       .infer = infer,
       .parse_attrs = parse_attrs<AttentionContext>,
       .cost = cost,
+      .exact = exact,
       .phase = Phase::kContext,
   };
   return op;

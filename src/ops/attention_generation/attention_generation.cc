@@ -1,10 +1,13 @@
 #include "ops/attention_generation/attention_generation.h"
 
+#include <cmath>
+
 #include "base/error.h"
 #include "ops/attention_generation/attention_generation_plan.h"
 #include "ops/attention_generation/attention_generation_tactics.h"
 #include "ops/common/attention_ref.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/exact.h"
 
 namespace millrace::ops {
 namespace {
@@ -53,6 +56,14 @@ Cost cost(const Launch& launch) {
                         RequestType::kGeneration);
 }
 
+/// Rows of context sequences stay as they are.
+double exact(const Launch& launch, int64_t index) {
+  const double value =
+      attention_exact(launch, AttentionShape::of(launch.attrs<AttentionGeneration>()),
+                      RequestType::kGeneration, index);
+  return std::isnan(value) ? exact_element(launch.in[kOutInput], index) : value;
+}
+
 }  // namespace
 
 const Op& op_attention_generation() {
@@ -61,6 +72,7 @@ const Op& op_attention_generation() {
                         .infer = infer,
                         .parse_attrs = parse_attrs<AttentionGeneration>,
                         .cost = cost,
+                        .exact = exact,
                         .phase = Phase::kGeneration,
                         .alias_input = int{kOutInput}};
   return op;

@@ -76,6 +76,7 @@ std::vector<Case> attention_generation_cases() {
       make("f16 activations", small, stored_as(kMixed, kF16, 16), kF16),
       timed("1 x 1k of 1B", one_b, 1023, 1),
       timed("1 x 8k of 1B", one_b, 8191, 1),
+      timed("1 x 32k of 1B", one_b, 32767, 1),
       timed("16 x 1k of 1B", one_b, 1023, 16),
       timed("1 x 8k of 8B", eight_b, 8191, 1),
   };

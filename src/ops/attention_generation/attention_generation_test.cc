@@ -13,9 +13,6 @@ class AttentionGenerationTest : public testing::TestWithParam<size_t> {
  protected:
   const Op& op = *find_op("attention_generation");
   const Tactic& tactic = op.tactics[GetParam()];
-  void SetUp() override {
-    if (const std::string why = why_not_here(tactic); !why.empty()) GTEST_SKIP() << why;
-  }
   bool is_reference() const { return GetParam() + 1 == op.tactics.size(); }
   double tolerance() const { return is_reference() ? 3e-7 : 1.5e-6; }
 
@@ -117,7 +114,7 @@ TEST(AttentionGenerationReference, HasTheBitsOfTheContextPhase) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tactics, AttentionGenerationTest,
-                         testing::Range(size_t{0}, find_op("attention_generation")->tactics.size()),
+                         testing::ValuesIn(runnable_tactics("attention_generation")),
                          [](const auto& test) {
                            return std::string(
                                find_op("attention_generation")->tactics[test.param].name);

@@ -100,6 +100,24 @@ void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType t
   }
 }
 
+double attention_exact(const Launch& launch, const AttentionShape& shape, RequestType type,
+                       int64_t index) {
+  const SequenceRows sequences(launch.in, kSequence);
+  const int64_t head = index / shape.v_head_size % shape.heads;
+  const int64_t row = index / shape.v_head_size / shape.heads;
+  for (int64_t s = 0; s < sequences.num_sequences; ++s) {
+    const int64_t i = row - sequences.query_start[s];
+    if (i < 0 || i >= sequences.query_length[s] || !sequences.is(s, type)) continue;
+    std::array<double, kMaxHeadSize> result;
+    with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
+      attend<T>(launch, shape, sequences, {s, row, sequences.first_position(s) + i, head},
+                result.data());
+    });
+    return result[static_cast<size_t>(index % shape.v_head_size)];
+  }
+  return NAN;
+}
+
 void check_attention(std::span<const ir::TensorType> in, const AttentionShape& shape) {
   check_heads(shape.heads, shape.kv_heads, shape.head_size, shape.v_head_size);
   if (!(shape.scale > 0) || !std::isfinite(shape.scale)) {

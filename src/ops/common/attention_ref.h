@@ -33,6 +33,10 @@ struct AttentionShape {
 /// cache; out[0]. Sums in double, rounded once.
 void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType type);
 
+/// Element `index` of the output before it is rounded; NaN in rows of other sequences.
+double attention_exact(const Launch& launch, const AttentionShape& shape, RequestType type,
+                       int64_t index);
+
 /// The shape rule of both: `in` is q, the sequence inputs, the cache.
 void check_attention(std::span<const ir::TensorType> in, const AttentionShape& shape);
 

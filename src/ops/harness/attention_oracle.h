@@ -153,13 +153,20 @@ class AttentionCase {
   std::vector<std::vector<double>> exact_;  // by sequence
 };
 
-/// Why the machine that runs the tests cannot run a tactic on f32; empty when it can.
-inline std::string why_not_here(const Tactic& tactic) {
+/// Numbers of the op's tactics that the machine which runs the tests can run on f32: all but those
+/// of other instruction sets.
+inline std::vector<size_t> runnable_tactics(const char* op) {
   const Tensor q(nullptr, ir::DType::kF32, std::vector<int64_t>{1, 1});
   Launch launch;
   launch.in = std::span(&q, 1);
-  if (tactic.why_not == nullptr) return "";
-  return tactic.why_not(launch, device::make_cpu_device(1)->properties());
+  const auto device = device::make_cpu_device(1);
+  const std::span<const Tactic> tactics = find_op(op)->tactics;
+  std::vector<size_t> numbers;
+  for (size_t i = 0; i < tactics.size(); ++i) {
+    const auto why_not = tactics[i].why_not;
+    if (why_not == nullptr || why_not(launch, device->properties()).empty()) numbers.push_back(i);
+  }
+  return numbers;
 }
 
 /// Head counts and sizes that tests go through.

@@ -42,7 +42,6 @@ float hashed_value(uint64_t seed, uint64_t a, uint64_t b, uint64_t c) {
 KvCase::KvCase(const KvCaseSpec& spec) : spec_(spec) {
   number_rows();
   lay_out_blocks();
-  fill_slots();
 }
 
 void KvCase::number_rows() {
@@ -85,8 +84,8 @@ void KvCase::lay_out_blocks() {
 
   const int64_t used = div_ceil(longest, view.tokens_per_block);
   blocks_per_sequence = paged ? used + kSpareEntries : 1;
-  const int64_t blocks = num_sequences() * used + kSpareBlocks;
-  std::vector<int32_t> order(static_cast<size_t>(blocks));
+  num_blocks_ = num_sequences() * used + kSpareBlocks;
+  std::vector<int32_t> order(static_cast<size_t>(num_blocks_));
   std::iota(order.begin(), order.end(), 0);
   for (size_t i = order.size(); i > 1; --i)
     std::swap(order[i - 1], order[mix(spec_.seed + i) % i]);
@@ -101,7 +100,6 @@ void KvCase::lay_out_blocks() {
       if (!is_freed(sequence, b)) block_offsets[static_cast<size_t>(first + b)] = *next++;
     }
   }
-  pool.resize(static_cast<size_t>(blocks * view.block_bytes), kUnused);
 }
 
 int64_t KvCase::slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const {
@@ -114,7 +112,8 @@ int64_t KvCase::slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64
          slot * size * ir::dtype_size(view.dtype);
 }
 
-void KvCase::fill_slots() {
+void KvCase::fill_pool() {
+  pool.assign(static_cast<size_t>(num_blocks_ * view.block_bytes), kUnused);
   for (int64_t s = 0; s < num_sequences(); ++s) {
     const auto& sequence = spec_.sequences[static_cast<size_t>(s)];
     const int64_t filled = sequence.past + (spec_.has_new_tokens ? sequence.rows : 0);
@@ -151,6 +150,7 @@ void KvCase::clear(KvPlane plane, int64_t sequence, int64_t head, int64_t positi
 }
 
 std::vector<Tensor> KvCase::tensors() {
+  if (pool.empty()) fill_pool();
   view.pool = pool.data();
   std::vector<Tensor> out;
   const int64_t s = num_sequences();
@@ -176,6 +176,7 @@ std::vector<InputSpec> kv_inputs(const KvCaseSpec& spec) {
           ints({KvCase::kGroups, s, layout.blocks_per_sequence}, layout.block_offsets),
           cold(state([spec](Random&) {
             KvCase made(spec);
+            made.fill_pool();
             return StateImage{std::move(made.pool), made.view};
           }))};
 }

@@ -41,7 +41,9 @@ enum class KvPlane { kK, kV };
 
 class KvCase {
  public:
+  /// Lays out the step; the pool is made when it is asked for.
   explicit KvCase(const KvCaseSpec& spec);
+  void fill_pool();
 
   const KvCaseSpec& spec() const { return spec_; }
   int64_t rows() const { return rows_; }
@@ -55,26 +57,26 @@ class KvCase {
   /// Makes a slot look unused.
   void clear(KvPlane plane, int64_t sequence, int64_t head, int64_t position);
 
-  /// The sequence inputs and the cache, pointing into this object.
+  /// The sequence inputs and the cache, filled, pointing into this object.
   std::vector<Tensor> tensors();
 
   std::vector<int32_t> sequence_length, query_start, query_length, request_type, past_length;
   std::vector<int32_t> block_offsets;  // [groups, S, M]
   int64_t blocks_per_sequence = 0;     // M
-  std::vector<std::byte> pool;
-  KvCacheView view;  // pool's pointer is set by tensors()
+  std::vector<std::byte> pool;         // empty until fill_pool()
+  KvCacheView view;                    // pool's pointer is set by tensors()
 
   static constexpr int kGroups = 2;  // of which the case uses the second
 
  private:
   void number_rows();
   void lay_out_blocks();
-  void fill_slots();
   bool is_freed(const KvCaseSequence& sequence, int64_t block) const;
   int64_t slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const;
 
   KvCaseSpec spec_;
   int64_t rows_ = 0;
+  int64_t num_blocks_ = 0;
 };
 
 /// A number in [-1.7, 1.7), of variance 1, that follows from its arguments.
