@@ -37,8 +37,6 @@ namespace {
 
 #if defined(__x86_64__)
 
-// Rows of x that the panels take at a time: the copy of x stays in the shared cache.
-constexpr int64_t kMaxPackedRows = 512;
 constexpr int64_t kMaxRows = 32;
 constexpr int64_t kMinPanelRows = 4;
 // Below this number of products (some microseconds) a second thread does not pay.
@@ -74,7 +72,7 @@ void run_rows(const Launch& launch) {
   });
 }
 
-/// At most kMaxPackedRows rows, all columns.
+/// All columns. REQUIRES: at most PanelsKernel::kMaxRows rows.
 void multiply_panels(const PanelsKernel& kernel, const MatmulJob& job, const Launch& launch) {
   ThreadPool& pool = launch.pool();
   const bool small = job.rows * job.cols * job.depth <= kSmallProducts;
@@ -112,7 +110,7 @@ void multiply_panels(const PanelsKernel& kernel, const MatmulJob& job, const Lau
 template <const PanelsKernel& kKernel>
 void run_panels(const Launch& launch) {
   const MatmulJob all = matmul_job(launch);
-  const int64_t passes = ceil_div(all.rows, kMaxPackedRows);
+  const int64_t passes = ceil_div(all.rows, PanelsKernel::kMaxRows);
   for (int64_t i = 0; i < passes; ++i) {
     const int64_t begin = all.rows * i / passes;
     MatmulJob job = all;
@@ -128,7 +126,7 @@ void run_panels(const Launch& launch) {
 
 template <const PanelsKernel& kKernel>
 int64_t panels_workspace(const Launch& launch, const device::Properties& /*device*/) {
-  const int64_t rows = std::min(launch.in[0].dim(0), kMaxPackedRows);
+  const int64_t rows = std::min(launch.in[0].dim(0), PanelsKernel::kMaxRows);
   return ceil_div(launch.in[0].dim(1), kKernel.depth_block) * rows * PanelsKernel::kRowBytes;
 }
 

@@ -16,8 +16,9 @@ void matmul_rows_avx512(const MatmulJob& job, const MatmulPart& part);
 /// into blocks of K, [K / depth_block, T, kRowBytes], so that a tile reads one stretch of memory.
 struct PanelsKernel {
   static constexpr int64_t kRowBytes = 1536;
-  int64_t depth_block;  // elements of K in a block
-  int64_t col_block;    // columns that are packed together
+  static constexpr int64_t kMaxRows = 512;  // T at most: x's copy stays in the shared cache
+  int64_t depth_block;                      // elements of K in a block
+  int64_t col_block;                        // columns that are packed together
   /// Copies rows [begin, end) of all blocks.
   void (*pack_x)(const MatmulJob& job, int64_t begin, int64_t end, void* packed);
   void (*multiply)(const MatmulJob& job, const MatmulPart& part, const void* packed);

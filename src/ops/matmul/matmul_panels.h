@@ -24,7 +24,8 @@ template <typename V>
 struct PanelSizes {
   static constexpr int kTileRows = V::kWidth == 16 ? 14 : 6;
   static constexpr int64_t kPanelCols = 2 * V::kWidth;
-  // Panels (96 KiB with AVX2) and rows of x (189 KiB) that together fit a second-level cache.
+  // Panels (96 KiB with AVX2), rows of x (189 KiB) and sums (128 KiB) that fit a second-level
+  // cache together.
   static constexpr int64_t kColBlock = 4 * kPanelCols;
   static constexpr int64_t kRowTiles = 126 / kTileRows;
 };
@@ -109,37 +110,17 @@ void pack_panel(const MatmulJob& job, int64_t n, const DepthBlock& block, float*
   }
 }
 
-/// Where a tile's sums go.
-struct TileOut {
-  float* out;
-  int64_t stride;  // N
-  int64_t cols;    // of the panel's that exist
-  bool add;        // to what is there: every block of K but the first
-};
-
-/// One row of a tile whose panel is not full.
-template <typename V>
-void put_edge(const TileOut& to, int64_t row, V low, V high) {
-  V sums[2] = {low, high};
-  for (int64_t half = 0; half < 2; ++half) {
-    float* p = to.out + row * to.stride + half * V::kWidth;
-    const int64_t count = std::min(V::kWidth, to.cols - half * V::kWidth);
-    for_vectors<V>(std::max<int64_t>(0, count), [&](int64_t /*first*/, auto lanes) {
-      if (to.add) sums[half] = load<V>(p, lanes) + sums[half];
-      store(sums[half], p, lanes);
-    });
-  }
-}
-
-/// out[row, col] (+)= x[row] * panel[col] for M rows, a block apart, and one panel.
+/// sums[row, col] (+)= x[row] * panel[col] for M rows and the columns of one panel. The sums' rows
+/// are kColBlock apart. `add`: to what is there, as every block of K but the first does.
 template <typename Cells, int M>
-void multiply_panels_tile(const float* x, const float* panel, int64_t cells, const TileOut& to) {
+void multiply_panels_tile(const float* x, const float* panel, int64_t cells, float* sums,
+                          bool add) {
   using V = typename Cells::V;
-  constexpr int64_t kPanelCols = PanelSizes<V>::kPanelCols;
+  using Sizes = PanelSizes<V>;
   V low[M], high[M];
 #pragma GCC unroll 14
   for (int m = 0; m < M; ++m) {
-    __builtin_prefetch(to.out + m * to.stride);
+    __builtin_prefetch(sums + m * Sizes::kColBlock);
     low[m] = high[m] = V::zero();
   }
   for (int64_t cell = 0; cell < cells; ++cell) {
@@ -148,8 +129,8 @@ void multiply_panels_tile(const float* x, const float* panel, int64_t cells, con
       for (int m = 0; m < M; ++m)  // the next tile's lines
         __builtin_prefetch(x + (M + m) * kBlockCells + cell);
     }
-    const V w_low = V::load(panel + cell * kPanelCols);
-    const V w_high = V::load(panel + cell * kPanelCols + V::kWidth);
+    const V w_low = V::load(panel + cell * Sizes::kPanelCols);
+    const V w_high = V::load(panel + cell * Sizes::kPanelCols + V::kWidth);
 #pragma GCC unroll 14
     for (int m = 0; m < M; ++m) {
       const V value = V::set(x[m * kBlockCells + cell]);
@@ -157,15 +138,10 @@ void multiply_panels_tile(const float* x, const float* panel, int64_t cells, con
       high[m] = Cells::multiply(value, w_high, high[m]);
     }
   }
-  if (to.cols < kPanelCols) {
-    for (int m = 0; m < M; ++m)
-      put_edge(to, m, low[m], high[m]);
-    return;
-  }
 #pragma GCC unroll 14
   for (int m = 0; m < M; ++m) {
-    float* p = to.out + m * to.stride;
-    if (to.add) {
+    float* p = sums + m * Sizes::kColBlock;
+    if (add) {
       low[m] = V::load(p) + low[m];
       high[m] = V::load(p + V::kWidth) + high[m];
     }
@@ -174,7 +150,8 @@ void multiply_panels_tile(const float* x, const float* panel, int64_t cells, con
   }
 }
 
-using TileFunction = void (*)(const float* x, const float* panel, int64_t cells, const TileOut& to);
+using TileFunction = void (*)(const float* x, const float* panel, int64_t cells, float* sums,
+                              bool add);
 
 /// multiply_panels_tile for 1, 2, ... rows.
 template <typename Cells, int... M>
@@ -183,10 +160,10 @@ constexpr std::array<TileFunction, sizeof...(M)> tile_functions(
   return {multiply_panels_tile<Cells, M + 1>...};
 }
 
-/// One block of K for the columns of `part`, at most kColBlock.
+/// One block of K for the columns of `part`, at most kColBlock. sums: [rows, kColBlock].
 template <typename Cells>
 void multiply_panels_block(const MatmulJob& job, const MatmulPart& part, const DepthBlock& block,
-                           const float* packed) {
+                           const float* packed, float* sums) {
   using Sizes = PanelSizes<typename Cells::V>;
   static constexpr auto kTile =
       tile_functions<Cells>(std::make_integer_sequence<int, Sizes::kTileRows>());
@@ -197,17 +174,15 @@ void multiply_panels_block(const MatmulJob& job, const MatmulPart& part, const D
 
   const int64_t rows = part.row_end - part.row_begin;
   const int64_t tiles = (rows + Sizes::kTileRows - 1) / Sizes::kTileRows;
-  const auto tile_row = [&](int64_t i) { return part.row_begin + rows * i / tiles; };
-  const float* x = packed + block.index * job.rows * kBlockCells;
+  const float* x = packed + (block.index * job.rows + part.row_begin) * kBlockCells;
   for (int64_t first = 0; first < tiles; first += Sizes::kRowTiles) {
     const int64_t end = std::min(tiles, first + Sizes::kRowTiles);
     for (int64_t col = 0; col < cols; col += Sizes::kPanelCols) {
-      for (int64_t i = first; i < end; ++i) {
-        const int64_t t = tile_row(i);
-        const TileOut to{static_cast<float*>(job.out) + t * job.cols + part.col_begin + col,
-                         job.cols, std::min(Sizes::kPanelCols, cols - col), block.begin > 0};
-        kTile[static_cast<size_t>(tile_row(i + 1) - t - 1)](
-            x + t * kBlockCells, panels + col * kBlockCells, block.cells, to);
+      for (int64_t i = first; i < end; ++i) {  // tiles of about equal height
+        const int64_t t = rows * i / tiles;
+        kTile[static_cast<size_t>(rows * (i + 1) / tiles - t - 1)](
+            x + t * kBlockCells, panels + col * kBlockCells, block.cells,
+            sums + t * Sizes::kColBlock + col, block.index > 0);
       }
     }
   }
@@ -217,6 +192,9 @@ template <typename Cells>
 void multiply_panels(const MatmulJob& job, const MatmulPart& part, const float* packed) {
   constexpr int64_t kColBlock = PanelSizes<typename Cells::V>::kColBlock;
   constexpr int64_t kDepthBlock = kBlockCells * Cells::kDepth;
+  // Rows of out may lie a power of two apart, where they would share a few sets of each cache: it
+  // is written once.
+  alignas(64) float sums[PanelsKernel::kMaxRows * kColBlock];
   MatmulPart cols = part;
   for (; cols.col_begin < part.col_end; cols.col_begin += kColBlock) {
     cols.col_end = std::min(cols.col_begin + kColBlock, part.col_end);
@@ -224,9 +202,9 @@ void multiply_panels(const MatmulJob& job, const MatmulPart& part, const float* 
       const int64_t length = std::min(kDepthBlock, job.depth - k);
       const DepthBlock block{k / kDepthBlock, k, length,
                              (length + Cells::kDepth - 1) / Cells::kDepth};
-      multiply_panels_block<Cells>(job, cols, block, packed);
+      multiply_panels_block<Cells>(job, cols, block, packed, sums);
     }
-    finish<typename Cells::V>(job, cols);
+    finish<typename Cells::V>(job, cols, sums, kColBlock);
   }
 }
 

@@ -137,7 +137,11 @@ void multiply_rows(const MatmulJob& job, const MatmulPart& part) {
       multiply_rows_streams<V, W, 3>(job, part);
     }
   });
-  finish<V>(job, part);
+  const bool has_epilogue =
+      job.bias != nullptr || job.residual != nullptr || job.activation != ActivationKind::kNone;
+  if (has_epilogue) {
+    finish<V>(job, part, static_cast<const float*>(job.out) + part.col_begin, job.cols);
+  }
 }
 
 }  // namespace millrace::ops
