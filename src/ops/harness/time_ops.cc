@@ -31,9 +31,9 @@ int copies_of(const CaseData& data, const device::Properties& properties) {
     }
   }
   if (cold == 0) return 1;
-  constexpr int64_t kMost = 16;
+  constexpr int64_t kMost = 64;
   const int64_t cache = std::max(properties.last_cache_bytes, properties.l2_bytes);
-  return static_cast<int>(std::clamp<int64_t>(3 * cache / cold + 1, 1, kMost));
+  return static_cast<int>(std::clamp<int64_t>(2 * cache / cold + 1, 1, kMost));
 }
 
 double median_seconds(const CaseData& data, const Tactic& tactic, device::Device& device) {
