@@ -3,8 +3,7 @@
 #include <algorithm>
 
 #include "base/str.h"
-#include "ops/merge_ids/merge_ids.h"
-#include "ops/op.h"
+#include "nn/attention_layer.h"
 
 namespace millrace::models {
 namespace {
@@ -59,9 +58,7 @@ nn::StepInputs prepare_basic_inputs(nn::Trace& trace, const std::vector<KvLayer>
   for (size_t i = 0; i < layers.size(); ++i) {
     step.kv_caches.push_back(kv_cache(trace, i, layers[i], group_of[i]));
   }
-  const ir::NodeId merged =
-      ops::add_node(trace.graph, ops::MergeIds::kName, {ids.id, history.id}, {});
-  step.input_ids = {&trace.graph, trace.graph.node(merged).outputs[0]};
+  step.input_ids = nn::merge_ids(ids, history);
   return step;
 }
 

@@ -4,7 +4,7 @@
 
 #include "base/str.h"
 #include "models/model.h"
-#include "nn/attention.h"
+#include "nn/attention_layer.h"
 #include "nn/layers.h"
 
 namespace millrace::models {

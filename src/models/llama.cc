@@ -6,7 +6,7 @@
 #include "base/str.h"
 #include "models/model.h"
 #include "models/rope_common.h"
-#include "nn/attention.h"
+#include "nn/attention_layer.h"
 #include "nn/layers.h"
 
 namespace millrace::models {
@@ -104,7 +104,7 @@ class Llama : public Model {
   Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
     const Scope root(trace), m = root["model"];
     Value x = nn::embedding(m["embed_tokens"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
-    const Value angles = rope_angles(trace, step, c_.rope);
+    const Value angles = nn::rope_angles(trace, step, c_.rope);
     for (int64_t i = 0; i < c_.layers; ++i) {
       const Scope s = m["layers"][i];
       const Value h = nn::rms_norm(s["input_layernorm"], x, c_.norm_eps);

@@ -1,8 +1,5 @@
 #include "models/rope_common.h"
 
-#include "ops/common/sequence_inputs.h"
-#include "ops/op.h"
-
 namespace millrace::models {
 
 ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
@@ -24,16 +21,6 @@ ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
           .truncate = rope.truncate,
           .short_factor = rope.short_factor,
           .long_factor = rope.long_factor};
-}
-
-nn::Value rope_angles(nn::Trace& trace, const nn::StepInputs& step,
-                      const ops::RopeAngles& options) {
-  const ir::NodeId node =
-      ops::add_node(trace.graph, ops::RopeAngles::kName,
-                    {step.position_ids.id, step.context_lengths.id,
-                     step.sequence[ops::kQueryStart].id, step.sequence[ops::kQueryLength].id},
-                    ops::to_attrs(options));
-  return {&trace.graph, trace.graph.node(node).outputs[0]};
 }
 
 }  // namespace millrace::models

@@ -4,8 +4,7 @@
 #include <string_view>
 
 #include "checkpoint/hf_config.h"
-#include "nn/step_inputs.h"
-#include "ops/rope_angles/rope_angles.h"
+#include "nn/attention_layer.h"
 
 namespace millrace::models {
 
@@ -13,8 +12,5 @@ namespace millrace::models {
 /// by kind of layer.
 ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
                              std::string_view layer_type = "");
-
-/// Angles of this step's positions: f32 [T, R], shared by all layers with these options.
-nn::Value rope_angles(nn::Trace& trace, const nn::StepInputs& step, const ops::RopeAngles& options);
 
 }  // namespace millrace::models

@@ -1,7 +1,7 @@
 // The storage behind the KV blocks: for each group of layers one pool, in which a block holds K and
 // V planes of every layer of the group. Knows layout, not policy.
 //
-//   block b of a group:  | layer 0: K [G, tokens, k_size] | V [G, tokens, v_size] | layer 1: K ... |
+//   block b of a group:  | layer 0: K [G, tokens, k_size] | V [G, tokens, v_size] | layer 1 ... |
 #pragma once
 
 #include <map>

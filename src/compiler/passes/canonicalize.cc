@@ -2,7 +2,7 @@
 // not depend on how a model happened to be written or in which order a compiler evaluated its
 // arguments.
 //
-//   * nodes that are equal in op, inputs and attributes become one (tied embeddings: the weight is named twice)
+//   * nodes equal in op, inputs and attributes become one (tied embeddings are named twice)
 //   * a slice of all columns is its input
 //   * activation functions get one name each (swish -> silu, gelu_pytorch_tanh -> gelu_new)
 //   * nodes are ordered depth first from the outputs, inputs before users

@@ -1,7 +1,7 @@
 // fold_constants: a concat of weights becomes one weight that is stacked while loading.
 //
 //   %0: bf16[4, 8] = weight() {name="q"}
-//   %1: bf16[2, 8] = weight() {name="k"}          %0: bf16[6, 8] = weight() {name="q|k", rows=[4.0, 2.0]}
+//   %1: bf16[2, 8] = weight() {name="k"}      %0: bf16[6, 8] = weight() {name="q|k", rows=[4, 2]}
 //   %2: bf16[6, 8] = concat(%0, %1)           ->
 //
 // Weights of different types or orientations stay apart. Other constants do not occur: models hold

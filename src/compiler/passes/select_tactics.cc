@@ -1,6 +1,6 @@
 // select_tactics: how each launch is run, by the number of its rows.
 //
-//   matmul  f32[T, 384] bf16[1536, 384]     T <= 8: matmul_rows_avx2    T <= 8192: matmul_panels_avx2
+//   matmul f32[T, 384] bf16[1536, 384]   T <= 8: matmul_rows_avx2   T <= 8192: matmul_panels_avx2
 //
 // Buckets are powers of two up to the largest step; neighbouring buckets with one tactic are
 // joined. Feasible tactics are timed (Profiler) up to kMaxTimedRows; larger buckets take what won

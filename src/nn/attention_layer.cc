@@ -1,5 +1,7 @@
-#include "nn/attention.h"
+#include "nn/attention_layer.h"
 
+#include "ops/common/sequence_inputs.h"
+#include "ops/merge_ids/merge_ids.h"
 #include "ops/op.h"
 
 namespace millrace::nn {
@@ -18,6 +20,20 @@ Value attention(const ops::Attention& attributes, Value q, Value k, Value v,
   const ir::NodeId node =
       ops::add_node(*q.graph, ops::Attention::kName, std::move(ids), ops::to_attrs(attributes));
   return {q.graph, q.graph->node(node).outputs[0]};
+}
+
+Value rope_angles(Trace& trace, const StepInputs& step, const ops::RopeAngles& options) {
+  const ir::NodeId node =
+      ops::add_node(trace.graph, ops::RopeAngles::kName,
+                    {step.position_ids.id, step.context_lengths.id,
+                     step.sequence[ops::kQueryStart].id, step.sequence[ops::kQueryLength].id},
+                    ops::to_attrs(options));
+  return {&trace.graph, trace.graph.node(node).outputs[0]};
+}
+
+Value merge_ids(Value ids, Value history) {
+  const ir::NodeId node = ops::add_node(*ids.graph, ops::MergeIds::kName, {ids.id, history.id}, {});
+  return {ids.graph, ids.graph->node(node).outputs[0]};
 }
 
 }  // namespace millrace::nn

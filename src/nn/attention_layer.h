@@ -3,6 +3,7 @@
 
 #include "nn/step_inputs.h"
 #include "ops/attention/attention.h"
+#include "ops/rope_angles/rope_angles.h"
 
 namespace millrace::nn {
 
@@ -17,5 +18,12 @@ struct AttentionInputs {
 /// q [T, H*D], k [T, G*D], v [T, G*Dv] -> [T, H*Dv].
 Value attention(const ops::Attention& attributes, Value q, Value k, Value v,
                 const AttentionInputs& inputs);
+
+/// Angles of this step's positions: f32 [T, R], shared by all layers with these options.
+Value rope_angles(Trace& trace, const StepInputs& step, const ops::RopeAngles& options);
+
+/// Token ids i32 [T] of a step: those in `ids` that are negative are looked up in the token
+/// history.
+Value merge_ids(Value ids, Value history);
 
 }  // namespace millrace::nn
