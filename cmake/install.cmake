@@ -13,13 +13,20 @@ function(add_install_rules)
   get_property(more GLOBAL PROPERTY MILLRACE_ARCHIVES)
   list(APPEND archives ${more})
 
+  # gcc-ar, where there is one: plain ar asks whatever plugin is installed to read the Rust objects' bitcode, and leaves
+  # their symbols out of the index when it cannot.
+  set(archiver "${CMAKE_AR}")
+  if(CMAKE_CXX_COMPILER_AR)
+    set(archiver "${CMAKE_CXX_COMPILER_AR}")
+  endif()
+
   if(TARGET millrace)
     install(TARGETS millrace RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   endif()
   install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/millrace" DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
   install(
     CODE "
-    set(AR \"${CMAKE_AR}\")
+    set(AR \"${archiver}\")
     set(ARCHIVES \"${archives}\")
     set(OUT \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_LIBDIR}/libmillrace.a\")
     include(\"${PROJECT_SOURCE_DIR}/cmake/join_archives.cmake\")
