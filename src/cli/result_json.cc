@@ -50,7 +50,7 @@ std::string result_to_json(size_t index, const Prompt& prompt, const Result& res
     list.insert(list.begin(), Json(nullptr));
     line["prompt_logprobs"] = std::move(list);
   }
-  if (prompt.sampling.do_sample) line["seed"] = o.seed;
+  line["seed"] = o.seed;
   line["timing"] = {{"setup_s", result.setup_s},
                     {"first_token_s", result.first_token_s},
                     {"total_s", result.total_s},

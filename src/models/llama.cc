@@ -78,6 +78,9 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
               str("is ", c.heads, ", not a multiple of num_key_value_heads ", c.kv_heads));
   }
   c.rope = rope_options(json, c.head_dim);
+  if (c.rope.rule == "dynamic") {  // made to go beyond the length of the training
+    c.max_positions = static_cast<int64_t>(c.rope.factor * static_cast<double>(c.max_positions));
+  }
   return c;
 }
 
