@@ -138,7 +138,7 @@ MappedFile MappedFile::open(const std::string& path) {
   if (!S_ISREG(status.st_mode)) {
     throw_bad_input(str("not a regular file but ", kind_of(status.st_mode)), path);
   }
-  if (status.st_size == 0) throw_bad_input("the file is empty", path);
+  if (status.st_size == 0) throw_bad_input("the file is empty", path, "give a whole one");
 
   void* data =
       mmap(nullptr, static_cast<size_t>(status.st_size), PROT_READ, MAP_PRIVATE, file.fd, 0);

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "base/error.h"
+#include "base/version.h"
 
 namespace millrace::cli {
 namespace {
@@ -65,7 +66,11 @@ Command& Command::option(const std::string& names, std::optional<int64_t>* targe
 }
 Command& Command::option(const std::string& names, std::optional<uint64_t>* target,
                          const std::string& help) {
-  add(app_, group_, names, target, help);
+  app_.add_option_function<std::string>(
+          names,
+          [target, names](const std::string& text) { *target = parse_unsigned(text, names); }, help)
+      ->group(group_)
+      ->type_name("UINT");
   return *this;
 }
 Command& Command::option(const std::string& names, std::optional<double>* target,
@@ -83,12 +88,12 @@ Command& Command::option(const std::string& names, std::vector<std::string>* tar
 Command& Command::optional_value(const std::string& names, std::optional<uint64_t>* target,
                                  const std::string& help) {
   // A flag with a value, so that `--name POSITIONAL` does not take the positional for its value.
-  // CLI11 makes -1 of a "0" there.
-  app_.add_flag_function(
-          names + "{0}",
-          [target](int64_t value) { *target = static_cast<uint64_t>(std::max<int64_t>(value, 0)); },
-          help)
-      ->group(group_);
+  const auto text = std::make_shared<std::string>();
+  app_.add_flag(names + "{true}", *text, help)
+      ->group(group_)
+      ->each([target, names, text](const std::string& value) {
+        *target = value == "true" ? 0 : parse_unsigned(value, names);
+      });
   return *this;
 }
 
@@ -147,6 +152,7 @@ struct Program::State {
 
 Program::Program() : state_(std::make_unique<State>()) {
   state_->app.require_subcommand(0, 1);
+  state_->app.set_version_flag("--version", str("millrace ", version()));
   state_->app.footer("`millrace COMMAND --help` shows a command's options.");
   state_->app.option_defaults()->always_capture_default(false);
 }
@@ -164,11 +170,20 @@ int Program::run(int argc, char** argv) {
     state_->app.parse(argc, argv);
   } catch (const CLI::CallForHelp& help) {
     return state_->app.exit(help);
+  } catch (const CLI::CallForVersion& asked) {
+    return state_->app.exit(asked);
   } catch (const CLI::ParseError& error) {
     std::string message = error.what();
     std::string command;
-    for (const CLI::App* app : chosen(state_->app))
+    int depth = 0;
+    for (const CLI::App* app : chosen(state_->app)) {
       command += " " + app->get_name();
+      ++depth;
+    }
+    if (dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && depth + 1 < argc &&
+        argv[depth + 1][0] != '-' && message.find("subcommand") != std::string::npos) {
+      message = str("there is no command '", argv[depth + 1], "'");
+    }
     throw_bad_input(message, str("millrace", command), str("see `millrace", command, " --help`"));
   }
   const std::vector<const CLI::App*> commands = chosen(state_->app);
@@ -176,6 +191,16 @@ int Program::run(int argc, char** argv) {
     throw_bad_input("no command was given", "millrace", "see `millrace --help`");
   }
   return actions().at(commands.back())();
+}
+
+uint64_t parse_unsigned(const std::string& text, const std::string& flag) {
+  uint64_t value = 0;
+  const char* end = text.data() + text.size();
+  const auto parsed = std::from_chars(text.data(), end, value);
+  if (text.empty() || parsed.ec != std::errc() || parsed.ptr != end) {
+    throw_bad_input(str("'", text, "' is not a whole number from 0 on"), flag, "write it as 42");
+  }
+  return value;
 }
 
 int64_t parse_bytes(const std::string& text, const std::string& flag) {

@@ -73,6 +73,8 @@ class Program {
   std::unique_ptr<State> state_;
 };
 
+/// "42". Throws Error naming `flag`.
+uint64_t parse_unsigned(const std::string& text, const std::string& flag);
 /// "1.5GiB" in bytes. Throws Error naming `flag`.
 int64_t parse_bytes(const std::string& text, const std::string& flag);
 /// "3,17,99". Throws Error naming `flag`.

@@ -31,7 +31,7 @@ int list(const engine::EngineCache& cache, bool json) {
   for (const engine::CacheEntry& entry : cache.list()) {
     const std::string model = model_of(entry);
     char when[32];
-    const std::time_t used = entry.used_s;
+    const std::time_t used = entry.used_ns / 1000000000;
     std::tm utc{};
     std::strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&used, &utc));
     if (json) {
@@ -39,7 +39,7 @@ int list(const engine::EngineCache& cache, bool json) {
                                            {"path", entry.path},
                                            {"model", model},
                                            {"bytes", entry.bytes},
-                                           {"last_used", when}};
+                                           {"last_used", entry.used_ns / 1000000000}};
       std::puts(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
       continue;
     }

@@ -66,11 +66,13 @@ Json to_json(const runtime::MeasuredLaunch& launch, const std::string& regime, i
 void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings& ceilings,
              runtime::Regime regime, int64_t rows) {
   const char* name = regime == runtime::Regime::kContext ? "context" : "generation";
+  const int64_t default_past = std::min<int64_t>(128, engine.info().max_seq_len - 1);
   runtime::MeasureOptions options{
       .regime = regime,
       .rows = static_cast<int>(rows),
-      .past_length = static_cast<int>(
-          regime == runtime::Regime::kContext ? 0 : not_negative(o.context, 128, "--context")),
+      .past_length = static_cast<int>(regime == runtime::Regime::kContext
+                                          ? 0
+                                          : not_negative(o.context, default_past, "--context")),
       .measure = o.measure};
   const std::vector<runtime::MeasuredLaunch> launches =
       runtime::measure_step(engine.loaded(), options);
@@ -112,10 +114,9 @@ int run(ExplainOptions& o) {
                 engine->info().device_name.c_str(), ceilings.read_gb_per_s,
                 ceilings.fma_gflop_per_s, engine->loaded()->device->properties().threads);
   }
-  const int64_t limit = engine->info().max_num_tokens;
-  const int64_t prompt = std::min(positive(o.rows, 512, "--rows"), limit);
+  const int64_t limit = std::min(engine->info().max_num_tokens, engine->info().max_seq_len);
   explain(*engine, o, ceilings, runtime::Regime::kContext,
-          std::min(prompt, engine->info().max_seq_len));
+          positive(o.rows, std::min<int64_t>(512, limit), "--rows"));
   explain(*engine, o, ceilings, runtime::Regime::kGeneration, 1);
   return 0;
 }

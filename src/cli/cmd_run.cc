@@ -41,6 +41,10 @@ std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
     }
     return read_input_file(*o.input_file, engine, sampling);
   }
+  if (o.input_ids && (o.chat || o.system)) {
+    throw_bad_input("--chat and --input-ids contradict each other", "",
+                    "give a text to apply the chat template to");
+  }
   if (o.input_ids) return {{parse_ids(*o.input_ids, "--input-ids"), sampling}};
   if (given == 0 && ::isatty(STDIN_FILENO) != 0) return {};
   std::string text = o.prompt.value_or("");

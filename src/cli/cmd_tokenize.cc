@@ -48,7 +48,13 @@ int run(const TokenizeOptions& o) {
     if (o.text || o.chat) {
       throw_bad_input("--decode takes no text", "", "give either --decode IDS or a text");
     }
-    const std::string text = tokenizer.decode(parse_ids(*o.decode, "--decode"), false);
+    const std::vector<int32_t> given = parse_ids(*o.decode, "--decode");
+    for (const int32_t id : given) {
+      if (id >= 0 && id < tokenizer.vocab_size()) continue;
+      throw_bad_input(str("token id ", id, " is not in the vocabulary of ", tokenizer.vocab_size()),
+                      "--decode", "use ids of this model's tokenizer");
+    }
+    const std::string text = tokenizer.decode(given, false);
     std::puts(o.json ? print_json({{"text", text}}).c_str() : text.c_str());
     return 0;
   }

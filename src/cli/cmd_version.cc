@@ -18,11 +18,11 @@ int run(bool json) {
   if (json) {
     const nlohmann::ordered_json line = {{"version", version()},
                                          {"commit", commit()},
-                                         {"backends", {"cpu"}},
+                                         {"back_ends", {"cpu"}},
                                          {"devices",
                                           {{{"kind", "cpu"},
                                             {"name", p.name},
-                                            {"architecture", device::isa_name(p.isa)},
+                                            {"isa", device::isa_name(p.isa)},
                                             {"threads", p.threads},
                                             {"memory_bytes", p.memory_bytes}}}}};
     std::puts(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());

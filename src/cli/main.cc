@@ -1,6 +1,8 @@
 // The commands of the program. What each does is in its own file.
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 
 #include <unistd.h>
@@ -11,6 +13,16 @@
 
 namespace millrace::cli {
 namespace {
+
+// What was printed must have arrived: a full disk behind `> file` is a failure too.
+int check_output(int status) {
+  const bool failed = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
+  if (failed && errno != EPIPE) {
+    throw_failed(str("cannot write the output: ", std::strerror(errno)), "standard output",
+                 "free some disk space or write somewhere else");
+  }
+  return status;
+}
 
 int run_program(int argc, char** argv) {
   Program program;
@@ -23,7 +35,7 @@ int run_program(int argc, char** argv) {
   add_tokenize(program);
   add_cache(program);
   add_version(program);
-  return program.run(argc, argv);
+  return check_output(program.run(argc, argv));
 }
 
 // Ctrl-C ends at once; what is half-written has a temporary name that the next program removes.

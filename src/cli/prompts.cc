@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <set>
 
 #include <nlohmann/json.hpp>
 
@@ -42,11 +43,38 @@ void take(const std::optional<T>& from, T* to) {
   if (from) *to = *from;
 }
 
+const std::set<std::string> kKeys = {"prompt",
+                                     "messages",
+                                     "input_ids",
+                                     "max_new_tokens",
+                                     "min_new_tokens",
+                                     "ignore_eos",
+                                     "greedy",
+                                     "temperature",
+                                     "top_k",
+                                     "top_p",
+                                     "min_p",
+                                     "typical_p",
+                                     "seed",
+                                     "repetition_penalty",
+                                     "presence_penalty",
+                                     "frequency_penalty",
+                                     "no_repeat_ngram_size",
+                                     "logit_bias",
+                                     "bad_words_ids",
+                                     "stop",
+                                     "stop_token_ids",
+                                     "logprobs",
+                                     "prompt_logprobs"};
+
 // One line of an input file. Every key must be known: a misspelt one would be ignored silently.
 class Line {
  public:
   Line(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
     if (!json_.is_object()) fail("is not a JSON object");
+    for (const auto& [key, value] : json_.items()) {
+      if (!kKeys.contains(key)) fail(str("has an unknown key \"", key, "\""));
+    }
   }
 
   void apply(SamplingParams* p) {
@@ -114,22 +142,11 @@ class Line {
     return encode_prompt(engine, text(*text_prompt, "prompt"));
   }
 
-  void check_all_used() {
-    for (const auto& [key, value] : json_.items()) {
-      if (std::find(used_.begin(), used_.end(), key) == used_.end()) {
-        fail(str("has an unknown key \"", key, "\""));
-      }
-    }
-  }
-
  private:
   std::string at(const char* key) const { return str(where_, ", ", key); }
   bool seen(const char* key) const { return json_.contains(key) && !json_.at(key).is_null(); }
 
-  const Json* find(const char* key) {
-    used_.emplace_back(key);
-    return seen(key) ? &json_.at(key) : nullptr;
-  }
+  const Json* find(const char* key) const { return seen(key) ? &json_.at(key) : nullptr; }
 
   template <typename Set>
   void number(const char* key, Set set) {
@@ -179,7 +196,6 @@ class Line {
 
   const Json& json_;
   std::string where_;
-  std::vector<std::string> used_;
 };
 
 }  // namespace
@@ -313,13 +329,12 @@ std::vector<Prompt> read_input_file(const std::string& path, const Engine& engin
     try {
       json = Json::parse(text);
     } catch (const Json::exception& error) {
-      throw_bad_input("the line is not JSON", where, error.what());
+      throw_bad_input("the line is not JSON in UTF-8", where, error.what());
     }
     Line line(json, where);
     Prompt prompt{{}, defaults};
     line.apply(&prompt.sampling);
     prompt.input_ids = line.prompt(engine);
-    line.check_all_used();
     prompts.push_back(std::move(prompt));
   }
   if (prompts.empty()) throw_bad_input("the file has no prompts", path, "write one object a line");

@@ -44,12 +44,7 @@ std::string result_to_json(size_t index, const Prompt& prompt, const Result& res
       tokens > 1 && generation > 0 ? static_cast<double>(tokens - 1) / generation : 0;
   Json line = {
       {"index", index}, {"input_ids", prompt.input_ids}, {"outputs", Json::array({output})}};
-  if (prompt.sampling.prompt_logprobs) {
-    // Nothing predicts the first token.
-    Json list = scores_to_json(o.prompt_logprobs);
-    list.insert(list.begin(), Json(nullptr));
-    line["prompt_logprobs"] = std::move(list);
-  }
+  if (prompt.sampling.prompt_logprobs) line["prompt_logprobs"] = scores_to_json(o.prompt_logprobs);
   line["seed"] = o.seed;
   line["timing"] = {{"setup_s", result.setup_s},
                     {"first_token_s", result.first_token_s},

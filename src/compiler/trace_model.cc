@@ -83,6 +83,10 @@ std::string graph_name(const HfConfig& config) {
 }  // namespace
 
 TracedModel trace_model(const BuildInput& input, const BuildOptions& options, BuildReport* report) {
+  if (input.config.has("quantization_config")) {
+    input.config.fail("quantization_config", "is not supported yet",
+                      "use the checkpoint in BF16, F16 or F32");
+  }
   const models::Architecture& architecture = models::find_architecture(input.config);
   const std::unique_ptr<models::Model> model = architecture.create(
       input.config, {.window = options.window, .sink_tokens = options.sink_tokens});

@@ -63,11 +63,11 @@ std::vector<CacheEntry> EngineCache::list() const {
     if (file.path().extension() != kSuffix) continue;
     struct stat info{};
     if (::stat(file.path().c_str(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
-    entries.push_back(
-        {file.path().string(), file.path().stem().string(), info.st_size, info.st_mtime});
+    entries.push_back({file.path().string(), file.path().stem().string(), info.st_size,
+                       int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec});
   }
   std::sort(entries.begin(), entries.end(), [](const CacheEntry& a, const CacheEntry& b) {
-    return std::tie(a.used_s, a.key) < std::tie(b.used_s, b.key);
+    return std::tie(a.used_ns, a.key) < std::tie(b.used_ns, b.key);
   });
   return entries;
 }

@@ -14,7 +14,7 @@ struct CacheEntry {
   std::string path;
   std::string key;
   int64_t bytes = 0;
-  int64_t used_s = 0;  // last use, seconds since 1970
+  int64_t used_ns = 0;  // last use, since 1970
 };
 
 class EngineCache {

@@ -43,6 +43,10 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
   if (c.dim % c.heads != 0) {
     json.fail("n_embd", str("is ", c.dim, ", not a multiple of n_head ", c.heads));
   }
+  if (!nn::knows_activation(c.activation)) {
+    json.fail("activation_function", str("is '", c.activation, "', which is not supported"),
+              "supported are silu, gelu, gelu_new, gelu_pytorch_tanh and relu");
+  }
   return c;
 }
 

@@ -77,6 +77,10 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
     json.fail("num_attention_heads",
               str("is ", c.heads, ", not a multiple of num_key_value_heads ", c.kv_heads));
   }
+  if (!nn::knows_activation(c.activation)) {
+    json.fail("hidden_act", str("is '", c.activation, "', which is not supported"),
+              "supported are silu, gelu, gelu_new, gelu_pytorch_tanh and relu");
+  }
   c.rope = rope_options(json, c.head_dim);
   if (c.rope.rule == "dynamic") {  // made to go beyond the length of the training
     c.max_positions = static_cast<int64_t>(c.rope.factor * static_cast<double>(c.max_positions));

@@ -18,7 +18,9 @@ Value embedding(const Scope& scope, Value ids, int64_t rows, int64_t dim, int of
 Value rms_norm(const Scope& scope, Value x, double eps);
 /// With `weight` and `bias` below the scope.
 Value layer_norm(const Scope& scope, Value x, double eps);
-/// f(x), by the name config.json uses. Throws Error for one we do not know.
+/// Whether activation() knows this name.
+bool knows_activation(const std::string& kind);
+/// f(x), by the name config.json uses. REQUIRES: knows_activation.
 Value activation(Value x, const std::string& kind);
 /// Columns [begin, end).
 Value slice_cols(Value x, int64_t begin, int64_t end);

@@ -78,7 +78,7 @@ class Config(BadInput):
                 ("rms_norm_eps", "small", "rms_norm_eps"), ("rms_norm_eps", -1.0, "rms_norm_eps"),
                 ("tie_word_embeddings", "yes", "tie_word_embeddings"), ("attention_bias", 1.5, "attention_bias"),
                 ("num_key_value_heads", 5, "num_key_value_heads"), ("head_dim", 7, "head_dim"),
-                ("architectures", [], "architectures|model_type"), ("architectures", "LlamaForCausalLM", "architectures"),
+                ("architectures", "LlamaForCausalLM", "architectures"),
                 ("rope_parameters", {"rope_type": "spiral", "rope_theta": 1e4}, "spiral"),
                 ("rope_parameters", {"rope_type": "default", "rope_theta": -5}, "rope_theta"),
                 ("rope_parameters", {"rope_type": "linear", "rope_theta": 1e4}, "factor"),
