@@ -139,6 +139,7 @@ float f8e5m2_to_float(uint8_t bits) {
 }
 
 void convert(DType from, const void* source, DType to, void* target, int64_t count) {
+  if (count == 0) return;  // then pointers may be null
   if (from == to) {
     std::memcpy(target, source, static_cast<size_t>(count * dtype_size(from)));
     return;
