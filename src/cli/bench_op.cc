@@ -61,16 +61,17 @@ int check(const BenchOpOptions& o, device::Device& device) {
 int time(const BenchOpOptions& o, device::Device& device) {
   const ops::Ceilings ceilings = ops::measure_ceilings(device);
   const int threads = device.properties().threads;
-  if (!o.json) {
+  const auto heading = [&] {
     std::printf("%s, %d threads: %.1f GB/s read, %.1f GFLOP/s fp32, %.1f GFLOP/s bf16\n",
                 device.properties().name.c_str(), threads, ceilings.read_gb_per_s,
                 ceilings.fma_gflop_per_s, ceilings.bf16_gflop_per_s);
     std::printf("%10s %8s %9s %6s %7s  %s\n", "us", "GB/s", "GFLOP/s", "% top", "x ref",
                 "tactic, case");
-  }
+  };
   bool any = false;
   ops::time_ops(o.filter, device, ceilings, [&](const ops::Timing& t) {
     if (!t.why_not.empty()) return;
+    if (!any && !o.json) heading();
     any = true;
     if (o.json) {
       std::puts(print({{"op", t.op},
