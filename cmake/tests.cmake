@@ -34,9 +34,6 @@ function(millrace_folder_tests folder)
   endif()
 endfunction()
 
-# Scripts that wait for a part of the program that is not built yet; the list only shrinks.
-set(PENDING_SCRIPTS test_bad_input test_chat test_commands test_contract test_engines test_model_goldens test_perplexity test_run)
-
 # tests/<folder>: C++ tests link every folder of src/, Python tests (standard library) run the program.
 function(add_test_folders)
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/*/*_test.cc")
@@ -73,9 +70,6 @@ function(add_test_folders)
     find_package(Python3 3.9 REQUIRED COMPONENTS Interpreter)
     foreach(script IN LISTS scripts)
       get_filename_component(name "${script}" NAME_WE)
-      if(name IN_LIST PENDING_SCRIPTS)
-        continue()
-      endif()
       set(labels e2e)
       if(script MATCHES "/tests/models/")
         list(APPEND labels models)
