@@ -117,6 +117,7 @@ class Validator {
       require(dim > 0, "a weight with an empty dimension");
       elements = product(elements, dim, "a weight of absurd size");
     }
+    rows(weight);
     if (e_.dummy_weights) return;
     int64_t stored = 0;
     for (const WeightSlice& s : weight.slices) {
@@ -127,9 +128,27 @@ class Validator {
                   product(s.rows, s.row_bytes, "a weight of absurd size") <= size - s.offset,
               "a weight outside its file");
       require(s.row_bytes % ir::dtype_size(s.dtype) == 0, "a weight with half an element");
-      stored += s.rows * (s.row_bytes / ir::dtype_size(s.dtype));
+      const int64_t in_row = s.row_bytes / ir::dtype_size(s.dtype);
+      require(in_row == (weight.transposed ? weight.shape[0] : elements / weight.shape[0]),
+              "a weight whose rows are not those of its shape");
+      stored += s.rows * in_row;
     }
     require(stored == elements, "a weight whose parts do not give its shape");
+  }
+
+  // A reader goes through the slices row by row of the weight.
+  void rows(const Weight& weight) const {
+    if (weight.transposed) {
+      require(weight.shape.size() == 2 && weight.slices.size() == 1,
+              "a transposed weight that is not one matrix");
+      return;
+    }
+    int64_t left = weight.shape[0];
+    for (const WeightSlice& s : weight.slices) {
+      require(s.rows > 0 && s.rows <= left, "a weight whose parts do not give its shape");
+      left -= s.rows;
+    }
+    require(left == 0, "a weight whose parts do not give its shape");
   }
 
   void require(bool condition, const char* what) const {
