@@ -93,6 +93,8 @@ compiler::BuildOptions build_options(const EngineOptions& options) {
   build.max_seq_len = options.max_seq_len;
   build.window = options.attention_window;
   build.sink_tokens = options.sink_tokens;
+  build.deterministic = options.deterministic;
+  build.multi_block = options.multi_block;
   build.dummy_seed = options.dummy_weights;
   build.disabled_passes = options.disabled_passes;
   build.dump_folder = options.dump_graph;

@@ -22,6 +22,7 @@ struct RunOptions {
   SamplingFlags sampling;
   std::optional<std::string> prompt, prompt_file, input_ids, input_file, system, logits_file;
   std::string kv_cache = "paged", layout = "packed";
+  std::optional<int64_t> multi_block;
   bool chat = false, json = false, stats = false;
 };
 
@@ -69,6 +70,9 @@ void check(const RunOptions& o) {
     throw_bad_input("--tokens-per-block does not apply to --kv-cache contiguous", "",
                     "leave one of the two out");
   }
+  if (o.multi_block && *o.multi_block > 32) {
+    throw_bad_input(str(*o.multi_block, " pieces are too many"), "--multi-block", "give 1 to 32");
+  }
 }
 
 void print_speed(const std::vector<Result>& results) {
@@ -93,6 +97,7 @@ void print_speed(const std::vector<Result>& results) {
 int run(RunOptions& o) {
   o.model.finish();
   check(o);
+  o.model.engine.multi_block = static_cast<int>(positive(o.multi_block, 0, "--multi-block"));
   const std::shared_ptr<Engine> engine = o.model.open();
   const std::vector<Prompt> prompts = read_prompts(o, *engine);
   SetupOptions setup = o.model.setup();
@@ -173,6 +178,8 @@ void add_run(Program& program) {
       .option("--logits-file", &o.logits_file, "write all logits as safetensors")
       .option("--kv-cache", &o.kv_cache, "paged or contiguous")
       .option("--layout", &o.layout, "packed or padded")
+      .option("--multi-block", &o.multi_block,
+              "pieces of a sequence in generation attention; default: by its length")
       .flag("--stats", &o.stats, "memory plan, step times, KV use");
   command.footer(
       "Examples:\n"

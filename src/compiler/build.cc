@@ -41,7 +41,7 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   const auto tactics_start = std::chrono::steady_clock::now();
   TimingCache cache(options.timing_cache, device.properties());
   Profiler profiler(device, cache, options.max_build_memory);
-  select_tactics(engine, device, options.profile ? &profiler : nullptr);
+  select_tactics(engine, device, options.profile ? &profiler : nullptr, options.deterministic);
   cache.save();
   report->tactics_ms = ms_since(tactics_start);
   report->tactics_timed = profiler.timed();

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/version.h"
+#include "ops/attention_generation/attention_generation.h"
 
 namespace millrace::compiler {
 namespace {
@@ -32,6 +33,13 @@ void order_head_last(ir::Graph& graph) {
   }
   body.insert(body.end(), head.begin(), head.end());
   graph.set_order(std::move(body));
+}
+
+void force_splits(ir::Graph& graph, int splits) {
+  for (const ir::NodeId id : graph.order()) {
+    if (graph.node(id).op != ops::AttentionGeneration::kName) continue;
+    graph.node(id).attrs.set("splits", static_cast<int64_t>(splits));
+  }
 }
 
 int32_t head_begin(const ir::Graph& graph) {
@@ -89,6 +97,7 @@ std::vector<engine::RegimePlan> regimes(const ResolvedLimits& limits) {
 }  // namespace
 
 engine::Engine lower(TracedModel traced, const BuildOptions& options) {
+  if (options.multi_block > 0) force_splits(traced.graph, options.multi_block);
   order_head_last(traced.graph);
   engine::Engine engine;
   // Values get the numbers that the text form gives them: plan and file then speak of the same

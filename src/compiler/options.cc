@@ -34,6 +34,8 @@ std::string BuildOptions::canonical_text() const {
   if (window > 0) text += str(" window=", window, " sink_tokens=", sink_tokens);
   if (dummy_seed) text += str(" dummy_weights=", *dummy_seed);
   if (!disabled_passes.empty()) text += str(" disabled=", join(disabled_passes, ","));
+  if (deterministic) text += " deterministic";
+  if (multi_block > 0) text += str(" multi_block=", multi_block);
   if (!profile) text += " untimed";
   return text;
 }

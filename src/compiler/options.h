@@ -31,6 +31,8 @@ struct BuildOptions {
   int64_t max_build_memory = int64_t{1} << 30;  // of the profiler
   std::string timing_cache;                     // file; empty: none
   bool profile = true;                          // false: tactics by preference only
+  bool deterministic = false;  // one tactic for every number of rows: bits do not follow the batch
+  int multi_block = 0;         // pieces of a sequence in generation attention; 0: by its length
 
   /// The options that change what is built, as canonical text: part of the cache key.
   std::string canonical_text() const;

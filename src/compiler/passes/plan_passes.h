@@ -13,7 +13,10 @@ namespace millrace::compiler {
 /// Lists the launches (every node but inputs and weights) and gives each a tactic per bucket of
 /// rows: the fastest feasible one, as measured, remembered or, without a profiler, the first.
 /// Throws Error naming an op that has no tactic on this device.
-void select_tactics(engine::Engine& engine, device::Device& device, Profiler* profiler);
+/// `deterministic`: one tactic for every number of rows, so that a row's bits do not depend on how
+/// many others there are.
+void select_tactics(engine::Engine& engine, device::Device& device, Profiler* profiler,
+                    bool deterministic = false);
 
 /// Places every value and workspace of each regime in one arena, whose maxima are given in
 /// engine.regimes.

@@ -29,8 +29,8 @@ std::vector<const ops::Tactic*> feasible(const Problem& problem, const device::P
 
 class Selector {
  public:
-  Selector(engine::Engine& engine, device::Device& device, Profiler* profiler)
-      : engine_(engine), device_(device), profiler_(profiler) {}
+  Selector(engine::Engine& engine, device::Device& device, Profiler* profiler, bool deterministic)
+      : engine_(engine), device_(device), profiler_(profiler), deterministic_(deterministic) {}
 
   void run() {
     const auto& order = engine_.graph.order();
@@ -58,6 +58,7 @@ class Selector {
     const std::string symbol = rows_symbol(engine_.graph, id);
     const int64_t max_rows =
         symbol.empty() ? 1 : ir::Bindings(engine_.regimes[0].maxima).at(symbol);
+    if (deterministic_) return {{max_rows, one_for_all(id, symbol, max_rows)->name}};
     std::vector<engine::TacticChoice> list;
     const ops::Tactic* last = nullptr;
     for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
@@ -72,6 +73,18 @@ class Selector {
       if (rows >= max_rows) break;
     }
     return list;
+  }
+
+  // The first tactic that can run one row as well as the most.
+  const ops::Tactic* one_for_all(ir::NodeId id, const std::string& symbol, int64_t max_rows) {
+    const auto few =
+        feasible(make_problem(engine_.graph, id, bindings(symbol, 1)), device_.properties());
+    const Problem largest = make_problem(engine_.graph, id, bindings(symbol, max_rows));
+    for (const ops::Tactic* tactic : feasible(largest, device_.properties())) {
+      if (std::find(few.begin(), few.end(), tactic) != few.end()) return tactic;
+    }
+    throw_bad_input(str("no tactic runs every number of rows of ", largest.key()), largest.op->name,
+                    "leave --deterministic out");
   }
 
   const ops::Tactic* choose(const Problem& problem, int64_t rows, const ops::Tactic* last) {
@@ -94,12 +107,14 @@ class Selector {
   engine::Engine& engine_;
   device::Device& device_;
   Profiler* profiler_;
+  bool deterministic_;
 };
 
 }  // namespace
 
-void select_tactics(engine::Engine& engine, device::Device& device, Profiler* profiler) {
-  Selector(engine, device, profiler).run();
+void select_tactics(engine::Engine& engine, device::Device& device, Profiler* profiler,
+                    bool deterministic) {
+  Selector(engine, device, profiler, deterministic).run();
 }
 
 }  // namespace millrace::compiler
