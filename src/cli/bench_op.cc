@@ -25,11 +25,16 @@ std::string print(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+[[noreturn]] void refuse_filter(const ops::OpFilter& f) {
+  throw_bad_input(str("no case matches ", f.op, " ", f.case_name, " ", f.tactic),
+                  "--op, --case, --tactic", "check the names, or leave a filter out");
+}
+
 int check(const BenchOpOptions& o, device::Device& device) {
   ops::CheckReport report;
   ops::check_ops(o.filter, device, &report);
   if (report.cases == 0) {
-    throw_bad_input("no case matches", "--op, --case, --tactic", "leave a filter out");
+    refuse_filter(o.filter);
   }
   if (o.json) {
     Json failures = Json::array(), untried = Json::array();
@@ -91,7 +96,7 @@ int time(const BenchOpOptions& o, device::Device& device) {
     }
     std::fflush(stdout);
   });
-  if (!any) throw_bad_input("no case matches", "--op, --case, --tactic", "leave a filter out");
+  if (!any) refuse_filter(o.filter);
   return 0;
 }
 

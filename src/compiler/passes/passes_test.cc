@@ -76,7 +76,7 @@ std::vector<Pass> passes() {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, PassText, testing::ValuesIn(passes()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& made) { return std::string(made.param.name); });
 
 std::string error_of(const PassOptions& options) {
   ir::Graph graph =
