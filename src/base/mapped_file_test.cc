@@ -50,7 +50,8 @@ void expect_bad_input(const std::string& path, const std::string& message) {
     ADD_FAILURE() << path << " was mapped";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kBadInput);
-    EXPECT_EQ(e.what(), str(message, " (", path, ")"));
+    EXPECT_EQ(e.message(), message);
+    EXPECT_EQ(e.where(), path);
   }
 }
 
