@@ -117,7 +117,7 @@ TEST(HfConfig, FoldersAreCheckedFirst) {
   EXPECT_EQ(HfConfig::load(folder.path()).architecture(), "LlamaForCausalLM");
   folder.write("config.json", "");
   EXPECT_EQ(bad_input_of([&] { HfConfig::load(folder.path()); }),
-            str("the file is empty (", folder.path("config.json"), ")"));
+            str("the file is empty (", folder.path("config.json"), "); give a whole one"));
 }
 
 TEST(HfConfig, ArchitectureComesFromEitherKey) {
