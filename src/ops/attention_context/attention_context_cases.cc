@@ -5,15 +5,18 @@ namespace {
 
 constexpr RequestType kContext = RequestType::kContext, kGeneration = RequestType::kGeneration;
 
-const KvCaseSpec kMixed = {.sequences = {{0, 5, kContext},
-                                         {0, 70, kContext},
-                                         {33, 1, kContext},
-                                         {64, 67, kContext},
-                                         {12, 0, kContext},
-                                         {130, 131, kContext},
-                                         {20, 1, kGeneration},
-                                         {9, 3, kGeneration}},
-                           .row_gap = 2};
+/// Ragged sequences of both phases, with rows between them that none owns.
+KvCaseSpec mixed_step() {
+  return {.sequences = {{0, 5, kContext},
+                        {0, 70, kContext},
+                        {33, 1, kContext},
+                        {64, 67, kContext},
+                        {12, 0, kContext},
+                        {130, 131, kContext},
+                        {20, 1, kGeneration},
+                        {9, 3, kGeneration}},
+          .row_gap = 2};
+}
 
 KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
   spec.dtype = dtype;
@@ -36,21 +39,22 @@ std::vector<Case> attention_context_cases() {
   const AttentionShape small{6, 2, 16, 16, 0.25F, 0, 0};
   const AttentionShape one_b{32, 8, 64, 64, 0.125F, 0, 0};
   return {
-      attention_case("ragged prompts and chunks", small, kMixed),
+      attention_case("ragged prompts and chunks", small, mixed_step()),
       attention_case("one token", small, {.sequences = {{0, 1, kContext}}}),
-      attention_case("three heads share one", {3, 1, 24, 24, 0.2F, 0, 0}, kMixed),
-      attention_case("a head each", {4, 4, 64, 64, 0.125F, 0, 0}, kMixed),
-      attention_case("heads of 80", {6, 2, 80, 80, 0.1118F, 0, 0}, kMixed),
-      attention_case("heads of 128", {5, 5, 128, 128, 0.0884F, 0, 0}, kMixed),
-      attention_case("V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0}, kMixed),
-      attention_case("head sizes that no vector divides", {2, 1, 27, 13, 0.19F, 0, 0}, kMixed),
+      attention_case("three heads share one", {3, 1, 24, 24, 0.2F, 0, 0}, mixed_step()),
+      attention_case("a head each", {4, 4, 64, 64, 0.125F, 0, 0}, mixed_step()),
+      attention_case("heads of 80", {6, 2, 80, 80, 0.1118F, 0, 0}, mixed_step()),
+      attention_case("heads of 128", {5, 5, 128, 128, 0.0884F, 0, 0}, mixed_step()),
+      attention_case("V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0}, mixed_step()),
+      attention_case("head sizes that no vector divides", {2, 1, 27, 13, 0.19F, 0, 0},
+                     mixed_step()),
       attention_case("window and sinks, blocks between them freed", {4, 2, 16, 16, 0.25F, 33, 20},
-                     stored_as(kMixed, kF32, 4)),
-      attention_case("window", {4, 2, 16, 16, 0.25F, 64, 0}, kMixed),
-      attention_case("bf16 cache", one_b, stored_as(kMixed, kBF16, 64)),
-      attention_case("f16 cache, contiguous", small, stored_as(kMixed, kF16, 0)),
-      attention_case("bf16 activations", small, stored_as(kMixed, kBF16, 16), kBF16),
-      attention_case("f16 activations", small, stored_as(kMixed, kF16, 16), kF16),
+                     stored_as(mixed_step(), kF32, 4)),
+      attention_case("window", {4, 2, 16, 16, 0.25F, 64, 0}, mixed_step()),
+      attention_case("bf16 cache", one_b, stored_as(mixed_step(), kBF16, 64)),
+      attention_case("f16 cache, contiguous", small, stored_as(mixed_step(), kF16, 0)),
+      attention_case("bf16 activations", small, stored_as(mixed_step(), kBF16, 16), kBF16),
+      attention_case("f16 activations", small, stored_as(mixed_step(), kF16, 16), kF16),
       timed("prompt of 512 of 1B", one_b, {0, 512, kContext}),
       timed("prompt of 2048 of 1B", one_b, {0, 2048, kContext}),
   };

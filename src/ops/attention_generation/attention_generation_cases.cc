@@ -7,17 +7,20 @@ namespace {
 
 constexpr RequestType kContext = RequestType::kContext, kGeneration = RequestType::kGeneration;
 
-const KvCaseSpec kMixed = {.sequences = {{0, 5, kContext},
-                                         {70, 2, kContext},
-                                         {0, 1, kGeneration},
-                                         {700, 1, kGeneration},
-                                         {255, 1, kGeneration},
-                                         {256, 1, kGeneration},
-                                         {31, 4, kGeneration},
-                                         {5, 0, kGeneration},
-                                         {254, 9, kGeneration},
-                                         {130, 1, kGeneration}},
-                           .row_gap = 3};
+/// Ragged sequences of both phases, with rows between them that none owns.
+KvCaseSpec mixed_step() {
+  return {.sequences = {{0, 5, kContext},
+                        {70, 2, kContext},
+                        {0, 1, kGeneration},
+                        {700, 1, kGeneration},
+                        {255, 1, kGeneration},
+                        {256, 1, kGeneration},
+                        {31, 4, kGeneration},
+                        {5, 0, kGeneration},
+                        {254, 9, kGeneration},
+                        {130, 1, kGeneration}},
+          .row_gap = 3};
+}
 
 KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
   spec.dtype = dtype;
@@ -56,24 +59,24 @@ std::vector<Case> attention_generation_cases() {
   const AttentionShape one_b{32, 8, 64, 64, 0.125F, 0, 0};
   const AttentionShape eight_b{32, 8, 128, 128, 0.0884F, 0, 0};
   return {
-      make("ragged", small, kMixed),
+      make("ragged", small, mixed_step()),
       make("one key", small, {.sequences = {{0, 1, kGeneration}}}),
-      make("three heads share one", {3, 1, 24, 24, 0.2F, 0, 0}, kMixed),
-      make("a head each", {4, 4, 64, 64, 0.125F, 0, 0}, kMixed),
-      make("heads of 80", {6, 2, 80, 80, 0.1118F, 0, 0}, kMixed),
-      make("heads of 128", {5, 5, 128, 128, 0.0884F, 0, 0}, kMixed),
-      make("V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0}, kMixed),
-      make("head sizes that no vector divides", {2, 1, 27, 13, 0.19F, 0, 0}, kMixed),
-      make("many heads share one", {40, 1, 16, 16, 0.25F, 0, 0}, kMixed),
+      make("three heads share one", {3, 1, 24, 24, 0.2F, 0, 0}, mixed_step()),
+      make("a head each", {4, 4, 64, 64, 0.125F, 0, 0}, mixed_step()),
+      make("heads of 80", {6, 2, 80, 80, 0.1118F, 0, 0}, mixed_step()),
+      make("heads of 128", {5, 5, 128, 128, 0.0884F, 0, 0}, mixed_step()),
+      make("V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0}, mixed_step()),
+      make("head sizes that no vector divides", {2, 1, 27, 13, 0.19F, 0, 0}, mixed_step()),
+      make("many heads share one", {40, 1, 16, 16, 0.25F, 0, 0}, mixed_step()),
       make("window and sinks, blocks between them freed", {4, 2, 16, 16, 0.25F, 300, 20},
-           stored_as(kMixed, kF32, 4)),
-      make("window", {4, 2, 16, 16, 0.25F, 64, 0}, kMixed),
-      split(make("one piece", small, kMixed), 1),
-      split(make("more pieces than keys", small, kMixed), 32),
-      make("bf16 cache", one_b, stored_as(kMixed, kBF16, 64)),
-      make("f16 cache, contiguous", small, stored_as(kMixed, kF16, 0)),
-      make("bf16 activations", small, stored_as(kMixed, kBF16, 16), kBF16),
-      make("f16 activations", small, stored_as(kMixed, kF16, 16), kF16),
+           stored_as(mixed_step(), kF32, 4)),
+      make("window", {4, 2, 16, 16, 0.25F, 64, 0}, mixed_step()),
+      split(make("one piece", small, mixed_step()), 1),
+      split(make("more pieces than keys", small, mixed_step()), 32),
+      make("bf16 cache", one_b, stored_as(mixed_step(), kBF16, 64)),
+      make("f16 cache, contiguous", small, stored_as(mixed_step(), kF16, 0)),
+      make("bf16 activations", small, stored_as(mixed_step(), kBF16, 16), kBF16),
+      make("f16 activations", small, stored_as(mixed_step(), kF16, 16), kF16),
       timed("1 x 1k of 1B", one_b, 1023, 1),
       timed("1 x 8k of 1B", one_b, 8191, 1),
       timed("1 x 32k of 1B", one_b, 32767, 1),

@@ -83,7 +83,7 @@ class GenerationKernel {
   /// (row of the step) * H + head.
   int64_t out_row(const GenerationUnit& unit, int64_t r) const {
     const int64_t row = sequences_.query_start[unit.sequence] + token(unit, r);
-    return row * shape_.heads + unit.kv_head * shape_.group() +
+    return row * shape_.heads + int64_t{unit.kv_head} * shape_.group() +
            (unit.first_row + r) % shape_.group();
   }
 
