@@ -12,7 +12,6 @@ constexpr const char* kSequenceInputNames[kNumSequenceInputs] = {
     "sequence_length",   "query_start",       "query_length",          "host_request_types",
     "host_past_lengths", "host_query_length", "kv_cache_block_offsets"};
 constexpr size_t kQInput = 0, kFirstSequenceInput = 1;
-constexpr size_t kCacheInput = kFirstSequenceInput + kNumSequenceInputs;
 constexpr int64_t kUsualTokensPerBlock = 64;  // a guess while there is no cache to ask
 
 }  // namespace
@@ -81,25 +80,29 @@ VisibleKeys count_visible_keys(const Launch& launch, RequestType type, int windo
     const int64_t keys = position + 1;
     return window > 0 ? std::min<int64_t>(keys, int64_t{window} + sink_tokens) : keys;
   };
-  const Tensor& lengths = launch.in[kFirstSequenceInput + kSequenceLength];
-  if (lengths.data == nullptr || launch.in[kCacheInput].data == nullptr) {
+  const auto host_input = [&](SequenceInput input) {
+    return launch.in[kFirstSequenceInput + input].as<int32_t>();
+  };
+  const int64_t num_sequences = launch.in[kFirstSequenceInput].dim(0);
+  const int32_t* types = host_input(kHostRequestTypes);
+  const int32_t* past_lengths = host_input(kHostPastLengths);
+  const int32_t* query_lengths = host_input(kHostQueryLength);
+  if (types == nullptr || past_lengths == nullptr || query_lengths == nullptr) {
     const int64_t rows = launch.in[kQInput].dim(0);
     const int64_t blocks = launch.in[kFirstSequenceInput + kBlockOffsets].dim(2);
     const int64_t longest = visible(blocks * kUsualTokensPerBlock - 1);
     out.rows = static_cast<double>(rows);
     out.per_row = static_cast<double>(rows) * static_cast<double>(longest);
-    out.read = static_cast<double>(lengths.dim(0) * longest);
+    out.read = static_cast<double>(num_sequences * longest);
     return out;
   }
-  const SequenceRows sequences(launch.in, kFirstSequenceInput);
-  for (int64_t s = 0; s < sequences.num_sequences; ++s) {
-    const int64_t rows = sequences.query_length[s];
-    if (!sequences.is(s, type) || rows == 0) continue;
-    const int64_t first = sequences.first_position(s);
+  for (int64_t s = 0; s < num_sequences; ++s) {
+    const int64_t first = past_lengths[s], rows = query_lengths[s];
+    if (types[s] != static_cast<int32_t>(type) || rows == 0) continue;
     for (int64_t p = first; p < first + rows; ++p)
       out.per_row += static_cast<double>(visible(p));
-    out.read += static_cast<double>(
-        std::min<int64_t>(sequences.sequence_length[s], visible(first + rows - 1) + rows - 1));
+    out.read +=
+        static_cast<double>(std::min<int64_t>(first + rows, visible(first + rows - 1) + rows - 1));
     out.rows += static_cast<double>(rows);
   }
   return out;
