@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 
 #include "base/thread_pool.h"
 #include "ops/attention_generation/attention_generation_plan.h"
@@ -30,9 +31,7 @@ class GenerationKernel {
     Tile tile(*this, unit, unit.slot + piece * unit.rows);
     const int64_t begin = std::min(piece * unit.piece_keys, unit.keys);
     const int64_t end = std::min(begin + unit.piece_keys, unit.keys);
-    for (int64_t key = begin; key < end; key += kTileKeys)
-      tile.add(key, std::min(kTileKeys, end - key));
-    tile.finish();
+    tile.run(begin, end);
   }
 
   /// Adds up the pieces of a unit, in their order, and writes its rows.
@@ -62,9 +61,8 @@ class GenerationKernel {
   }
 
  private:
-  static constexpr int64_t kTileKeys = 256;
-  static constexpr int64_t kCacheKeys = 32;  // keys whose V stays in the first-level cache
-  static constexpr int64_t kKeysAhead = 16;  // by which K is fetched before it is needed
+  static constexpr int64_t kTileKeys = 64;  // their K, or V, stays in the first-level cache
+  static constexpr int64_t kLineElements = 64 / static_cast<int64_t>(sizeof(T));
   static constexpr int64_t kLargest = 0, kTotal = 1;
 
   static float exp_of(float x) {
@@ -87,7 +85,16 @@ class GenerationKernel {
            (unit.first_row + r) % shape_.group();
   }
 
-  /// The rows of a unit over up to kTileKeys keys at a time.
+  /// Where keys and values are. Behind the last one stands the last one again.
+  struct KeyList {
+    int64_t count = 0;
+    const T* k[kTileKeys];
+    const T* v[kTileKeys];
+  };
+
+  /// The rows of a unit over kTileKeys keys at a time. Memory is kept busy while it computes:
+  /// values are fetched during the products with their keys, the next keys during those with the
+  /// values.
   class Tile {
    public:
     Tile(const GenerationKernel& kernel, const GenerationUnit& unit, int64_t slot)
@@ -105,24 +112,46 @@ class GenerationKernel {
       }
     }
 
-    /// Keys [key, key + count) of those that the unit sees.
-    void add(int64_t key, int64_t count) {
-      find_keys(key, count);
+    /// Keys [begin, end) of those that the unit sees.
+    void run(int64_t begin, int64_t end) {
+      find_keys(begin, end, now_);
+      for (int64_t j = 0; j < now_->count; ++j) {
+        for (int64_t d = 0; d < k_size_; d += kLineElements)
+          __builtin_prefetch(now_->k[j] + d);
+      }
+      for (int64_t key = begin; key < end; key += kTileKeys) {
+        find_keys(key + kTileKeys, end, next_);
+        add_tile(key);
+        std::swap(now_, next_);
+      }
+      finish();
+    }
+
+   private:
+    void add_tile(int64_t key) {
       for (int32_t r = 0; r < unit_.rows;) {
         const int32_t left = unit_.rows - r;
         if (left >= 3) {  // of three, one is computed twice
-          r += score<4>(r, count);
+          r += score<4>(r);
         } else if (left == 2) {
-          r += score<2>(r, count);
+          r += score<2>(r);
         } else {
-          r += score<1>(r, count);
+          r += score<1>(r);
         }
       }
-      hide_keys(key, count);
+      hide_keys(key, now_->count);
       for (int32_t r = 0; r < unit_.rows; ++r)
-        exponentiate(r, count);
-      for (int64_t first = 0; first < count; first += kCacheKeys)
-        add_values(first, std::min(kCacheKeys, count - first));
+        exponentiate(r, now_->count);
+      for (int32_t r = 0; r < unit_.rows;) {
+        const int32_t left = unit_.rows - r;
+        if (left >= 3) {
+          r += add_values<4>(r);
+        } else if (left == 2) {
+          r += add_values<2>(r);
+        } else {
+          r += add_values<1>(r);
+        }
+      }
     }
 
     void finish() {
@@ -133,18 +162,21 @@ class GenerationKernel {
       }
     }
 
-   private:
-    void find_keys(int64_t key, int64_t count) {
+    /// Up to kTileKeys keys from `key` on.
+    void find_keys(int64_t key, int64_t end, KeyList* list) {
+      list->count = std::clamp<int64_t>(end - key, 0, kTileKeys);
       int64_t done = 0;
       const auto take = [&](int64_t position, int64_t run) {
         keys_.for_each(position, run, [&](int64_t i, const T* k, const T* v) {
-          k_[done + i] = k;
-          v_[done + i] = v;
+          list->k[done + i] = k;
+          list->v[done + i] = v;
         });
         done += run;
       };
-      if (key < unit_.sinks) take(key, std::min(unit_.sinks - key, count));
-      if (done < count) take(position_of(key + done), count - done);
+      if (key < unit_.sinks) take(key, std::min(unit_.sinks - key, list->count));
+      if (done < list->count) take(position_of(key + done), list->count - done);
+      std::fill(list->k + done, list->k + kTileKeys, done > 0 ? list->k[done - 1] : now_->k[0]);
+      std::fill(list->v + done, list->v + kTileKeys, done > 0 ? list->v[done - 1] : now_->v[0]);
     }
     int64_t position_of(int64_t key) const {
       return key < unit_.sinks ? key : key - unit_.sinks + unit_.window_begin;
@@ -152,18 +184,18 @@ class GenerationKernel {
 
     /// Logits of R rows, in sums of 8 (row, key) pairs at a time. Returns how many rows.
     template <int R>
-    int32_t score(int32_t row, int64_t count) {
+    int32_t score(int32_t row) {
       constexpr int64_t kKeys = 8 / R;
       const int32_t rows = std::min(R, unit_.rows - row);
       const float* q[R];
       for (int r = 0; r < R; ++r)
         q[r] = q_[row + std::min(r, rows - 1)];
       const float scale = kernel_.shape_.scale;
-      for (int64_t j = 0; j < count; j += kKeys) {
+      for (int64_t j = 0; j < now_->count; j += kKeys) {
         const T* k[kKeys];
         for (int64_t i = 0; i < kKeys; ++i)
-          k[i] = k_[std::min(j + i, count - 1)];
-        if (row == 0) prefetch(j, kKeys, count);
+          k[i] = now_->k[j + i];
+        if (row == 0) fetch_values(j, kKeys);
         V sums[8];
         dot_rows<R>(q, k, sums);
         float logits[8];
@@ -176,16 +208,10 @@ class GenerationKernel {
       return rows;
     }
 
-    /// The runs of keys and values are too short for the processor to see them coming: at most a
-    /// block's worth of one head.
-    void prefetch(int64_t key, int64_t keys, int64_t count) const {
-      constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-      for (int64_t i = key; i < std::min(key + keys, count); ++i) {
-        const T* k = k_[std::min(i + kKeysAhead, count - 1)];
-        for (int64_t d = 0; d < k_size_; d += kLine)
-          __builtin_prefetch(k + d);
-        for (int64_t d = 0; d < v_size_; d += kLine)
-          __builtin_prefetch(v_[i] + d);
+    void fetch_values(int64_t first, int64_t count) const {
+      for (int64_t j = first; j < first + count; ++j) {
+        for (int64_t d = 0; d < v_size_; d += kLineElements)
+          __builtin_prefetch(now_->v[j] + d);
       }
     }
 
@@ -247,34 +273,25 @@ class GenerationKernel {
       largest_[r] = top;
     }
 
-    void add_values(int64_t first, int64_t count) {
-      for (int32_t r = 0; r < unit_.rows;) {
-        const int32_t left = unit_.rows - r;
-        if (left >= 3) {
-          r += add_values_of<4>(r, first, count);
-        } else if (left == 2) {
-          r += add_values_of<2>(r, first, count);
-        } else {
-          r += add_values_of<1>(r, first, count);
-        }
-      }
-    }
-
-    /// Eight accumulators, for R rows and 8 / R vectors of columns.
+    /// Eight accumulators, for R rows and 8 / R vectors of columns. Returns how many rows.
     template <int R>
-    int32_t add_values_of(int32_t row, int64_t first, int64_t count) {
+    int32_t add_values(int32_t row) {
       constexpr int kVectors = 8 / R;
       const int32_t rows = std::min(R, unit_.rows - row);
       const float* p[R];
       float* sums[R];
       float unused[kVectors * V::kWidth] = {};
       for (int r = 0; r < R; ++r)
-        p[r] = p_[row + std::min(r, rows - 1)] + first;
+        p[r] = p_[row + std::min(r, rows - 1)];
       int64_t d = 0;
       const auto columns = [&]<int N>(std::integral_constant<int, N>, auto lanes) {
         for (int r = 0; r < R; ++r)
           sums[r] = r < rows ? sums_[row + r] + d : unused;
-        add_columns<R, N>(p, v_ + first, count, d, sums, lanes);
+        if (row == 0 && d % kLineElements == 0) {
+          add_columns<R, N, true>(p, d, sums, lanes);
+        } else {
+          add_columns<R, N, false>(p, d, sums, lanes);
+        }
         d += N * V::kWidth;
       };
       while (d + kVectors * V::kWidth <= v_size_)
@@ -285,19 +302,24 @@ class GenerationKernel {
       return rows;
     }
 
-    /// sums[r][0..N) += p[r][j] v[j][d..]. `sums` is padded to whole vectors.
-    template <int R, int N, typename Lanes>
-    static void add_columns(const float* const (&p)[R], const T* const* v, int64_t count, int64_t d,
-                            float* const (&sums)[R], Lanes lanes) {
+    /// sums[r][0..N) += p[r][j] v[j][d..]. `sums` is padded to whole vectors. kFetch: and fetches
+    /// the same columns of the next keys.
+    template <int R, int N, bool kFetch, typename Lanes>
+    void add_columns(const float* const (&p)[R], int64_t d, float* const (&sums)[R],
+                     Lanes lanes) const {
       V acc[R][N];
       for (int r = 0; r < R; ++r) {
         for (int n = 0; n < N; ++n)
           acc[r][n] = V::load(sums[r] + n * V::kWidth);
       }
-      for (int64_t j = 0; j < count; ++j) {
+      for (int64_t j = 0; j < now_->count; ++j) {
+        if constexpr (kFetch) {
+          for (int64_t i = 0; i < N * V::kWidth; i += kLineElements)
+            __builtin_prefetch(next_->k[j] + d + i);
+        }
         V values[N];
         for (int n = 0; n < N; ++n)
-          values[n] = load<V>(v[j] + d + n * V::kWidth, lanes);
+          values[n] = load<V>(now_->v[j] + d + n * V::kWidth, lanes);
         for (int r = 0; r < R; ++r) {
           const V weight = V::set(p[r][j]);
           for (int n = 0; n < N; ++n)
@@ -317,8 +339,9 @@ class GenerationKernel {
     const float* q_[kMaxUnitRows];
     float* sums_[kMaxUnitRows];
     float largest_[kMaxUnitRows], total_[kMaxUnitRows];
-    const T* k_[kTileKeys];
-    const T* v_[kTileKeys];
+    KeyList lists_[2] = {};
+    KeyList* now_ = &lists_[0];
+    KeyList* next_ = &lists_[1];
     alignas(64) float p_[kMaxUnitRows][kTileKeys];  // logits, then exponentials
   };
 
