@@ -52,6 +52,11 @@ class Parser {
       if (!numbers.empty()) expect(',');
       expect('%');
       numbers.push_back(integer());
+      // Before anything follows: the line is this one.
+      if (values_.contains(numbers.back()) ||
+          std::count(numbers.begin(), numbers.end(), numbers.back()) > 1) {
+        fail(str("value %", numbers.back(), " is made twice"));
+      }
       expect(':');
       types.push_back(tensor_type());
     } while (peek() == ',');
@@ -70,11 +75,8 @@ class Parser {
       made.scope = word("a scope");
     }
     const NodeId id = graph.add(std::move(made), types);
-    for (size_t i = 0; i < numbers.size(); ++i) {
-      if (!values_.emplace(numbers[i], graph.node(id).outputs[i]).second) {
-        fail(str("value %", numbers[i], " is made twice"));
-      }
-    }
+    for (size_t i = 0; i < numbers.size(); ++i)
+      values_.emplace(numbers[i], graph.node(id).outputs[i]);
   }
 
   TensorType tensor_type() {

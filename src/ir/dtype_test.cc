@@ -1,0 +1,128 @@
+// Conversions against the formats' definitions: values of codes are computed from sign, exponent
+// and fraction in double, roundings from the neighbours of exact midpoints.
+#include "ir/dtype.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace millrace::ir {
+namespace {
+
+struct Format {
+  int fraction_bits, bias, exponent_max;  // the exponent field of infinities and NaN
+};
+constexpr Format kHalf = {10, 15, 31};
+constexpr Format kBrain = {7, 127, 255};
+
+// REQUIRES: a finite positive code.
+double value_of(const Format& format, int code) {
+  const int exponent = code >> format.fraction_bits;
+  const int fraction = code & ((1 << format.fraction_bits) - 1);
+  if (exponent == 0) return std::ldexp(fraction, 1 - format.bias - format.fraction_bits);
+  return std::ldexp(fraction + (1 << format.fraction_bits),
+                    exponent - format.bias - format.fraction_bits);
+}
+
+// Every finite code comes back, midpoints go to the even code, their neighbours to the nearer one.
+void check_rounding(const Format& format, uint16_t (*narrow)(float), float (*widen)(uint16_t)) {
+  const int infinity = format.exponent_max << format.fraction_bits;
+  for (int code = 0; code < infinity; ++code) {
+    const double value = value_of(format, code);
+    const auto bits = static_cast<uint16_t>(code);
+    const auto negative = static_cast<uint16_t>(code | 0x8000);
+    ASSERT_EQ(widen(bits), value) << code;
+    ASSERT_EQ(widen(negative), -value) << code;
+    ASSERT_EQ(narrow(static_cast<float>(value)), bits);
+    ASSERT_EQ(narrow(-static_cast<float>(value)), negative);
+
+    // The code after the largest finite one stands for the power of two that it would have.
+    const auto middle = static_cast<float>((value + value_of(format, code + 1)) / 2);
+    const int even = code % 2 == 0 ? code : code + 1;
+    const float below = std::nextafter(middle, 0.0f);
+    const float above = std::nextafter(middle, std::numeric_limits<float>::infinity());
+    ASSERT_EQ(narrow(middle), even) << code;
+    ASSERT_EQ(narrow(below), code);
+    ASSERT_EQ(narrow(above), code + 1);
+    ASSERT_EQ(narrow(-above), (code + 1) | 0x8000);
+  }
+  const float huge = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(narrow(huge), infinity);
+  EXPECT_EQ(narrow(-huge), infinity | 0x8000);
+  EXPECT_EQ(narrow(std::numeric_limits<float>::max()), infinity);
+  EXPECT_EQ(widen(static_cast<uint16_t>(infinity)), huge);
+  // NaN whose payload lies only in the bits that are cut off must not become an infinity.
+  EXPECT_TRUE(std::isnan(widen(narrow(std::bit_cast<float>(0x7f800001u)))));
+  EXPECT_TRUE(std::isnan(widen(narrow(std::bit_cast<float>(0xffffffffu)))));
+}
+
+TEST(DType, HalfRoundsToNearestEven) {
+  check_rounding(kHalf, float_to_f16, f16_to_float);
+}
+
+TEST(DType, BrainFloatRoundsToNearestEven) {
+  check_rounding(kBrain, float_to_bf16, bf16_to_float);
+}
+
+TEST(DType, TinyFloatsGoToZeroWithTheirSign) {
+  EXPECT_EQ(float_to_f16(std::numeric_limits<float>::denorm_min()), 0);
+  EXPECT_EQ(float_to_f16(-std::numeric_limits<float>::denorm_min()), 0x8000);
+  EXPECT_EQ(float_to_bf16(-0.0f), 0x8000);
+}
+
+// E5M2 is the upper byte of an f16.
+TEST(DType, E5M2IsHalfCutShort) {
+  for (int code = 0; code < 256; ++code) {
+    const float wide = f16_to_float(static_cast<uint16_t>(code << 8));
+    const float got = f8e5m2_to_float(static_cast<uint8_t>(code));
+    if (std::isnan(wide)) {
+      EXPECT_TRUE(std::isnan(got)) << code;
+    } else {
+      EXPECT_EQ(got, wide) << code;
+      EXPECT_EQ(std::signbit(got), std::signbit(wide)) << code;
+    }
+  }
+}
+
+// E4M3 ("fn": no infinities): from 0, each code adds the step of its binade, up to 448.
+TEST(DType, E4M3StepsThroughItsBinades) {
+  double value = 0;
+  for (int code = 0; code < 127; ++code) {
+    EXPECT_EQ(f8e4m3_to_float(static_cast<uint8_t>(code)), value) << code;
+    EXPECT_EQ(f8e4m3_to_float(static_cast<uint8_t>(code | 0x80)), -value) << code;
+    value += std::ldexp(1.0, std::max(code >> 3, 1) - 7 - 3);
+  }
+  EXPECT_EQ(f8e4m3_to_float(0x7e), 448.0f);
+  EXPECT_EQ(f8e4m3_to_float(0x38), 1.0f);
+  EXPECT_TRUE(std::isnan(f8e4m3_to_float(0x7f)));
+  EXPECT_TRUE(std::isnan(f8e4m3_to_float(0xff)));
+}
+
+TEST(DType, ConvertsArrays) {
+  const std::vector<double> wide = {1.5, -2.0, 1.0 / 3.0};
+  std::vector<uint16_t> half(3), brain(3);
+  convert(DType::kF64, wide.data(), DType::kF16, half.data(), 3);
+  EXPECT_EQ(half, (std::vector<uint16_t>{0x3e00, 0xc000, 0x3555}));
+  convert(DType::kF16, half.data(), DType::kBF16, brain.data(), 3);
+  EXPECT_EQ(brain, (std::vector<uint16_t>{0x3fc0, 0xc000, 0x3eab}));
+  std::vector<float> back(3);
+  convert(DType::kBF16, brain.data(), DType::kF32, back.data(), 3);
+  EXPECT_EQ(back, (std::vector<float>{1.5f, -2.0f, 0.333984375f}));
+}
+
+TEST(DType, NamesGoBothWays) {
+  for (int i = 0; i < kNumDTypes; ++i) {
+    const auto type = static_cast<DType>(i);
+    EXPECT_EQ(parse_dtype(dtype_name(type)), type);
+    if (type != DType::kState) {
+      EXPECT_EQ(parse_safetensors_dtype(safetensors_dtype_name(type)), type);
+    }
+  }
+  EXPECT_EQ(parse_dtype("float"), std::nullopt);
+  EXPECT_EQ(parse_safetensors_dtype(""), std::nullopt);
+}
+
+}  // namespace
+}  // namespace millrace::ir
