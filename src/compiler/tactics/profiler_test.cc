@@ -1,0 +1,142 @@
+// The profiler with tactics made for the test: right, slow, wrong, too large.
+#include "compiler/tactics/profiler.h"
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "ops/matmul/matmul.h"
+
+namespace millrace::compiler {
+namespace {
+
+constexpr int64_t kPlenty = int64_t{1} << 30;
+
+void run_reference(const ops::Launch& launch) {
+  ops::find_op(ops::Matmul::kName)->tactics.back().run(launch);
+}
+void run_slowly(const ops::Launch& launch) {
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  run_reference(launch);
+}
+void run_idle(const ops::Launch&) {}
+// One wrong weight row in four: all other outputs are right.
+void run_partly(const ops::Launch& launch) {
+  run_reference(launch);
+  const ops::Tensor& out = launch.out[0];
+  for (int64_t i = 0; i < out.count(); i += 4)
+    out.as<float>()[i] *= -1;
+}
+void run_to_nan(const ops::Launch& launch) {
+  std::memset(launch.out[0].data, 0xff, static_cast<size_t>(launch.out[0].bytes()));
+}
+void run_and_fail(const ops::Launch&) {
+  throw_failed("no such luck", "the test", "none");
+}
+int64_t gigabytes(const ops::Launch&, const device::Properties&) {
+  return int64_t{1} << 40;
+}
+
+ops::Tactic tactic(const char* name, void (*run)(const ops::Launch&)) {
+  ops::Tactic made;
+  made.name = name;
+  made.run = run;
+  return made;
+}
+
+const ops::Tactic kRight = tactic("right", run_reference), kSlow = tactic("slow", run_slowly),
+                  kIdle = tactic("idle", run_idle), kPartly = tactic("partly", run_partly),
+                  kNan = tactic("nan", run_to_nan), kFails = tactic("fails", run_and_fail);
+
+Problem product(int64_t rows = 8) {
+  ir::Graph graph("g");
+  const ir::ValueId x = graph.add_input("x", {ir::DType::kF32, {rows, 32}});
+  ir::Attrs name;
+  name.set("name", std::string("w"));
+  const ir::ValueId w = graph.add("weight", {}, {ir::DType::kF32, {16, 32}}, name);
+  return make_problem(graph, ops::add_node(graph, ops::Matmul::kName, {x, w}, {}), {});
+}
+
+class ProfilerTest : public testing::Test {
+ protected:
+  const std::unique_ptr<device::Device> device_ = device::make_cpu_device(1);
+  TimingCache cache_{"", device_->properties()};
+};
+
+TEST_F(ProfilerTest, TakesTheFastest) {
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(product(), {&kSlow, &kRight}), &kRight);
+  EXPECT_EQ(profiler.timed(), 2);
+  EXPECT_TRUE(profiler.notes().empty());
+  // Layers repeat: the same problem is not timed again.
+  EXPECT_EQ(profiler.fastest(product(), {&kSlow, &kRight}), &kRight);
+  EXPECT_EQ(profiler.timed(), 2);
+}
+
+TEST_F(ProfilerTest, DropsWrongTacticsHoweverFast) {
+  for (const ops::Tactic* wrong : {&kIdle, &kPartly, &kNan}) {
+    SCOPED_TRACE(wrong->name);
+    Profiler profiler(*device_, cache_, kPlenty);
+    EXPECT_EQ(profiler.fastest(product(), {wrong, &kSlow}), &kSlow);
+    ASSERT_EQ(profiler.notes().size(), 1u);
+    EXPECT_EQ(profiler.notes()[0], str("tactic ", wrong->name, " dropped for ", product().key(),
+                                       ": its outputs are wrong"));
+    // A later build must not take it from the cache.
+    EXPECT_EQ(cache_.find(product().key(), wrong->name), std::nullopt);
+  }
+}
+
+TEST_F(ProfilerTest, DropsWhatDoesNotFit) {
+  ops::Tactic large = kRight;
+  large.name = "large";
+  large.workspace = gigabytes;
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(product(), {&large, &kSlow}), &kSlow);
+  ASSERT_EQ(profiler.notes().size(), 1u);
+  EXPECT_NE(profiler.notes()[0].find("tactic large dropped"), std::string::npos);
+  EXPECT_NE(profiler.notes()[0].find("the limit is"), std::string::npos);
+}
+
+// A limit above what the device has: the allocation fails, the build does not.
+TEST_F(ProfilerTest, DropsWhatTheDeviceCannotAllocate) {
+  ops::Tactic large = kRight;
+  large.name = "large";
+  large.workspace = [](const ops::Launch&, const device::Properties& p) {
+    return 4 * p.memory_bytes;
+  };
+  Profiler profiler(*device_, cache_, INT64_MAX);
+  EXPECT_EQ(profiler.fastest(product(), {&large, &kSlow}), &kSlow);
+  ASSERT_EQ(profiler.notes().size(), 1u);
+}
+
+TEST_F(ProfilerTest, DropsWhatThrows) {
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(product(), {&kFails, &kSlow}), &kSlow);
+  ASSERT_EQ(profiler.notes().size(), 1u);
+  EXPECT_NE(profiler.notes()[0].find("no such luck"), std::string::npos);
+}
+
+TEST_F(ProfilerTest, TakesTheFirstWhenNoneIsLeft) {
+  Profiler profiler(*device_, cache_, 16);
+  EXPECT_EQ(profiler.fastest(product(), {&kSlow, &kRight}), &kSlow);
+  EXPECT_EQ(profiler.timed(), 0);
+  EXPECT_EQ(profiler.notes().size(), 2u);
+}
+
+TEST_F(ProfilerTest, RemembersTimes) {
+  cache_.add(product().key(), "slow", 1);
+  cache_.add(product().key(), "right", 2);
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(product(), {&kRight, &kSlow}), &kSlow);
+  EXPECT_EQ(profiler.from_cache(), 2);
+  EXPECT_EQ(profiler.timed(), 0);
+  // Another size is another problem.
+  EXPECT_EQ(profiler.fastest(product(9), {&kSlow, &kRight}), &kRight);
+  EXPECT_EQ(profiler.timed(), 2);
+}
+
+}  // namespace
+}  // namespace millrace::compiler
