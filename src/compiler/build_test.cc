@@ -218,6 +218,19 @@ TEST(Build, RemembersTimesInItsCache) {
   }
 }
 
+// With memory enough, no tactic of ours is dropped: none is wrong.
+TEST(Build, DropsNoTacticOfAnyType) {
+  for (const ComputeType type : {ComputeType::kFp32, ComputeType::kBf16, ComputeType::kFp16}) {
+    BuildOptions options = small_options();
+    options.profile = true;
+    options.dtype = type;
+    BuildReport report;
+    check(build(config(as("LlamaForCausalLM")), options, &report));
+    EXPECT_GT(report.tactics_timed, 0);
+    EXPECT_EQ(join(report.notes, "\n"), "") << compute_type_name(type);
+  }
+}
+
 TEST(Build, OneTacticForAllRowsWhenDeterministic) {
   BuildOptions options = small_options();
   options.deterministic = true;

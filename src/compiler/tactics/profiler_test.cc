@@ -30,6 +30,17 @@ void run_partly(const ops::Launch& launch) {
   for (int64_t i = 0; i < out.count(); i += 4)
     out.as<float>()[i] *= -1;
 }
+// Right in the first column only, and right everywhere but in the last element.
+void run_first_column(const ops::Launch& launch) {
+  run_reference(launch);
+  const ops::Tensor& out = launch.out[0];
+  for (int64_t i = 0; i < out.count(); ++i)
+    out.as<float>()[i] *= i % out.dim(-1) == 0 ? 1.0f : -1.0f;
+}
+void run_short(const ops::Launch& launch) {
+  run_reference(launch);
+  launch.out[0].as<float>()[launch.out[0].count() - 1] = 1e3f;
+}
 void run_to_nan(const ops::Launch& launch) {
   std::memset(launch.out[0].data, 0xff, static_cast<size_t>(launch.out[0].bytes()));
 }
@@ -49,14 +60,15 @@ ops::Tactic tactic(const char* name, void (*run)(const ops::Launch&)) {
 
 const ops::Tactic kRight = tactic("right", run_reference), kSlow = tactic("slow", run_slowly),
                   kIdle = tactic("idle", run_idle), kPartly = tactic("partly", run_partly),
-                  kNan = tactic("nan", run_to_nan), kFails = tactic("fails", run_and_fail);
+                  kNan = tactic("nan", run_to_nan), kColumn = tactic("column", run_first_column),
+                  kShort = tactic("short", run_short), kFails = tactic("fails", run_and_fail);
 
-Problem product(int64_t rows = 8) {
+Problem product(int64_t rows = 8, int64_t columns = 16) {
   ir::Graph graph("g");
   const ir::ValueId x = graph.add_input("x", {ir::DType::kF32, {rows, 32}});
   ir::Attrs name;
   name.set("name", std::string("w"));
-  const ir::ValueId w = graph.add("weight", {}, {ir::DType::kF32, {16, 32}}, name);
+  const ir::ValueId w = graph.add("weight", {}, {ir::DType::kF32, {columns, 32}}, name);
   return make_problem(graph, ops::add_node(graph, ops::Matmul::kName, {x, w}, {}), {});
 }
 
@@ -86,6 +98,19 @@ TEST_F(ProfilerTest, DropsWrongTacticsHoweverFast) {
                                        ": its outputs are wrong"));
     // A later build must not take it from the cache.
     EXPECT_EQ(cache_.find(product().key(), wrong->name), std::nullopt);
+  }
+}
+
+// Samples must not all fall into one column, whatever the shape.
+TEST_F(ProfilerTest, SamplesAllColumnsAndTheEnd) {
+  for (const int64_t columns : {16, 37, 64, 256, 1024}) {
+    for (const int64_t rows : {1, 8, 64}) {
+      for (const ops::Tactic* wrong : {&kColumn, &kShort}) {
+        Profiler profiler(*device_, cache_, kPlenty);
+        EXPECT_EQ(profiler.fastest(product(rows, columns), {wrong, &kSlow}), &kSlow)
+            << wrong->name << " " << rows << " x " << columns;
+      }
+    }
   }
 }
 
