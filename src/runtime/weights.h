@@ -18,7 +18,7 @@ class WeightReader {
   /// Maps the engine's files and checks that they are those it was built from. Throws Error when
   /// one is missing or has changed.
   explicit WeightReader(std::shared_ptr<const engine::EngineFile> file);
-  WeightReader(const engine::Engine& engine);
+  explicit WeightReader(const engine::Engine& engine);
 
   /// The weight's bytes inside a mapped file, or null when it must be made.
   const std::byte* in_place(const engine::Weight& weight) const;
