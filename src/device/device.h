@@ -6,6 +6,8 @@
 #include <memory>
 #include <string>
 
+#include "base/function_ref.h"
+
 namespace millrace {
 class ThreadPool;
 }
@@ -23,7 +25,7 @@ struct Properties {
   Kind kind = Kind::kCpu;
   std::string name;  // "AMD EPYC 9B14", "NVIDIA H200"
   CpuIsa isa = CpuIsa::kScalar;
-  int threads = 1;           // CPU threads, or multiprocessors
+  int threads = 1;           // CPU threads, or multiprocessors (SMs)
   int sm = 0;                // CUDA compute capability, 90 for 9.0
   int64_t memory_bytes = 0;  // what may be allocated at most: physical memory or the cgroup's limit
   int64_t l2_bytes = 0;      // cache of one core, or of the GPU
@@ -33,7 +35,7 @@ struct Properties {
 /// Where launches go: in order, one after the other. A CPU queue runs them at once on its threads.
 struct Queue {
   Kind kind = Kind::kCpu;
-  ThreadPool* pool = nullptr;  // CPU
+  ThreadPool* pool = nullptr;  // CPU; on other devices for work on the host
   void* stream = nullptr;      // CUDA: a cudaStream_t
 };
 
@@ -43,6 +45,24 @@ class Memory {
   virtual ~Memory() = default;
   virtual std::byte* data() const = 0;
   virtual int64_t size() const = 0;
+};
+
+/// A point in the order of a queue.
+class Event {
+ public:
+  virtual ~Event() = default;
+  virtual void record() = 0;
+  /// Blocks until everything enqueued before record() is done. Throws Error when a kernel failed.
+  virtual void wait() = 0;
+  /// Device time between two recorded events that have been reached.
+  virtual double seconds_since(const Event& earlier) const = 0;
+};
+
+/// Launches recorded once, replayed with the addresses and sizes of then.
+class CapturedGraph {
+ public:
+  virtual ~CapturedGraph() = default;
+  virtual void replay() = 0;
 };
 
 /// One device. THREAD: calls on one queue come from one thread at a time.
@@ -60,7 +80,13 @@ class Device {
 
   virtual void copy_to_device(void* target, const void* source, int64_t bytes) = 0;
   virtual void copy_to_host(void* target, const void* source, int64_t bytes) = 0;
+  /// Returns at once; `target` is from allocate_host() and holds the bytes when an event recorded
+  /// after this has been waited for.
+  virtual void enqueue_copy_to_host(void* target, const void* source, int64_t bytes) = 0;
   virtual void synchronize() = 0;
+  virtual std::unique_ptr<Event> make_event() = 0;
+  /// Records what `work` enqueues, without running it. Null where launches run at once.
+  virtual std::unique_ptr<CapturedGraph> capture(FunctionRef<void()> work) = 0;
   /// True when launches return before they have run, so that the host can work ahead.
   virtual bool is_asynchronous() const = 0;
   /// What may still be allocated now.
@@ -70,5 +96,10 @@ class Device {
 /// The CPU with this many threads (0: what affinity and cgroup limits allow). `max_isa` caps the
 /// instruction set.
 std::unique_ptr<Device> make_cpu_device(int threads = 0, CpuIsa max_isa = CpuIsa::kAvx512Bf16);
+
+/// Why make_cuda_device() would throw: what is missing. Empty when a GPU can be used.
+std::string cuda_unusable();
+/// GPU `index`. Throws Error (kFailed) that says what is missing.
+std::unique_ptr<Device> make_cuda_device(int index = 0);
 
 }  // namespace millrace::device

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -76,6 +77,20 @@ class CpuMemory : public Memory {
   size_t mapping_size_ = 0;
 };
 
+/// Launches have run when they return, so an event is a time.
+class CpuEvent : public Event {
+ public:
+  void record() override { time_ = std::chrono::steady_clock::now(); }
+  void wait() override {}
+  double seconds_since(const Event& earlier) const override {
+    return std::chrono::duration<double>(time_ - static_cast<const CpuEvent&>(earlier).time_)
+        .count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point time_;
+};
+
 class CpuDevice : public Device {
  public:
   CpuDevice(int threads, CpuIsa max_isa) : pool_(threads) {
@@ -114,7 +129,12 @@ class CpuDevice : public Device {
   void copy_to_host(void* target, const void* source, int64_t bytes) override {
     std::memcpy(target, source, static_cast<size_t>(bytes));
   }
+  void enqueue_copy_to_host(void* target, const void* source, int64_t bytes) override {
+    copy_to_host(target, source, bytes);
+  }
   void synchronize() override {}
+  std::unique_ptr<Event> make_event() override { return std::make_unique<CpuEvent>(); }
+  std::unique_ptr<CapturedGraph> capture(FunctionRef<void()>) override { return nullptr; }
   bool is_asynchronous() const override { return false; }
 
   /// Pages count as used only once they are touched, so what the system calls available still holds

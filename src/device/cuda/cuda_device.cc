@@ -1,0 +1,214 @@
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/thread_pool.h"
+#include "device/cpu/isa.h"
+#include "device/device.h"
+
+namespace millrace::device {
+
+void check_cuda(cudaError_t status, const char* what, const std::string& where) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();  // errors that do not stick must not be reported again elsewhere
+  throw_failed(str("CUDA: ", what, " failed: ", cudaGetErrorString(status), " (",
+                   cudaGetErrorName(status), ")"),
+               where, "check the GPU with nvidia-smi; report it if it happens again");
+}
+
+namespace {
+
+class CudaMemory : public Memory {
+ public:
+  CudaMemory(int64_t bytes, const std::string& purpose, bool host) : size_(bytes), host_(host) {
+    const auto wanted = static_cast<size_t>(std::max<int64_t>(bytes, 64));
+    const cudaError_t status = host ? cudaMallocHost(&data_, wanted) : cudaMalloc(&data_, wanted);
+    if (status == cudaErrorMemoryAllocation) {
+      (void)cudaGetLastError();
+      size_t free = 0, total = 0;
+      (void)cudaMemGetInfo(&free, &total);
+      throw_failed(str(host ? "no pinned host memory left for " : "no GPU memory left for ",
+                       format_bytes(bytes), "; ", format_bytes(static_cast<int64_t>(free)), " of ",
+                       format_bytes(static_cast<int64_t>(total)), " on the GPU are free"),
+                   purpose, "ask for a shorter context or fewer sequences, or stop other programs");
+    }
+    check_cuda(status, host ? "cudaMallocHost" : "cudaMalloc", purpose);
+    if (host) {
+      std::memset(data_, 0, wanted);
+    } else {
+      check_cuda(cudaMemset(data_, 0, wanted), "cudaMemset", purpose);
+    }
+  }
+  ~CudaMemory() override {
+    // At exit or after a failed kernel these may fail as well; there is nobody to tell.
+    if (host_) {
+      (void)cudaFreeHost(data_);
+    } else {
+      (void)cudaFree(data_);
+    }
+  }
+  CudaMemory(const CudaMemory&) = delete;
+  CudaMemory& operator=(const CudaMemory&) = delete;
+
+  std::byte* data() const override { return static_cast<std::byte*>(data_); }
+  int64_t size() const override { return size_; }
+
+ private:
+  void* data_ = nullptr;
+  int64_t size_;
+  bool host_;
+};
+
+class CudaEvent : public Event {
+ public:
+  explicit CudaEvent(cudaStream_t stream) : stream_(stream) {
+    check_cuda(cudaEventCreate(&event_), "cudaEventCreate");
+  }
+  ~CudaEvent() override { (void)cudaEventDestroy(event_); }
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+
+  void record() override { check_cuda(cudaEventRecord(event_, stream_), "cudaEventRecord"); }
+  void wait() override { check_cuda(cudaEventSynchronize(event_), "a kernel of this step"); }
+  double seconds_since(const Event& earlier) const override {
+    float milliseconds = 0;
+    check_cuda(cudaEventElapsedTime(&milliseconds, static_cast<const CudaEvent&>(earlier).event_,
+                                    event_),
+               "cudaEventElapsedTime");
+    return milliseconds * 1e-3;
+  }
+
+ private:
+  cudaStream_t stream_;
+  cudaEvent_t event_ = nullptr;
+};
+
+class CudaGraph : public CapturedGraph {
+ public:
+  CudaGraph(cudaStream_t stream, FunctionRef<void()> work) : stream_(stream) {
+    check_cuda(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+               "cudaStreamBeginCapture");
+    cudaGraph_t graph = nullptr;
+    try {
+      work();
+    } catch (...) {
+      (void)cudaStreamEndCapture(stream, &graph);
+      if (graph != nullptr) (void)cudaGraphDestroy(graph);
+      throw;
+    }
+    check_cuda(cudaStreamEndCapture(stream, &graph), "cudaStreamEndCapture");
+    const cudaError_t status = cudaGraphInstantiate(&instance_, graph, 0);
+    (void)cudaGraphDestroy(graph);
+    check_cuda(status, "cudaGraphInstantiate");
+  }
+  ~CudaGraph() override { (void)cudaGraphExecDestroy(instance_); }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+
+  void replay() override { check_cuda(cudaGraphLaunch(instance_, stream_), "cudaGraphLaunch"); }
+
+ private:
+  cudaStream_t stream_;
+  cudaGraphExec_t instance_ = nullptr;
+};
+
+class CudaDevice : public Device {
+ public:
+  explicit CudaDevice(int index) : pool_(0) {
+    check_cuda(cudaSetDevice(index), "cudaSetDevice", str("GPU ", index));
+    cudaDeviceProp prop{};
+    check_cuda(cudaGetDeviceProperties(&prop, index), "cudaGetDeviceProperties");
+    properties_.kind = Kind::kCuda;
+    properties_.name = prop.name;
+    properties_.threads = prop.multiProcessorCount;
+    properties_.sm = prop.major * 10 + prop.minor;
+    properties_.memory_bytes = static_cast<int64_t>(prop.totalGlobalMem);
+    properties_.l2_bytes = prop.l2CacheSize;
+    properties_.last_cache_bytes = prop.l2CacheSize;
+    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    queue_ = {.kind = Kind::kCuda, .pool = &pool_, .stream = stream_};
+  }
+  ~CudaDevice() override { (void)cudaStreamDestroy(stream_); }
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  const Properties& properties() const override { return properties_; }
+  Queue& queue() override { return queue_; }
+
+  std::unique_ptr<Memory> allocate(int64_t bytes, const std::string& purpose) override {
+    auto memory = std::make_unique<CudaMemory>(bytes, purpose, false);
+    // The zeros were written on another stream.
+    check_cuda(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    return memory;
+  }
+  std::unique_ptr<Memory> allocate_host(int64_t bytes, const std::string& purpose) override {
+    return std::make_unique<CudaMemory>(bytes, purpose, true);
+  }
+  void copy_to_device(void* target, const void* source, int64_t bytes) override {
+    check_cuda(cudaMemcpyAsync(target, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
+                               stream_),
+               "copy to the GPU");
+  }
+  void copy_to_host(void* target, const void* source, int64_t bytes) override {
+    enqueue_copy_to_host(target, source, bytes);
+    synchronize();
+  }
+  void enqueue_copy_to_host(void* target, const void* source, int64_t bytes) override {
+    check_cuda(cudaMemcpyAsync(target, source, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost,
+                               stream_),
+               "copy from the GPU");
+  }
+  void synchronize() override {
+    check_cuda(cudaStreamSynchronize(stream_), "a kernel before this point");
+  }
+  std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(stream_); }
+  std::unique_ptr<CapturedGraph> capture(FunctionRef<void()> work) override {
+    return std::make_unique<CudaGraph>(stream_, work);
+  }
+  bool is_asynchronous() const override { return true; }
+  int64_t free_bytes() const override {
+    size_t free = 0, total = 0;
+    check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return static_cast<int64_t>(free);
+  }
+
+ private:
+  Properties properties_;
+  ThreadPool pool_;  // host work beside the GPU: reading weights
+  cudaStream_t stream_ = nullptr;
+  Queue queue_;
+};
+
+}  // namespace
+
+std::string cuda_unusable() {
+  int driver = 0, count = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    return "there is no NVIDIA driver here";
+  }
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  (void)cudaGetLastError();
+  if (status == cudaErrorInsufficientDriver) {
+    return str("the NVIDIA driver speaks CUDA ", driver / 1000, ".", driver % 1000 / 10,
+               ", this program needs ", CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10);
+  }
+  if (status != cudaSuccess) return cudaGetErrorString(status);
+  if (count == 0) return "there is no GPU here";
+  cudaDeviceProp prop{};
+  if (cudaGetDeviceProperties(&prop, 0) != cudaSuccess) return "the GPU does not answer";
+  if (prop.major != 9) {
+    return str(prop.name, " has compute capability ", prop.major, ".", prop.minor,
+               ", this program was compiled for 9.0");
+  }
+  return "";
+}
+
+std::unique_ptr<Device> make_cuda_device(int index) {
+  const std::string reason = cuda_unusable();
+  if (!reason.empty()) throw_failed(reason, "--device cuda", "use --device cpu");
+  return std::make_unique<CudaDevice>(index);
+}
+
+}  // namespace millrace::device

@@ -1,0 +1,70 @@
+// Kernel launches with their errors checked and programmatic dependent launch (PDL): a kernel may
+// start while the one before it drains. For .cu files.
+//
+// The rule that makes this safe: every thread of every kernel calls wait_for_predecessor() before
+// it touches memory that another kernel reads or writes. Weights are constant and may be fetched
+// before. let_successor_start() may be called at any time; the successor waits for this kernel's
+// end in its own wait.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "base/error.h"
+#include "device/device.h"
+
+namespace millrace::device {
+
+__device__ inline void wait_for_predecessor() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+__device__ inline void let_successor_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+inline cudaStream_t stream_of(const Queue& queue) {
+  return static_cast<cudaStream_t>(queue.stream);
+}
+
+/// Throws Error (kFailed) with what failed, where and why.
+void check_cuda(cudaError_t status, const char* what, const std::string& where = "");
+
+inline std::string to_string(dim3 d) {
+  return str(d.x, "x", d.y, "x", d.z);
+}
+
+/// Enqueues `kernel` on the queue's stream; `name` is the kernel's, for messages. Shared memory
+/// above 48 KiB must have been allowed with allow_shared().
+template <typename... P, typename... A>
+void launch_kernel(const char* name, const Queue& queue, dim3 grid, dim3 block, size_t shared_bytes,
+                   void (*kernel)(P...), A... arguments) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream_of(queue);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  const cudaError_t status = cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
+  if (status != cudaSuccess) {
+    check_cuda(status, name,
+               str("grid ", to_string(grid), ", block ", to_string(block), ", ", shared_bytes,
+                   " bytes of shared memory"));
+  }
+}
+
+/// Lets a kernel use up to `bytes` of dynamic shared memory. Call once per kernel (static local).
+template <typename K>
+bool allow_shared(const char* name, K* kernel, int bytes) {
+  check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                  cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+             name, "shared memory");
+  return true;
+}
+
+}  // namespace millrace::device

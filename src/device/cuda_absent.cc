@@ -1,0 +1,19 @@
+// Stands for the CUDA device where the program is built without it.
+#if !defined(MILLRACE_CUDA)
+
+#include "base/error.h"
+#include "device/device.h"
+
+namespace millrace::device {
+
+std::string cuda_unusable() {
+  return "this program was built without CUDA";
+}
+
+std::unique_ptr<Device> make_cuda_device(int) {
+  throw_failed(cuda_unusable(), "--device cuda", "use --device cpu, or build with ./dev build cuda");
+}
+
+}  // namespace millrace::device
+
+#endif
