@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "device/cpu/isa.h"
+#include "device/cuda/check_cuda.h"
 #include "device/device.h"
 
 namespace millrace::device {

@@ -11,7 +11,8 @@
 
 #include <string>
 
-#include "base/error.h"
+#include "base/str.h"
+#include "device/cuda/check_cuda.h"
 #include "device/device.h"
 
 namespace millrace::device {
@@ -27,9 +28,6 @@ __device__ inline void let_successor_start() {
 inline cudaStream_t stream_of(const Queue& queue) {
   return static_cast<cudaStream_t>(queue.stream);
 }
-
-/// Throws Error (kFailed) with what failed, where and why.
-void check_cuda(cudaError_t status, const char* what, const std::string& where = "");
 
 inline std::string to_string(dim3 d) {
   return str(d.x, "x", d.y, "x", d.z);
