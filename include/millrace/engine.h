@@ -20,7 +20,7 @@ struct LoadedEngine;
 
 /// How a model is compiled and where it runs. The defaults are those of the command line.
 struct EngineOptions {
-  std::string device = "auto";            // auto, cpu
+  std::string device = "auto";            // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";             // auto, fp32, bf16, fp16
   std::string kv_dtype = "auto";          // auto, fp32, bf16, fp16
   int64_t max_batch_size = 0;             // requests of a step; 0: 256

@@ -19,14 +19,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 std::shared_ptr<device::Device> open_device(const EngineOptions& options) {
-  if (options.device == "auto" || options.device == "cpu") {
-    return device::make_cpu_device(options.threads);
-  }
-  if (options.device.starts_with("cuda")) {
-    throw_bad_input("this program was built without CUDA", str("--device ", options.device),
-                    "use --device cpu, or build with `./dev build cuda`");
-  }
-  throw_bad_input(str("unknown device '", options.device, "'"), "--device", "use auto or cpu");
+  return device::make_device(options.device, options.threads);
 }
 
 // Flags that say otherwise than the file are refused: the file cannot change.
@@ -60,6 +53,13 @@ void check_device(const engine::Manifest& m, const device::Properties& device) {
   if (m.device != (device.kind == device::Kind::kCpu ? "cpu" : "cuda")) {
     throw_bad_input(str("the engine was built for ", m.device), m.model,
                     "choose that --device, or build it again");
+  }
+  if (device.kind == device::Kind::kCuda) {
+    if (m.isa != str("sm_", device.sm)) {
+      throw_bad_input(str("the engine was built for ", m.isa, ", this GPU is sm_", device.sm),
+                      m.model, advice);
+    }
+    return;
   }
   bool known = false;
   for (const auto isa : {device::CpuIsa::kScalar, device::CpuIsa::kAvx2, device::CpuIsa::kAvx512,

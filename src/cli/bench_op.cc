@@ -101,12 +101,9 @@ int time(const BenchOpOptions& o, device::Device& device) {
 }
 
 int run(const BenchOpOptions& o) {
-  if (o.device != "auto" && o.device != "cpu") {
-    throw_bad_input(str("unknown device '", o.device, "'"), "--device", "use auto or cpu");
-  }
   if (o.threads && *o.threads < 1)
     throw_bad_input("too few threads", "--threads", "give 1 or more");
-  const auto device = device::make_cpu_device(o.threads.value_or(0));
+  const auto device = device::make_device(o.device, o.threads.value_or(0));
   return o.check ? check(o, *device) : time(o, *device);
 }
 
@@ -117,7 +114,7 @@ void add_bench_op(Command& bench) {
   BenchOpOptions& o = *options;
   Command command =
       bench.command("op", "check or time the operations, with nothing but the program");
-  command.option("--device", &o.device, "auto or cpu")
+  command.option("--device", &o.device, "auto, cpu or cuda[:N]")
       .option("--threads", &o.threads, "CPU threads")
       .flag("--check", &o.check, "compare every tactic with the reference instead of timing")
       .option("--op", &o.filter.op, "only this operation")

@@ -25,7 +25,7 @@ void ModelOptions::declare(Command& command) {
                      "a folder as published on Hugging Face, the id of one in the local hub cache, "
                      "or an engine file");
   command.group("Model and device")
-      .option("--device", &engine.device, "auto or cpu")
+      .option("--device", &engine.device, "auto, cpu or cuda[:N]; auto: a GPU if there is one")
       .option("--dtype", &engine.dtype,
               "arithmetic and weight type: auto (the checkpoint's), fp32, bf16, fp16")
       .option("--kv-dtype", &engine.kv_dtype, "storage of the KV cache: auto, fp32, bf16, fp16")

@@ -24,7 +24,7 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   const auto start = std::chrono::steady_clock::now();
 
   // What the model says: forward() and prepare_inputs() in one graph.
-  TracedModel traced = trace_model(input, options, report);
+  TracedModel traced = trace_model(input, options, device.properties().kind, report);
   report->trace_ms = ms_since(start);
 
   // The same, with fewer and larger operations that have tactics.

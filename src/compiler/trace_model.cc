@@ -40,6 +40,11 @@ ir::DType storage_type(ComputeType type) {
   }
 }
 
+// A GPU's tensor cores multiply values of the weights' type; on the CPU float is as fast.
+ir::DType activation_type(device::Kind device, ComputeType compute) {
+  return device == device::Kind::kCpu ? ir::DType::kF32 : storage_type(compute);
+}
+
 ResolvedLimits resolve_limits(const BuildInput& input, const BuildOptions& options,
                               const models::Model& model) {
   ResolvedLimits limits;
@@ -82,7 +87,8 @@ std::string graph_name(const HfConfig& config) {
 
 }  // namespace
 
-TracedModel trace_model(const BuildInput& input, const BuildOptions& options, BuildReport* report) {
+TracedModel trace_model(const BuildInput& input, const BuildOptions& options, device::Kind device,
+                        BuildReport* report) {
   if (input.config.has("quantization_config")) {
     input.config.fail("quantization_config", "is not supported yet",
                       "use the checkpoint in BF16, F16 or F32");
@@ -100,7 +106,7 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, Bu
   } else {
     weights = std::make_unique<DummyWeights>(traced.limits.compute);
   }
-  nn::Trace trace{traced.graph, *weights};
+  nn::Trace trace{traced.graph, *weights, activation_type(device, traced.limits.compute)};
   const nn::StepInputs step =
       model->prepare_inputs(trace, {.max_num_tokens = traced.limits.max_num_tokens,
                                     .max_sequences = traced.limits.max_sequences,

@@ -21,6 +21,7 @@ struct TracedModel {
   ResolvedLimits limits;
 };
 
-TracedModel trace_model(const BuildInput& input, const BuildOptions& options, BuildReport* report);
+TracedModel trace_model(const BuildInput& input, const BuildOptions& options, device::Kind device,
+                        BuildReport* report);
 
 }  // namespace millrace::compiler

@@ -11,7 +11,8 @@ std::string cuda_unusable() {
 }
 
 std::unique_ptr<Device> make_cuda_device(int) {
-  throw_failed(cuda_unusable(), "--device cuda", "use --device cpu, or build with ./dev build cuda");
+  throw_failed(cuda_unusable(), "--device cuda",
+               "use --device cpu, or build with ./dev build cuda");
 }
 
 }  // namespace millrace::device

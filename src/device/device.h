@@ -97,6 +97,10 @@ class Device {
 /// instruction set.
 std::unique_ptr<Device> make_cpu_device(int threads = 0, CpuIsa max_isa = CpuIsa::kAvx512Bf16);
 
+/// The device that `--device` names: auto (a GPU if one can be used, else the CPU), cpu, cuda,
+/// cuda:N. `threads` of the CPU, 0: all. Throws Error for other names, and when it is not there.
+std::unique_ptr<Device> make_device(const std::string& name, int threads = 0);
+
 /// Why make_cuda_device() would throw: what is missing. Empty when a GPU can be used.
 std::string cuda_unusable();
 /// GPU `index`. Throws Error (kFailed) that says what is missing.

@@ -54,6 +54,8 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
   sampler_ = std::make_unique<Sampler>(sizes, device_);
   for (Instance& instance : instances_) {
     instance.buffers = std::make_unique<StepBuffers>(limits, device_);
+    instance.results = device_.allocate_host(result_bytes(), "step results");
+    instance.done = device_.make_event();
     bind(instance);
   }
 }
@@ -130,9 +132,13 @@ void GraphStepper::upload_lists() {
   if (lists.empty()) lists.push_back(0);
   device_.synchronize();
   const auto bytes = static_cast<int64_t>(lists.size() * sizeof(int32_t));
-  if (!lists_ || lists_->size() < bytes) lists_ = device_.allocate(bytes, "sampling lists");
+  if (!lists_ || lists_->size() < bytes) {
+    for (Instance& instance : instances_)
+      instance.graphs.clear();  // they hold the old address
+    lists_.reset();
+    lists_ = device_.allocate(std::max<int64_t>(2 * bytes, 4096), "sampling lists");
+  }
   device_.copy_to_device(lists_->data(), lists.data(), bytes);
-  lists_count_ = static_cast<int64_t>(lists.size());
   lists_changed_ = false;
 }
 
@@ -154,6 +160,7 @@ void GraphStepper::launch(const Batch& batch) {
   upload_lists();
   instance.start = std::chrono::steady_clock::now();
   instance.pending = true;
+  instance.logprobs = batch.logprobs;
   instance.result = {};
   instance.result.chosen.resize(batch.sequences.size());
   instance.result.targets.resize(batch.sequences.size());
@@ -163,6 +170,37 @@ void GraphStepper::launch(const Batch& batch) {
   const Regime regime = shape.context_sequences > 0 || shape.rows > options_.limits.max_sequences
                             ? Regime::kContext
                             : Regime::kGeneration;
+  run(instance, regime);
+  instance.done->record();
+  if (batch.logits_sink) deliver_sampled_logits(instance, regime, batch);
+  run_target_rows(instance, regime, batch);
+}
+
+// Replays the step when one like it was captured, else enqueues its launches one by one.
+void GraphStepper::run(Instance& instance, Regime regime) {
+  const StepShape& shape = instance.shape;
+  const bool capturable = device_.is_asynchronous() && regime == Regime::kGeneration &&
+                          shape.prompt_segments == 0 && shape.rows == shape.sequences &&
+                          !program_.observer;
+  if (!capturable) {
+    enqueue(instance, regime);
+    return;
+  }
+  const StepKey key{shape.rows, shape.sampled, shape.adjusts, instance.logprobs >= 0};
+  const auto [it, is_new] = instance.graphs.try_emplace(key);
+  if (is_new) {
+    enqueue(instance, regime);
+    return;
+  }
+  if (it->second == nullptr) {
+    it->second = device_.capture([&] { enqueue(instance, regime); });
+    ++captures_;
+  }
+  it->second->replay();
+}
+
+void GraphStepper::enqueue(Instance& instance, Regime regime) {
+  const StepShape& shape = instance.shape;
   // The arrays of the head belong to the sampled rows; rows with targets use them first.
   instance.buffers->upload(int64_t{options_.limits.num_groups} * shape.sequences *
                            std::max(1, options_.limits.max_blocks));
@@ -173,11 +211,7 @@ void GraphStepper::launch(const Batch& batch) {
         matrix(instance.buffers->address(StepBuffers::kPromptSegments), shape.prompt_segments, 4));
   }
   run_body(instance, regime);
-  if (shape.sampled > 0) {
-    const ops::Tensor logits = run_head(instance, regime, shape.sampled);
-    sample(instance, batch, logits);
-  }
-  run_target_rows(instance, regime, batch);
+  if (shape.sampled > 0) sample(instance, run_head(instance, regime, shape.sampled));
 }
 
 void GraphStepper::run_body(Instance& instance, Regime regime) {
@@ -189,45 +223,78 @@ void GraphStepper::run_body(Instance& instance, Regime regime) {
                 .generation = shape.context_sequences < shape.sequences});
 }
 
-ops::Tensor GraphStepper::run_head(Instance& instance, Regime regime, int rows) {
+ops::Tensor GraphStepper::logits(const Instance& instance, Regime regime, int rows) const {
   const engine::Engine& engine = loaded_->engine();
-  const Frame& frame = instance.frames[static_cast<size_t>(regime)];
-  program_.run(frame, sizes(instance.shape, rows),
-               {.begin = engine.head_begin, .end = program_.num_launches()});
-  const ir::ValueId logits = engine.graph.outputs()[0].value;
+  const ir::ValueId value = engine.graph.outputs()[0].value;
   const std::array<int64_t, 2> shape = {rows, engine.manifest.vocab_size};
-  return {frame.values[static_cast<size_t>(logits)], ir::DType::kF32, shape};
+  const Frame& frame = instance.frames[static_cast<size_t>(regime)];
+  return {frame.values[static_cast<size_t>(value)], ir::DType::kF32, shape};
 }
 
-void GraphStepper::sample(Instance& instance, const Batch& batch, ops::Tensor logits) {
+ops::Tensor GraphStepper::run_head(Instance& instance, Regime regime, int rows) {
+  program_.run(instance.frames[static_cast<size_t>(regime)], sizes(instance.shape, rows),
+               {.begin = loaded_->engine().head_begin, .end = program_.num_launches()});
+  return logits(instance, regime, rows);
+}
+
+void GraphStepper::sample(Instance& instance, const ops::Tensor& logits) {
   const StepShape& shape = instance.shape;
   const int rows = shape.sampled;
   StepBuffers& buffers = *instance.buffers;
   const ops::Tensor records =
       matrix(buffers.address(StepBuffers::kSamplingRows), rows, ops::kSamplingRowWords);
   sampler_->sample(logits, {.rows = records,
-                            .lists = vector(lists_->data(), lists_count_),
+                            .lists = vector(lists_->data(), lists_->size() / 4),
                             .history = matrix(history_->data(), options_.limits.max_sequences,
                                               options_.max_seq_len),
                             .adjusts = shape.adjusts});
-  const std::vector<int32_t> tokens = read_back<int32_t>(sampler_->tokens(rows), device_);
-  const std::vector<int32_t> status = read_back<int32_t>(sampler_->status(rows), device_);
-  std::vector<TokenLogprobs> chosen(static_cast<size_t>(rows));
-  if (batch.logprobs >= 0) {
-    sampler_->logprobs(logits, sampler_->tokens(rows),
-                       vector(buffers.address(StepBuffers::kTargetCounts), rows));
-    chosen = read_logprobs(tokens, rows, batch.logprobs);
+  const SampledRows found = results(instance);
+  const auto copy = [&](const void* target, const ops::Tensor& tensor) {
+    device_.enqueue_copy_to_host(const_cast<void*>(target), tensor.data, tensor.bytes());
+  };
+  copy(found.tokens, sampler_->tokens(rows));
+  copy(found.status, sampler_->status(rows));
+  if (instance.logprobs < 0) return;
+  sampler_->logprobs(logits, sampler_->tokens(rows),
+                     vector(buffers.address(StepBuffers::kTargetCounts), rows));
+  copy(found.logprobs, sampler_->logprobs(rows));
+  copy(found.top_ids, sampler_->top_ids(rows));
+  copy(found.top_logprobs, sampler_->top_logprobs(rows));
+}
+
+int64_t GraphStepper::result_bytes() const {
+  const int64_t columns = std::max(1, options_.max_logprobs);
+  return int64_t{options_.limits.max_logit_rows} * (3 + 2 * columns) * 4;
+}
+
+GraphStepper::SampledRows GraphStepper::results(const Instance& instance) const {
+  const int64_t rows = options_.limits.max_logit_rows;
+  const auto* words = reinterpret_cast<const int32_t*>(instance.results->data());
+  const auto* floats = reinterpret_cast<const float*>(instance.results->data());
+  const int64_t top = rows * std::max(1, options_.max_logprobs);
+  return {words, words + rows, floats + 2 * rows, words + 3 * rows, floats + 3 * rows + top};
+}
+
+// Reads what the sampler found, once the step is done.
+void GraphStepper::take_in(Instance& instance) {
+  const SampledRows found = results(instance);
+  for (size_t l = 0; l < static_cast<size_t>(instance.shape.sampled); ++l) {
+    const int s = instance.shape.sampled_sequence[l];
+    TokenLogprobs& token = instance.result.chosen[static_cast<size_t>(s)];
+    if (instance.logprobs >= 0) token = token_logprobs(found, l, instance.logprobs);
+    token.id = found.tokens[l];
+    if (found.status[l] != ops::kSamplingOk) instance.result.failed_sequence = s;
   }
-  for (int l = 0; l < rows; ++l) {
-    const int s = shape.sampled_sequence[static_cast<size_t>(l)];
-    TokenLogprobs& token = chosen[static_cast<size_t>(l)];
-    token.id = tokens[static_cast<size_t>(l)];
-    if (status[static_cast<size_t>(l)] != ops::kSamplingOk) instance.result.failed_sequence = s;
-    instance.result.chosen[static_cast<size_t>(s)] = std::move(token);
+}
+
+void GraphStepper::deliver_sampled_logits(const Instance& instance, Regime regime,
+                                          const Batch& batch) {
+  const ops::Tensor rows = logits(instance, regime, instance.shape.sampled);
+  for (int l = 0; l < instance.shape.sampled; ++l) {
+    const int s = instance.shape.sampled_sequence[static_cast<size_t>(l)];
     const StepSequence& sequence = batch.sequences[static_cast<size_t>(s)];
-    const auto row_floats = static_cast<size_t>(logits.dim(1));
     deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}},
-                   logits.as<float>() + static_cast<size_t>(l) * row_floats);
+                   rows.as<float>() + int64_t{l} * rows.dim(1));
   }
 }
 
@@ -240,6 +307,7 @@ void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batc
     for (size_t begin = 0; begin < targets.size();) {
       const auto rows = static_cast<int>(std::min<size_t>(
           targets.size() - begin, static_cast<size_t>(options_.limits.max_logit_rows)));
+      device_.synchronize();  // the arrays below may still be on their way
       for (int i = 0; i < rows; ++i) {
         const auto row = static_cast<int>(begin) + i;
         buffers.host("last_token_ids")[i] = instance.shape.first_row[s] + row;
@@ -282,17 +350,21 @@ std::vector<TokenLogprobs> GraphStepper::read_logprobs(std::span<const int32_t> 
   const std::vector<float> logprobs = read_back<float>(sampler_->logprobs(rows), device_);
   const std::vector<int32_t> top_ids = read_back<int32_t>(sampler_->top_ids(rows), device_);
   const std::vector<float> top_values = read_back<float>(sampler_->top_logprobs(rows), device_);
+  const SampledRows found{ids.data(), nullptr, logprobs.data(), top_ids.data(), top_values.data()};
+  std::vector<TokenLogprobs> tokens;
+  for (size_t l = 0; l < static_cast<size_t>(rows); ++l)
+    tokens.push_back(token_logprobs(found, l, top));
+  return tokens;
+}
+
+TokenLogprobs GraphStepper::token_logprobs(const SampledRows& rows, size_t row, int top) const {
   const auto columns = static_cast<size_t>(std::max(1, options_.max_logprobs));
-  std::vector<TokenLogprobs> found;
-  for (size_t l = 0; l < static_cast<size_t>(rows); ++l) {
-    TokenLogprobs token{.id = ids[l], .logprob = logprobs[l], .top = {}};
-    for (size_t k = 0; k < static_cast<size_t>(std::max(0, top)); ++k) {
-      if (top_ids[l * columns + k] < 0) break;
-      token.top.emplace_back(top_ids[l * columns + k], top_values[l * columns + k]);
-    }
-    found.push_back(std::move(token));
+  TokenLogprobs token{.id = rows.tokens[row], .logprob = rows.logprobs[row], .top = {}};
+  for (size_t k = row * columns; k < row * columns + static_cast<size_t>(std::max(0, top)); ++k) {
+    if (rows.top_ids[k] < 0) break;
+    token.top.emplace_back(rows.top_ids[k], rows.top_logprobs[k]);
   }
-  return found;
+  return token;
 }
 
 StepResult GraphStepper::collect() {
@@ -300,10 +372,14 @@ StepResult GraphStepper::collect() {
   Instance& older = instances_[static_cast<size_t>(steps_ % 2)];
   Instance& instance = older.pending ? older : instances_[static_cast<size_t>((steps_ + 1) % 2)];
   CHECK(instance.pending, "no step is under way");
-  device_.synchronize();
-  loaded_->weights->check_intact();
   instance.pending = false;
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - instance.start;
+  instance.done->wait();
+  loaded_->weights->check_intact();
+  take_in(instance);
+  // A step that was launched behind another began when that one ended.
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::duration<double> took = now - std::max(instance.start, last_collect_);
+  last_collect_ = now;
   instance.result.seconds = took.count();
   return std::move(instance.result);
 }

@@ -1,6 +1,7 @@
 #include "runtime/weights.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "base/check.h"
@@ -121,9 +122,10 @@ void WeightReader::check_intact() const {
 Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device)
     : reader_(file) {
   const engine::Engine& engine = file->engine();
+  const bool on_host = device.properties().kind == device::Kind::kCpu;
   int64_t bytes = 0;
   for (const engine::Weight& weight : engine.weights) {
-    const std::byte* mapped = reader_.in_place(weight);
+    const std::byte* mapped = on_host ? reader_.in_place(weight) : nullptr;
     data_.push_back(mapped);
     if (mapped != nullptr) {
       mapped_bytes_ += weight_bytes(weight);
@@ -133,9 +135,10 @@ Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device&
   }
   const int64_t limit = device.properties().memory_bytes;
   if (limit > 0 && bytes + mapped_bytes_ > limit) {
-    throw_failed(str("the model needs ", format_bytes(bytes + mapped_bytes_),
-                     " for its weights and this machine has ", format_bytes(limit)),
-                 engine.manifest.model, "use a smaller model, or --dtype bf16 if it is in fp32");
+    throw_failed(
+        str("the model needs ", format_bytes(bytes + mapped_bytes_), " for its weights and ",
+            device.properties().name, " has ", format_bytes(limit)),
+        engine.manifest.model, "use a smaller model, or --dtype bf16 if it is in fp32");
   }
   for (const engine::Weight& weight : engine.weights) {
     for (const engine::WeightSlice& slice : weight.slices) {
@@ -148,11 +151,6 @@ Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device&
   copied_bytes_ = bytes;
 
   // Tasks of some hundred kilobytes, over all weights, so that every thread has work to the end.
-  struct Task {
-    const engine::Weight* weight;
-    int64_t begin, end;
-    std::byte* target;
-  };
   std::vector<Task> tasks;
   std::byte* next = memory_->data();
   for (size_t w = 0; w < engine.weights.size(); ++w) {
@@ -168,11 +166,53 @@ Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device&
     }
     next += aligned(weight_bytes(weight));
   }
-  device.queue().pool->parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
-    const Task& task = tasks[static_cast<size_t>(i)];
-    reader_.read_rows(*task.weight, task.begin, task.end, task.target);
-  });
+  if (on_host) {
+    device.queue().pool->parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+      const Task& task = tasks[static_cast<size_t>(i)];
+      reader_.read_rows(*task.weight, task.begin, task.end, task.target);
+    });
+  } else {
+    upload(tasks, device);
+  }
   reader_.check_intact();
+}
+
+// Through two pinned buffers: while one is copied, the threads fill the other. Tasks follow each
+// other in memory but for the padding between weights, so a stretch of them is one copy.
+void Weights::upload(const std::vector<Task>& tasks, device::Device& device) const {
+  constexpr int64_t kBufferBytes = int64_t{32} << 20;
+  struct Buffer {
+    std::unique_ptr<device::Memory> memory;
+    std::unique_ptr<device::Event> copied;
+  };
+  int64_t largest = kBufferBytes;
+  const auto end_of = [](const Task& t) {
+    return t.target + (t.end - t.begin) * (weight_bytes(*t.weight) / t.weight->shape[0]);
+  };
+  for (const Task& t : tasks)
+    largest = std::max<int64_t>(largest, end_of(t) - t.target);
+  std::array<Buffer, 2> buffers;
+  for (Buffer& b : buffers)
+    b = {device.allocate_host(largest, "weight upload"), device.make_event()};
+  int turn = 0;
+  for (size_t first = 0; first < tasks.size();) {
+    Buffer& buffer = buffers[static_cast<size_t>(turn % 2)];
+    if (turn >= 2) buffer.copied->wait();
+    ++turn;
+    std::byte* const base = tasks[first].target;
+    size_t last = first;
+    while (last < tasks.size() && end_of(tasks[last]) - base <= largest)
+      ++last;
+    device.queue().pool->parallel_for(static_cast<int64_t>(last - first), [&](int64_t i) {
+      const Task& task = tasks[first + static_cast<size_t>(i)];
+      reader_.read_rows(*task.weight, task.begin, task.end,
+                        buffer.memory->data() + (task.target - base));
+    });
+    device.copy_to_device(base, buffer.memory->data(), end_of(tasks[last - 1]) - base);
+    buffer.copied->record();
+    first = last;
+  }
+  device.synchronize();
 }
 
 }  // namespace millrace::runtime

@@ -1,5 +1,6 @@
-// The weights of an engine, in the memory of a device: read in place where their file has them as
-// ops want them, else stacked, transposed and converted into memory of their own, never both.
+// The weights of an engine, in the memory of a device. On the CPU they are read in place where
+// their file has them as ops want them, else stacked, transposed and converted into memory of their
+// own, never both; a GPU gets all of them copied.
 #pragma once
 
 #include <memory>
@@ -49,6 +50,14 @@ class Weights {
   void check_intact() const { reader_.check_intact(); }
 
  private:
+  // Rows of one weight that one thread makes.
+  struct Task {
+    const engine::Weight* weight;
+    int64_t begin, end;
+    std::byte* target;  // on the device
+  };
+  void upload(const std::vector<Task>& tasks, device::Device& device) const;
+
   WeightReader reader_;
   std::unique_ptr<device::Memory> memory_;
   std::vector<const void*> data_;

@@ -1,9 +1,9 @@
 // Errors of the CUDA runtime as millrace::Error.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <string>
+
+#include <cuda_runtime_api.h>
 
 namespace millrace::device {
 

@@ -1,7 +1,7 @@
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <cstring>
+
+#include <cuda_runtime_api.h>
 
 #include "base/error.h"
 #include "base/thread_pool.h"
@@ -74,9 +74,9 @@ class CudaEvent : public Event {
   void wait() override { check_cuda(cudaEventSynchronize(event_), "a kernel of this step"); }
   double seconds_since(const Event& earlier) const override {
     float milliseconds = 0;
-    check_cuda(cudaEventElapsedTime(&milliseconds, static_cast<const CudaEvent&>(earlier).event_,
-                                    event_),
-               "cudaEventElapsedTime");
+    check_cuda(
+        cudaEventElapsedTime(&milliseconds, static_cast<const CudaEvent&>(earlier).event_, event_),
+        "cudaEventElapsedTime");
     return milliseconds * 1e-3;
   }
 
@@ -208,6 +208,12 @@ std::string cuda_unusable() {
 std::unique_ptr<Device> make_cuda_device(int index) {
   const std::string reason = cuda_unusable();
   if (!reason.empty()) throw_failed(reason, "--device cuda", "use --device cpu");
+  int count = 0;
+  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  if (index >= count) {
+    throw_bad_input(str("there is no GPU ", index, ", only ", count), "--device",
+                    "count from 0, or use --device cuda");
+  }
   return std::make_unique<CudaDevice>(index);
 }
 

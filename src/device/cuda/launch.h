@@ -7,9 +7,9 @@
 // end in its own wait.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include <string>
+
+#include <cuda_runtime.h>
 
 #include "base/str.h"
 #include "device/cuda/check_cuda.h"
