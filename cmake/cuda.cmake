@@ -37,6 +37,7 @@ set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 file(GLOB cutlass_include "${PROJECT_SOURCE_DIR}/.venv-cuda/lib/python3*/site-packages/cutlass_library/source/include")
 set(MILLRACE_CUTLASS_INCLUDE "${cutlass_include}" CACHE PATH "Folder that holds cute/ and cutlass/")
 
+# nvcc writes members' pointer types with parentheses that the host compiler warns of: -Wno-parentheses.
 add_library(millrace_cuda INTERFACE)
 target_include_directories(millrace_cuda SYSTEM INTERFACE "${cuda_root}/include" ${MILLRACE_CUTLASS_INCLUDE})
 target_compile_options(
@@ -44,7 +45,7 @@ target_compile_options(
   INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo
             --expt-relaxed-constexpr
             -Werror=all-warnings
-            -Xcompiler=-Wall,-Wextra,-Wno-restrict>)
+            -Xcompiler=-Wall,-Wextra,-Wno-restrict,-Wno-parentheses>)
 find_library(cudart_static NAMES cudart_static PATHS "${cuda_root}/lib" "${cuda_root}/lib64" NO_DEFAULT_PATH REQUIRED)
 target_link_libraries(millrace_cuda INTERFACE "${cudart_static}" ${CMAKE_DL_LIBS} rt)
 target_link_libraries(millrace_flags INTERFACE millrace_cuda)
