@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
 #include "ops/common/float_types.h"
 #include "ops/common/shape_rule.h"
@@ -10,6 +11,7 @@
 namespace millrace::ops {
 
 void embedding_ref(const Launch& launch);
+void embedding_cuda(const Launch& launch);
 void embedding_avx2(const Launch& launch);
 
 namespace {
@@ -42,6 +44,8 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA(
+        {.name = "embedding_cuda", .device = device::Kind::kCuda, .run = embedding_cuda}, )  //
     MILLRACE_ON_X86({.name = "embedding_avx2",
                      .why_not = needs_isa<device::CpuIsa::kAvx2>,
                      .run = embedding_avx2}, )  //

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "ops/common/activation_kind.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
@@ -10,6 +11,7 @@
 namespace millrace::ops {
 
 void gated_activation_ref(const Launch& launch);
+void gated_activation_cuda(const Launch& launch);
 void gated_activation_avx2(const Launch& launch);
 void gated_activation_avx512(const Launch& launch);
 
@@ -42,6 +44,9 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA({.name = "gated_activation_cuda",
+                      .device = device::Kind::kCuda,
+                      .run = gated_activation_cuda}, )  //
     MILLRACE_ON_X86({.name = "gated_activation_avx512",
                      .why_not = needs_isa<device::CpuIsa::kAvx512>,
                      .run = gated_activation_avx512},

@@ -1,5 +1,6 @@
 #include "ops/gather_rows/gather_rows.h"
 
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
@@ -7,6 +8,7 @@
 namespace millrace::ops {
 
 void gather_rows_ref(const Launch& launch);
+void gather_rows_cuda(const Launch& launch);
 
 namespace {
 
@@ -29,7 +31,11 @@ double exact(const Launch& launch, int64_t index) {
                        launch.in[1].as<int32_t>()[index / width] * width + index % width);
 }
 
-constexpr Tactic kTactics[] = {{.name = "gather_rows_ref", .run = gather_rows_ref}};
+constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA(
+        {.name = "gather_rows_cuda", .device = device::Kind::kCuda, .run = gather_rows_cuda}, )  //
+    {.name = "gather_rows_ref", .run = gather_rows_ref},
+};
 
 }  // namespace
 

@@ -1,11 +1,13 @@
 #include "ops/merge_ids/merge_ids.h"
 
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
 
 namespace millrace::ops {
 
 void merge_ids_ref(const Launch& launch);
+void merge_ids_cuda(const Launch& launch);
 
 namespace {
 
@@ -26,7 +28,11 @@ double exact(const Launch& launch, int64_t index) {
   return id < 0 ? launch.in[1].as<int32_t>()[-1 - id] : id;
 }
 
-constexpr Tactic kTactics[] = {{.name = "merge_ids_ref", .run = merge_ids_ref}};
+constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA(
+        {.name = "merge_ids_cuda", .device = device::Kind::kCuda, .run = merge_ids_cuda}, )  //
+    {.name = "merge_ids_ref", .run = merge_ids_ref},
+};
 
 }  // namespace
 

@@ -1,0 +1,191 @@
+// The norms and their fusions with the residual sum: one block per row, the row in registers from
+// the only read to the only write. The order of sums depends on the row's width only.
+#pragma once
+
+#include <algorithm>
+#include <string>
+
+#include "base/str.h"
+#include "ops/common/vector_access_cuda.cuh"
+
+namespace millrace::ops {
+
+inline constexpr int kNormThreads = 1024;
+/// Elements of a row that one thread holds at most.
+inline constexpr int kNormHeld = 16;
+
+enum class NormKind { kRms, kLayer };
+
+/// Rows of [T, E], weights of [E]. Without a residual `sum` is null, too; `bias` may be null.
+template <typename X>
+struct NormRows {
+  const X* x;
+  const X* residual;
+  const void* weight;
+  const void* bias;
+  X* sum;
+  X* out;
+  int width;
+  float eps;
+  ir::DType weight_type;
+};
+
+__device__ inline void prefetch_to_l2(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
+template <int kPack>
+__device__ inline void load_weights(const void* weights, ir::DType type, int column, float* to) {
+  if (type == ir::DType::kBF16) {
+    load_floats<kPack>(static_cast<const __nv_bfloat16*>(weights) + column, to);
+  } else if (type == ir::DType::kF16) {
+    load_floats<kPack>(static_cast<const __half*>(weights) + column, to);
+  } else {
+    load_floats<kPack>(static_cast<const float*>(weights) + column, to);
+  }
+}
+
+/// Weights are constant: they can come while the kernel before still runs.
+template <int kPack, typename X>
+__device__ inline void prefetch_weights(const NormRows<X>& rows) {
+  const int size = rows.weight_type == ir::DType::kF32 ? 4 : 2;
+  for (int column = threadIdx.x * kPack; column < rows.width; column += blockDim.x * kPack) {
+    prefetch_to_l2(static_cast<const char*>(rows.weight) + int64_t{column} * size);
+    if (rows.bias != nullptr)
+      prefetch_to_l2(static_cast<const char*>(rows.bias) + int64_t{column} * size);
+  }
+}
+
+/// Reads this thread's part of row blockIdx.x into `held`, zeros where it has none; writes the
+/// residual sum, rounded as the norm will see it.
+template <bool kAdd, int kPack, typename X>
+__device__ inline void load_row(const NormRows<X>& rows, float (&held)[kNormHeld]) {
+  const int64_t row = int64_t{blockIdx.x} * rows.width;
+#pragma unroll
+  for (int i = 0; i < kNormHeld; i += kPack) {
+    const int column =
+        (static_cast<int>(threadIdx.x) + i / kPack * static_cast<int>(blockDim.x)) * kPack;
+    if (column >= rows.width) {
+#pragma unroll
+      for (int j = 0; j < kPack; ++j)
+        held[i + j] = 0;
+      continue;
+    }
+    load_floats<kPack>(rows.x + row + column, held + i);
+    if constexpr (kAdd) {
+      float residual[kPack];
+      load_floats<kPack>(rows.residual + row + column, residual);
+#pragma unroll
+      for (int j = 0; j < kPack; ++j)
+        held[i + j] = to_float(from_float<X>(held[i + j] + residual[j]));
+      store_floats<kPack>(held + i, rows.sum + row + column);
+    }
+  }
+}
+
+/// Subtracts `value` from the elements that exist; returns their sum afterwards.
+template <int kPack>
+__device__ inline float subtract(float value, int width, float (&held)[kNormHeld]) {
+  float total = 0;
+#pragma unroll
+  for (int i = 0; i < kNormHeld; i += kPack) {
+    const int column =
+        (static_cast<int>(threadIdx.x) + i / kPack * static_cast<int>(blockDim.x)) * kPack;
+    if (column >= width) continue;
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) {
+      held[i + j] -= value;
+      total += held[i + j];
+    }
+  }
+  return total;
+}
+
+template <NormKind kKind, int kPack, typename X>
+__device__ inline void store_row(const NormRows<X>& rows, float scale, float (&held)[kNormHeld]) {
+  const int64_t row = int64_t{blockIdx.x} * rows.width;
+#pragma unroll
+  for (int i = 0; i < kNormHeld; i += kPack) {
+    const int column =
+        (static_cast<int>(threadIdx.x) + i / kPack * static_cast<int>(blockDim.x)) * kPack;
+    if (column >= rows.width) continue;
+    float weight[kPack];
+    load_weights<kPack>(rows.weight, rows.weight_type, column, weight);
+#pragma unroll
+    for (int j = 0; j < kPack; ++j)
+      held[i + j] = held[i + j] * scale * weight[j];
+    if (kKind == NormKind::kLayer && rows.bias != nullptr) {
+      load_weights<kPack>(rows.bias, rows.weight_type, column, weight);
+#pragma unroll
+      for (int j = 0; j < kPack; ++j)
+        held[i + j] += weight[j];
+    }
+    store_floats<kPack>(held + i, rows.out + row + column);
+  }
+}
+
+template <NormKind kKind, bool kAdd, int kPack, typename X>
+__global__ void __launch_bounds__(kNormThreads) norm_rows_kernel(NormRows<X> rows) {
+  __shared__ float scratch[kWarp];
+  prefetch_weights<kPack>(rows);
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  float held[kNormHeld];
+  load_row<kAdd, kPack>(rows, held);
+  const float width = static_cast<float>(rows.width);
+  if constexpr (kKind == NormKind::kLayer) {
+    float total = 0;
+#pragma unroll
+    for (int i = 0; i < kNormHeld; ++i)
+      total += held[i];
+    // Rounding the mean costs much where it is far from zero: what it missed is taken off, too.
+    const float missed = subtract<kPack>(block_sum(total, scratch) / width, rows.width, held);
+    subtract<kPack>(block_sum(missed, scratch) / width, rows.width, held);
+  }
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < kNormHeld; ++i)
+    squares += held[i] * held[i];
+  const float scale = 1.0F / sqrtf(block_sum(squares, scratch) / width + rows.eps);
+  store_row<kKind, kPack>(rows, scale, held);
+}
+
+template <NormKind kKind, bool kAdd, int kPack, typename X>
+void launch_norm_rows(const Launch& launch, const char* name, const NormRows<X>& rows) {
+  const int64_t packs = (rows.width + kPack - 1) / kPack;
+  const int64_t threads = std::min<int64_t>((packs + kWarp - 1) / kWarp * kWarp, kNormThreads);
+  device::launch_kernel(name, *launch.queue, dim3(static_cast<unsigned>(launch.in[0].dim(0))),
+                        dim3(static_cast<unsigned>(threads)), 0,
+                        norm_rows_kernel<kKind, kAdd, kPack, X>, rows);
+}
+
+/// Inputs x, [residual,] weight[, bias]; outputs [sum,] normed.
+template <NormKind kKind, bool kAdd>
+void norm_rows_cuda(const Launch& launch, const char* name, double eps) {
+  constexpr size_t kWeight = kAdd ? 2 : 1;
+  const Tensor& x = launch.in[0];  // [T, E]
+  if (x.count() == 0) return;
+  const Tensor& weight = launch.in[kWeight];  // [E]
+  const void* bias = launch.in.size() > kWeight + 1 ? launch.in[kWeight + 1].data : nullptr;
+  with_float_type(x.dtype, [&]<typename X>(X) {
+    const NormRows<X> rows = {.x = x.as<X>(),
+                              .residual = kAdd ? launch.in[1].as<X>() : nullptr,
+                              .weight = weight.data,
+                              .bias = bias,
+                              .sum = kAdd ? launch.out[0].as<X>() : nullptr,
+                              .out = launch.out[kAdd ? 1 : 0].as<X>(),
+                              .width = static_cast<int>(x.dim(1)),
+                              .eps = static_cast<float>(eps),
+                              .weight_type = weight.dtype};
+    const bool packed =
+        rows.width % kPackOf<X> == 0 && aligned_to_16(rows.x, rows.residual, rows.sum, rows.out) &&
+        aligned_to_16(static_cast<const char*>(rows.weight), static_cast<const char*>(rows.bias));
+    if (packed) {
+      launch_norm_rows<kKind, kAdd, kPackOf<X>>(launch, name, rows);
+    } else {
+      launch_norm_rows<kKind, kAdd, 1>(launch, name, rows);
+    }
+  });
+}
+
+}  // namespace millrace::ops

@@ -1,0 +1,49 @@
+#include "ops/common/activation_cuda.cuh"
+#include "ops/common/vector_access_cuda.cuh"
+#include "ops/gated_activation/gated_activation.h"
+
+namespace millrace::ops {
+namespace {
+
+constexpr int kThreads = 128;
+
+/// A block takes kThreads * kPack columns of one row. gate_up: [T, 2F], out: [T, F].
+template <int kPack, typename T>
+__global__ void __launch_bounds__(kThreads)
+    gated_activation_kernel(const T* gate_up, T* out, int64_t width, ActivationKind kind) {
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  const int64_t column = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kPack;
+  if (column >= width) return;
+  const T* from = gate_up + int64_t{blockIdx.x} * 2 * width + column;
+  float gate[kPack], up[kPack];
+  load_floats<kPack>(from, gate);
+  load_floats<kPack>(from + width, up);
+#pragma unroll
+  for (int i = 0; i < kPack; ++i)
+    gate[i] = activate(kind, gate[i]) * up[i];
+  store_floats<kPack>(gate, out + int64_t{blockIdx.x} * width + column);
+}
+
+}  // namespace
+
+void gated_activation_cuda(const Launch& launch) {
+  const Tensor& out = launch.out[0];  // [T, F]
+  if (out.count() == 0) return;
+  const ActivationKind kind = *parse_activation(launch.attrs<GatedActivation>().kind);
+  with_float_type(out.dtype, [&]<typename T>(T) {
+    const int64_t width = out.dim(1);
+    const auto start = [&](auto kernel, int pack) {
+      const dim3 grid(static_cast<unsigned>(out.dim(0)), blocks_for(width, kThreads * pack));
+      device::launch_kernel("gated_activation_cuda", *launch.queue, grid, dim3(kThreads), 0, kernel,
+                            launch.in[0].as<T>(), out.as<T>(), width, kind);
+    };
+    if (width % kPackOf<T> == 0 && aligned_to_16(launch.in[0].as<T>(), out.as<T>())) {
+      start(gated_activation_kernel<kPackOf<T>, T>, kPackOf<T>);
+    } else {
+      start(gated_activation_kernel<1, T>, 1);
+    }
+  });
+}
+
+}  // namespace millrace::ops
