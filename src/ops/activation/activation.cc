@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "ops/common/activation_kind.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
@@ -10,6 +11,7 @@
 namespace millrace::ops {
 
 void activation_ref(const Launch& launch);
+void activation_cuda(const Launch& launch);
 void activation_avx2(const Launch& launch);
 void activation_avx512(const Launch& launch);
 
@@ -36,6 +38,8 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA(
+        {.name = "activation_cuda", .device = device::Kind::kCuda, .run = activation_cuda}, )  //
     MILLRACE_ON_X86({.name = "activation_avx512",
                      .why_not = needs_isa<device::CpuIsa::kAvx512>,
                      .run = activation_avx512},

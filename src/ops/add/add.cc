@@ -1,5 +1,6 @@
 #include "ops/add/add.h"
 
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/elementwise.h"
 #include "ops/common/exact.h"
 #include "ops/op.h"
@@ -7,6 +8,7 @@
 namespace millrace::ops {
 
 void add_ref(const Launch& launch);
+void add_cuda(const Launch& launch);
 void add_avx2(const Launch& launch);
 
 namespace {
@@ -20,6 +22,7 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA({.name = "add_cuda", .device = device::Kind::kCuda, .run = add_cuda}, )  //
     MILLRACE_ON_X86(
         {.name = "add_avx2", .why_not = needs_isa<device::CpuIsa::kAvx2>, .run = add_avx2}, )  //
     {.name = "add_ref", .run = add_ref},

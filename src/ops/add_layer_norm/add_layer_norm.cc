@@ -1,13 +1,16 @@
 #include "ops/add_layer_norm/add_layer_norm.h"
 
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
+#include "ops/common/norm_limits.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
 
 namespace millrace::ops {
 
 void add_layer_norm_ref(const Launch& launch);
+void add_layer_norm_cuda(const Launch& launch);
 void add_layer_norm_avx2(const Launch& launch);
 void add_layer_norm_avx512(const Launch& launch);
 
@@ -37,6 +40,10 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA({.name = "add_layer_norm_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = norm_cuda_why_not,
+                      .run = add_layer_norm_cuda}, )  //
     MILLRACE_ON_X86({.name = "add_layer_norm_avx512",
                      .why_not = needs_isa<device::CpuIsa::kAvx512>,
                      .run = add_layer_norm_avx512},

@@ -1,5 +1,6 @@
 #include "ops/mul/mul.h"
 
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/elementwise.h"
 #include "ops/common/exact.h"
 #include "ops/op.h"
@@ -7,6 +8,7 @@
 namespace millrace::ops {
 
 void mul_ref(const Launch& launch);
+void mul_cuda(const Launch& launch);
 void mul_avx2(const Launch& launch);
 
 namespace {
@@ -20,6 +22,7 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA({.name = "mul_cuda", .device = device::Kind::kCuda, .run = mul_cuda}, )  //
     MILLRACE_ON_X86(
         {.name = "mul_avx2", .why_not = needs_isa<device::CpuIsa::kAvx2>, .run = mul_avx2}, )  //
     {.name = "mul_ref", .run = mul_ref},

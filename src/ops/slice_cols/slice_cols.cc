@@ -1,5 +1,6 @@
 #include "ops/slice_cols/slice_cols.h"
 
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
@@ -7,6 +8,7 @@
 namespace millrace::ops {
 
 void slice_cols_ref(const Launch& launch);
+void slice_cols_cuda(const Launch& launch);
 
 namespace {
 
@@ -33,7 +35,11 @@ double exact(const Launch& launch, int64_t index) {
                                          launch.attrs<SliceCols>().begin + index % width);
 }
 
-constexpr Tactic kTactics[] = {{.name = "slice_cols_ref", .run = slice_cols_ref}};
+constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA(
+        {.name = "slice_cols_cuda", .device = device::Kind::kCuda, .run = slice_cols_cuda}, )  //
+    {.name = "slice_cols_ref", .run = slice_cols_ref},
+};
 
 }  // namespace
 
