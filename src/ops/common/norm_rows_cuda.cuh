@@ -3,9 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <string>
 
-#include "base/str.h"
+#include "ops/common/norm_limits.h"
 #include "ops/common/vector_access_cuda.cuh"
 
 namespace millrace::ops {
@@ -13,6 +12,7 @@ namespace millrace::ops {
 inline constexpr int kNormThreads = 1024;
 /// Elements of a row that one thread holds at most.
 inline constexpr int kNormHeld = 16;
+static_assert(kWidestNormRow == int64_t{kNormThreads} * kNormHeld);
 
 enum class NormKind { kRms, kLayer };
 
