@@ -5,10 +5,12 @@
 #include <array>
 #include <cstdint>
 
+#include "base/host_device.h"
+
 namespace millrace::ops {
 
-inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
-                                      std::array<uint32_t, 2> key) {
+MILLRACE_HD inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
+                                                  std::array<uint32_t, 2> key) {
   constexpr uint64_t kMultiplier0 = 0xd2511f53u, kMultiplier1 = 0xcd9e8d57u;
   constexpr uint32_t kWeyl0 = 0x9e3779b9u, kWeyl1 = 0xbb67ae85u;
   for (int round = 0; round < 10; ++round) {
@@ -27,8 +29,8 @@ inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter,
 enum class RandomUse : uint32_t { kToken = 0 };
 
 /// 64 random bits of a request: for its output `output_index`, at `position` of the sequence.
-inline uint64_t request_random(uint64_t seed, int32_t output_index, int64_t position,
-                               RandomUse use) {
+MILLRACE_HD inline uint64_t request_random(uint64_t seed, int32_t output_index, int64_t position,
+                                           RandomUse use) {
   const auto at = static_cast<uint64_t>(position);
   const auto bits = philox({static_cast<uint32_t>(at), static_cast<uint32_t>(at >> 32),
                             static_cast<uint32_t>(output_index), static_cast<uint32_t>(use)},
@@ -37,7 +39,7 @@ inline uint64_t request_random(uint64_t seed, int32_t output_index, int64_t posi
 }
 
 /// random * end / 2^64, rounded down: from 64 random bits to [0, end).
-inline uint64_t scale_random(uint64_t random, uint64_t end) {
+MILLRACE_HD inline uint64_t scale_random(uint64_t random, uint64_t end) {
   __extension__ using Wide = unsigned __int128;
   return static_cast<uint64_t>(static_cast<Wide>(random) * end >> 64);
 }

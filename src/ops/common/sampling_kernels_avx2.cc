@@ -10,6 +10,7 @@ namespace millrace::ops {
 namespace {
 
 constexpr int kLanes = 8;
+constexpr ExpTerms kTerms = exp_terms();
 
 /// The last `count` < 8 elements, padded with -infinity: its weight is 0, and it is no maximum.
 __m256 load_tail(const float* x, int64_t count) {
@@ -31,9 +32,9 @@ __m256 exponential(__m256 y) {
   const __m256 n = _mm256_sub_ps(shifted, _mm256_set1_ps(kRoundMagic));
   const __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-kLn2Low),
                                    _mm256_fmadd_ps(n, _mm256_set1_ps(-kLn2High), y));
-  __m256 sum = _mm256_set1_ps(kExpTerms[0]);
+  __m256 sum = _mm256_set1_ps(kTerms.at[0]);
   for (int i = 1; i < 8; ++i)
-    sum = _mm256_fmadd_ps(sum, r, _mm256_set1_ps(kExpTerms[i]));
+    sum = _mm256_fmadd_ps(sum, r, _mm256_set1_ps(kTerms.at[i]));
   const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
   const __m256 scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(sum), exponent));
   return _mm256_and_ps(scaled, _mm256_cmp_ps(y, _mm256_set1_ps(kExponentMin), _CMP_GE_OQ));

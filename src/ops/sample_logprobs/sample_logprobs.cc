@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
 #include "ops/sample_logprobs/logprobs_io.h"
@@ -36,14 +37,25 @@ int64_t workspace(const Launch& launch, const device::Properties&) {
   return LogprobsWork(launch).bytes();
 }
 
+/// The CUDA tactic gathers each block's best tokens in shared memory.
+[[maybe_unused]] std::string why_not_cuda(const Launch& launch, const device::Properties&) {
+  const int64_t k = launch.out[1].dim(1);
+  return k <= kMaxCudaBest ? "" : str("k is ", k, ", at most ", kMaxCudaBest, " are supported");
+}
+
 }  // namespace
 
 void sample_logprobs_avx2(const Launch& launch);
 void sample_logprobs_cpu(const Launch& launch);
+void sample_logprobs_cuda(const Launch& launch);
 void sample_logprobs_ref(const Launch& launch);
 
 const Op& op_sample_logprobs() {
   static constexpr Tactic kTactics[] = {
+      MILLRACE_ON_CUDA({.name = "sample_logprobs_cuda",
+                        .device = device::Kind::kCuda,
+                        .why_not = why_not_cuda,
+                        .run = sample_logprobs_cuda}, )  //
       MILLRACE_ON_X86({.name = "sample_logprobs_avx2",
                        .why_not = needs_isa<device::CpuIsa::kAvx2>,
                        .workspace = workspace,
@@ -70,25 +82,10 @@ LogprobsIo::LogprobsIo(const Launch& launch)
       top_ids(launch.out[1].as<int32_t>()),
       top_logprobs(launch.out[2].as<float>()) {}
 
-int64_t LogprobsIo::wanted(int64_t l) const {
-  return std::min({int64_t{counts[l]}, k, vocab});
-}
-
 void LogprobsIo::clear(int64_t l, float value) const {
   logprobs[l] = value;
   std::fill_n(top_ids + l * k, k, -1);
   std::fill_n(top_logprobs + l * k, k, value);
-}
-
-void LogprobsIo::put_target(int64_t l, double lse) const {
-  const int32_t target = targets[l];
-  if (target < 0 || target >= vocab) return;
-  logprobs[l] = static_cast<float>(static_cast<double>(x(l)[target]) - lse);
-}
-
-void LogprobsIo::put_best(int64_t l, int64_t place, int32_t token, double lse) const {
-  top_ids[l * k + place] = token;
-  top_logprobs[l * k + place] = static_cast<float>(static_cast<double>(x(l)[token]) - lse);
 }
 
 }  // namespace millrace::ops

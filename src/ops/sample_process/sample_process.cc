@@ -1,5 +1,6 @@
 #include "ops/sample_process/sample_process.h"
 
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
 #include "ops/sample_process/process_row.h"
@@ -33,10 +34,14 @@ int64_t workspace(const Launch& launch, const device::Properties&) {
 }  // namespace
 
 void sample_process_cpu(const Launch& launch);
+void sample_process_cuda(const Launch& launch);
 void sample_process_ref(const Launch& launch);
 
 const Op& op_sample_process() {
   static constexpr Tactic kTactics[] = {
+      MILLRACE_ON_CUDA({.name = "sample_process_cuda",
+                        .device = device::Kind::kCuda,
+                        .run = sample_process_cuda}, )  //
       {.name = "sample_process_cpu", .workspace = workspace, .run = sample_process_cpu},
       {.name = "sample_process_ref", .run = sample_process_ref},
   };

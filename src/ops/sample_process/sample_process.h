@@ -20,9 +20,8 @@
 // once. c * frequency + presence is computed first, as a product and a sum.
 //
 // The penalties need each token's count in the history. CPU tactics keep an i32 [V] table per task
-// in the workspace and clear it by a second walk; a CUDA tactic does the same with an i32 [V] table
-// per row that uses a penalty, filled by atomic additions (integers: any order gives the same
-// bits).
+// in the workspace and clear it by a second walk; the CUDA tactic keeps those of a block's tokens
+// in shared memory, filled by atomic additions (integers: any order gives the same bits).
 #pragma once
 
 #include "ops/attributes.h"

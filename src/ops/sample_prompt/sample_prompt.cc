@@ -1,5 +1,6 @@
 #include "ops/sample_prompt/sample_prompt.h"
 
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
 
@@ -22,10 +23,14 @@ Cost cost(const Launch& launch) {
 
 }  // namespace
 
+void sample_prompt_cuda(const Launch& launch);
 void sample_prompt_ref(const Launch& launch);
 
 const Op& op_sample_prompt() {
   static constexpr Tactic kTactics[] = {
+      MILLRACE_ON_CUDA({.name = "sample_prompt_cuda",
+                        .device = device::Kind::kCuda,
+                        .run = sample_prompt_cuda}, )  //
       {.name = "sample_prompt_ref", .run = sample_prompt_ref},
   };
   static constexpr Op kOp = {.name = "sample_prompt",

@@ -1,7 +1,7 @@
 #include "ops/sample_token/sample_token.h"
 
 #include "ops/common/cpu_tactic.h"
-#include "ops/common/philox.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
 #include "ops/sample_token/sample_token_io.h"
@@ -41,10 +41,14 @@ int64_t workspace(const Launch& launch, const device::Properties&) {
 
 void sample_token_avx2(const Launch& launch);
 void sample_token_cpu(const Launch& launch);
+void sample_token_cuda(const Launch& launch);
 void sample_token_ref(const Launch& launch);
 
 const Op& op_sample_token() {
   static constexpr Tactic kTactics[] = {
+      MILLRACE_ON_CUDA({.name = "sample_token_cuda",
+                        .device = device::Kind::kCuda,
+                        .run = sample_token_cuda}, )  //
       MILLRACE_ON_X86({.name = "sample_token_avx2",
                        .why_not = needs_isa<device::CpuIsa::kAvx2>,
                        .workspace = workspace,
@@ -71,19 +75,5 @@ SampleTokenIo::SampleTokenIo(const Launch& launch)
       rows(launch.in[3].as<int32_t>()),
       tokens(launch.out[1].as<int32_t>()),
       status(launch.out[2].as<int32_t>()) {}
-
-void SampleTokenIo::put(const SamplingRow& row, int64_t l, int32_t token,
-                        SamplingStatus result) const {
-  tokens[l] = result == kSamplingOk ? token : 0;
-  status[l] = result;
-  if (row.slot >= 0 && row.length < capacity) {
-    history[row.slot * capacity + row.length] = tokens[l];
-  }
-}
-
-uint64_t draw_units(const SamplingRow& row, uint64_t total) {
-  const uint64_t random = request_random(row.seed, row.output_index, row.length, RandomUse::kToken);
-  return scale_random(random, total);
-}
 
 }  // namespace millrace::ops

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "base/host_device.h"
+#include "ops/common/philox.h"
 #include "ops/common/sampling_row.h"
 #include "ops/op.h"
 
@@ -14,11 +16,18 @@ struct SampleTokenIo {
 
   SamplingRow row(int64_t l) const { return read_sampling_row(rows, l); }
   /// The logits that row l chooses from.
-  const float* logits_of(const SamplingRow& row, int64_t l) const {
+  MILLRACE_HD const float* logits_of(const SamplingRow& row, int64_t l) const {
     return ((row.flags & kSamplingAdjusts) != 0 ? adjusted : logits) + l * vocab;
   }
   /// Writes the choice; a status that is not kSamplingOk makes it token 0.
-  void put(const SamplingRow& row, int64_t l, int32_t token, SamplingStatus status) const;
+  MILLRACE_HD void put(const SamplingRow& row, int64_t l, int32_t token,
+                       SamplingStatus result) const {
+    tokens[l] = result == kSamplingOk ? token : 0;
+    status[l] = result;
+    if (row.slot >= 0 && row.length < capacity) {
+      history[row.slot * capacity + row.length] = tokens[l];
+    }
+  }
 
   int64_t count, vocab;      // L, V
   int64_t capacity;          // M
@@ -30,10 +39,13 @@ struct SampleTokenIo {
 };
 
 /// The number in [0, total) that decides the draw of a row.
-uint64_t draw_units(const SamplingRow& row, uint64_t total);
+MILLRACE_HD inline uint64_t draw_units(const SamplingRow& row, uint64_t total) {
+  const uint64_t random = request_random(row.seed, row.output_index, row.length, RandomUse::kToken);
+  return scale_random(random, total);
+}
 
 /// Of the largest logit: what keeps a row from a choice.
-inline SamplingStatus status_of_max(float max) {
+MILLRACE_HD inline SamplingStatus status_of_max(float max) {
   constexpr float kInfinity = __builtin_inff();
   if (max == -kInfinity) return kSamplingNoCandidate;
   return max < kInfinity ? kSamplingOk : kSamplingNotFinite;

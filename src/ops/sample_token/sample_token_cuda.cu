@@ -1,0 +1,241 @@
+// A cluster of blocks per row, which holds the row in its shared memory. Where a limit is a count
+// or a mass (top_k, top_p, typical_p), the threshold is found by a radix search: at most three
+// histograms over the ordered bits of a key, each narrowing the range to one of 2048 bins. All
+// sums are of integers, so that atomic additions give the same token in any order.
+#include <bit>
+
+#include "ops/common/sampling_cluster_cuda.cuh"
+#include "ops/sample_token/sample_token_io.h"
+
+namespace millrace::ops {
+namespace {
+
+constexpr int kBinBits = 11;
+constexpr int kBins = 1 << kBinBits;
+static_assert(kBins == 2 * kRowThreads);
+constexpr uint32_t kLowestKey = 0x007fffffu;  // ordered_key(-infinity)
+constexpr uint32_t kInfinityBits = 0x7f800000u;
+constexpr float kWeightless = 30;  // tokens so far below the best weigh nothing
+
+struct Threshold {
+  uint32_t key = 0;
+  uint64_t below = 0;  // units of the smaller keys
+};
+
+struct TokenShared {
+  RowShared row;
+  alignas(16) uint2 bins[2][kBins];  // low and high half of a sum
+  uint64_t below;                    // what a pick found
+  int bin;
+  int64_t token;  // what find_dropped found
+};
+
+/// Which tokens are kept: all limits so far. What a limit not yet applied holds keeps all.
+struct Kept {
+  float max;                // the largest s
+  uint32_t key = 0;         // keep larger ordered keys of s,
+  int64_t first = 0;        // and this one from this token on
+  float min_p = 0;          // keep weights from here on
+  float mean = 0;           // of y = s - max
+  uint32_t surprise = ~0u;  // keep |mean - y| up to this, as bits
+
+  __device__ uint32_t surprise_of(float s) const {
+    return std::bit_cast<uint32_t>(fabsf(mean - (s - max)));
+  }
+  /// The token's weight, 0 when it is dropped.
+  __device__ float weight(float s, int64_t token) const {
+    const uint32_t own = ordered_key(s);
+    if (own < key || (own == key && token < first)) return 0;
+    const float w = sampling_exp(s - max);
+    return w < min_p || surprise_of(s) > surprise ? 0 : w;
+  }
+};
+
+class Choice {
+ public:
+  __device__ Choice(RowCluster* row, TokenShared* shared, float max)
+      : row_(*row), shared_(*shared), kept_{.max = max} {}
+
+  __device__ void keep_top_k(int64_t smaller) {
+    kept_.key =
+        find_threshold(
+            kLowestKey, ordered_key(kept_.max), smaller,
+            [this](int i) { return ordered_key(row_.value(i)); }, [](int) { return uint64_t{1}; })
+            .key;
+  }
+
+  __device__ void keep_top_p(float top_p) {
+    const auto units = [this](int i) { return units_of(i); };
+    const uint64_t limit = units_to_drop(top_p, row_.sum(units));
+    const Threshold found = find_threshold(
+        max(kept_.key, ordered_key(kept_.max - kWeightless)), ordered_key(kept_.max), limit,
+        [this](int i) { return ordered_key(row_.value(i)); }, units);
+    kept_.key = found.key;
+    // Equals weigh the same; they are dropped one by one, lowest token first.
+    const uint64_t each = weight_units(sampling_exp(float_of_key(found.key) - kept_.max));
+    const uint64_t dropped = (limit - found.below) / each;
+    if (dropped > 0) kept_.first = find_equal(found.key, dropped);
+  }
+
+  __device__ void keep_min_p(float min_p) { kept_.min_p = min_p; }
+
+  __device__ void keep_typical(float mass) {
+    const auto units = [this](int i) { return units_of(i); };
+    const uint64_t surprise = row_.sum([this](int i) {
+      const float s = row_.value(i);
+      return surprise_units(s - kept_.max, kept_.weight(s, row_.token(i)));
+    });
+    const uint64_t total = row_.sum(units);
+    kept_.mean = mean_of_units(surprise, total);
+    kept_.surprise = find_threshold(
+                         0, kInfinityBits, units_to_keep(mass, total) - 1,
+                         [this](int i) { return kept_.surprise_of(row_.value(i)); }, units)
+                         .key;
+  }
+
+  /// The token in all lanes of the one warp that has it, -1 in all others.
+  __device__ int64_t draw(const SamplingRow& row) {
+    return row_.locate([this](int i) { return units_of(i); },
+                       [&row](uint64_t total) { return draw_units(row, total); });
+  }
+
+ private:
+  __device__ uint64_t units_of(int i) const {
+    return weight_units(kept_.weight(row_.value(i), row_.token(i)));
+  }
+
+  /// The token with this key before which there are `before` others with it.
+  __device__ int64_t find_equal(uint32_t key, uint64_t before) {
+    const int64_t token = row_.locate(
+        [&](int i) { return ordered_key(row_.value(i)) == key ? uint64_t{1} : uint64_t{0}; },
+        [before](uint64_t) { return before; });
+    if (token >= 0 && row_.lane() < kRowBlocks) {
+      *row_.in_block(&shared_.token, row_.lane()) = token;
+    }
+    row_.sync();
+    return shared_.token;
+  }
+
+  /// The smallest key at which the units of the keys up to it exceed `limit`. REQUIRES: there is
+  /// one; keys with units lie in [low, high].
+  template <typename KeyOf, typename UnitsOf>
+  __device__ Threshold find_threshold(uint32_t low, uint32_t high, uint64_t limit,
+                                      const KeyOf& key_of, const UnitsOf& units_of) {
+    Threshold found{low, 0};
+    for (int shift = kWarp - __clz(static_cast<int>(high - low)); shift > 0;) {
+      const int above = shift;  // keys at work: those that differ from found.key below this bit
+      shift = max(0, shift - kBinBits);
+      bins_turn_ ^= 1;
+      uint2* bins = shared_.bins[bins_turn_];
+      reinterpret_cast<uint4*>(bins)[threadIdx.x] = make_uint4(0, 0, 0, 0);
+      __syncthreads();
+      for (int i = row_.lane(); i < row_.count(); i += kWarp) {
+        const uint32_t key = key_of(i), distance = key - found.key;
+        if (key < found.key || uint64_t{distance} >> above != 0) continue;
+        add(bins + (distance >> shift), units_of(i));
+      }
+      row_.sync();
+      pick(bins, found.below, limit);
+      found.key += static_cast<uint32_t>(shared_.bin) << shift;
+      found.below = shared_.below;
+    }
+    return found;
+  }
+
+  /// 64 bits by two native additions of 32: whoever wraps the low half carries.
+  __device__ static void add(uint2* bin, uint64_t units) {
+    if (units == 0) return;
+    const auto low = static_cast<uint32_t>(units);
+    const uint32_t carry = atomicAdd(&bin->x, low) + low < low ? 1 : 0;
+    const uint32_t high = static_cast<uint32_t>(units >> 32) + carry;
+    if (high != 0) atomicAdd(&bin->y, high);
+  }
+
+  /// Into shared_: the first bin up to and with which `below` and the bins of all blocks exceed
+  /// `limit`, and the sum before it. Each block does the same.
+  __device__ void pick(uint2* bins, uint64_t below, uint64_t limit) {
+    uint64_t even = 0, odd = 0;  // a thread has two bins
+    const int pair = static_cast<int>(threadIdx.x);
+#pragma unroll
+    for (int r = 0; r < kRowBlocks; ++r) {
+      const uint4 part = row_.in_block(reinterpret_cast<uint4*>(bins), r)[pair];
+      even += uint64_t{part.y} << 32 | part.x;
+      odd += uint64_t{part.w} << 32 | part.z;
+    }
+    const uint64_t running = warp_running_sum(even + odd);
+    const uint64_t own = __shfl_sync(0xffffffffu, running, kWarp - 1);
+    const uint64_t of_warp = row_.of_warps(own)[row_.lane()];
+    const uint64_t before =
+        below + warp_sum(row_.lane() < row_.warp() ? of_warp : 0) + running - even - odd;
+    if (before <= limit && limit < before + even + odd) {
+      const bool is_odd = before + even <= limit;
+      shared_.bin = 2 * pair + (is_odd ? 1 : 0);
+      shared_.below = before + (is_odd ? even : 0);
+    }
+    __syncthreads();
+  }
+
+  RowCluster& row_;
+  TokenShared& shared_;
+  Kept kept_;
+  int bins_turn_ = 0;
+};
+
+/// The largest logit of a row, and whether that allows a choice.
+__device__ SamplingStatus status_of(uint64_t best, float temperature) {
+  if (key_of_ranked(best) == kNanKey) return kSamplingNotFinite;
+  const float max = float_of_key(key_of_ranked(best));
+  const SamplingStatus status = status_of_max(max);
+  return status == kSamplingOk ? status_of_max(max / temperature) : status;
+}
+
+/// Grid: kRowBlocks per row.
+__global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
+    sample_token_kernel(SampleTokenIo io, RowSplit split) {
+  extern __shared__ float4 kept[];
+  __shared__ TokenShared shared;
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  const int64_t l = blockIdx.x / kRowBlocks;
+  const SamplingRow row = reinterpret_cast<const SamplingRow*>(io.rows)[l];
+  const bool is_first = blockIdx.x % kRowBlocks == 0 && threadIdx.x == 0;
+  if (row.slot < 0) {
+    if (is_first) io.put(row, l, 0, kSamplingOk);
+    return;
+  }
+  const bool draws = (row.flags & kSamplingDraws) != 0;
+  const float temperature = draws ? row.temperature : 1;
+  RowCluster cluster(split, &shared.row, reinterpret_cast<float*>(kept));
+  const uint64_t best = cluster.load(split, io.logits_of(row, l), temperature, draws);
+  const SamplingStatus status = status_of(best, temperature);
+  if (status != kSamplingOk || !draws) {
+    if (is_first) io.put(row, l, token_of_ranked(best), status);
+    return;
+  }
+  Choice choice(&cluster, &shared, float_of_key(key_of_ranked(best)) / temperature);
+  if (row.top_k > 0 && row.top_k < io.vocab) choice.keep_top_k(io.vocab - row.top_k);
+  if (row.top_p < 1) choice.keep_top_p(row.top_p);
+  if (row.min_p > 0) choice.keep_min_p(row.min_p);
+  if (row.typical_p < 1) choice.keep_typical(row.typical_p);
+  const int64_t token = choice.draw(row);
+  if (token >= 0 && cluster.lane() == 0) {
+    io.put(row, l, static_cast<int32_t>(token), kSamplingOk);
+  }
+}
+
+}  // namespace
+
+void sample_token_cuda(const Launch& launch) {
+  const SampleTokenIo io(launch);
+  if (io.count == 0) return;
+  RowSplit split(io.vocab);
+  split.restrict_to(io.logits);
+  split.restrict_to(io.adjusted);
+  [[maybe_unused]] static const bool is_allowed =
+      device::allow_shared("sample_token_cuda", sample_token_kernel, kKeptBytes);
+  device::launch_kernel("sample_token_cuda", *launch.queue,
+                        dim3(static_cast<unsigned>(io.count * kRowBlocks)), dim3(kRowThreads),
+                        split.shared_bytes(), sample_token_kernel, io, split);
+}
+
+}  // namespace millrace::ops
