@@ -4,7 +4,9 @@
 #include "ops/attention_context/attention_context_tactics.h"
 #include "ops/attention_context/attention_context_tiles.h"
 #include "ops/common/attention_ref.h"
+#include "ops/common/attention_units_cuda.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 
 namespace millrace::ops {
 namespace {
@@ -16,16 +18,26 @@ std::string why_not(const Launch& launch, const device::Properties& properties) 
   return needs_isa<kIsa>(launch, properties);
 }
 
+#if defined(MILLRACE_CUDA)
+std::string why_not_cuda(const Launch& launch, const device::Properties&) {
+  return why_no_units(AttentionShape::of(launch.attrs<AttentionContext>()));
+}
+#endif
+
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_X86({.name = "attention_context_avx512",
-                     .why_not = why_not<device::CpuIsa::kAvx512>,
-                     .workspace = attention_context_workspace,
-                     .run = attention_context_avx512},
-                    {.name = "attention_context_avx2",
-                     .why_not = why_not<device::CpuIsa::kAvx2>,
-                     .workspace = attention_context_workspace,
-                     .run = attention_context_avx2}, ){.name = "attention_context_ref",
-                                                       .run = attention_context_ref},
+    MILLRACE_ON_CUDA({.name = "attention_context_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = why_not_cuda,
+                      .run = attention_context_cuda}, )
+        MILLRACE_ON_X86({.name = "attention_context_avx512",
+                         .why_not = why_not<device::CpuIsa::kAvx512>,
+                         .workspace = attention_context_workspace,
+                         .run = attention_context_avx512},
+                        {.name = "attention_context_avx2",
+                         .why_not = why_not<device::CpuIsa::kAvx2>,
+                         .workspace = attention_context_workspace,
+                         .run = attention_context_avx2}, ){.name = "attention_context_ref",
+                                                           .run = attention_context_ref},
 };
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {

@@ -8,5 +8,6 @@ namespace millrace::ops {
 void attention_context_ref(const Launch& launch);
 void attention_context_avx2(const Launch& launch);
 void attention_context_avx512(const Launch& launch);
+void attention_context_cuda(const Launch& launch);
 
 }  // namespace millrace::ops

@@ -6,7 +6,9 @@
 #include "ops/attention_generation/attention_generation_plan.h"
 #include "ops/attention_generation/attention_generation_tactics.h"
 #include "ops/common/attention_ref.h"
+#include "ops/common/attention_units_cuda.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
 
 namespace millrace::ops {
@@ -25,16 +27,27 @@ int64_t workspace(const Launch& launch, const device::Properties&) {
   return GenerationPlan::workspace_bytes(launch);
 }
 
+#if defined(MILLRACE_CUDA)
+std::string why_not_cuda(const Launch& launch, const device::Properties&) {
+  return why_no_units(AttentionShape::of(launch.attrs<AttentionGeneration>()));
+}
+#endif
+
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_X86({.name = "attention_generation_avx512",
-                     .why_not = why_not<device::CpuIsa::kAvx512>,
-                     .workspace = workspace,
-                     .run = attention_generation_avx512},
-                    {.name = "attention_generation_avx2",
-                     .why_not = why_not<device::CpuIsa::kAvx2>,
-                     .workspace = workspace,
-                     .run = attention_generation_avx2}, ){.name = "attention_generation_ref",
-                                                          .run = attention_generation_ref},
+    MILLRACE_ON_CUDA({.name = "attention_generation_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = why_not_cuda,
+                      .workspace = attention_generation_cuda_workspace,
+                      .run = attention_generation_cuda}, )
+        MILLRACE_ON_X86({.name = "attention_generation_avx512",
+                         .why_not = why_not<device::CpuIsa::kAvx512>,
+                         .workspace = workspace,
+                         .run = attention_generation_avx512},
+                        {.name = "attention_generation_avx2",
+                         .why_not = why_not<device::CpuIsa::kAvx2>,
+                         .workspace = workspace,
+                         .run = attention_generation_avx2}, ){.name = "attention_generation_ref",
+                                                              .run = attention_generation_ref},
 };
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {

@@ -8,5 +8,7 @@ namespace millrace::ops {
 void attention_generation_ref(const Launch& launch);
 void attention_generation_avx2(const Launch& launch);
 void attention_generation_avx512(const Launch& launch);
+void attention_generation_cuda(const Launch& launch);
+int64_t attention_generation_cuda_workspace(const Launch& launch, const device::Properties&);
 
 }  // namespace millrace::ops

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/rope_angles/rope_angles_tactics.h"
 
 namespace millrace::ops {
@@ -12,8 +13,19 @@ namespace {
 constexpr const char* kInputNames[] = {"position_ids", "context_lengths", "query_start",
                                        "query_length"};
 
+#if defined(MILLRACE_CUDA)
+std::string why_not_cuda(const Launch& launch, const device::Properties&) {
+  if (launch.attrs<RopeAngles>().rotary_dim / 2 <= kMaxCudaFrequencies) return "";
+  return str("needs at most ", kMaxCudaFrequencies, " frequencies");
+}
+#endif
+
 constexpr Tactic kTactics[] = {
-    {.name = "rope_angles_ref", .run = rope_angles_ref},
+    MILLRACE_ON_CUDA({.name = "rope_angles_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = why_not_cuda,
+                      .run = rope_angles_cuda}, ){.name = "rope_angles_ref",
+                                                  .run = rope_angles_ref},
 };
 
 RopeScaling scaling_of(const RopeAngles& a) {

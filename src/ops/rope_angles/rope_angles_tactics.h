@@ -21,5 +21,9 @@ struct RopeAnglesPlan : RopeAngles {
 };
 
 void rope_angles_ref(const Launch& launch);
+void rope_angles_cuda(const Launch& launch);
+
+/// The CUDA kernel gets its frequencies, half the rotary dimension, as arguments.
+inline constexpr int kMaxCudaFrequencies = 256;
 
 }  // namespace millrace::ops

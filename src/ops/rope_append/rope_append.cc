@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/rope_append/rope_append_inputs.h"
 #include "ops/rope_append/rope_append_tactics.h"
 
@@ -16,12 +17,15 @@ std::string why_not(const Launch& launch, const device::Properties& properties) 
 }
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_X86({.name = "rope_append_avx512",
-                     .why_not = why_not<device::CpuIsa::kAvx512>,
-                     .run = rope_append_avx512},
-                    {.name = "rope_append_avx2",
-                     .why_not = why_not<device::CpuIsa::kAvx2>,
-                     .run = rope_append_avx2}, ){.name = "rope_append_ref", .run = rope_append_ref},
+    MILLRACE_ON_CUDA(
+        {.name = "rope_append_cuda", .device = device::Kind::kCuda, .run = rope_append_cuda}, )
+        MILLRACE_ON_X86({.name = "rope_append_avx512",
+                         .why_not = why_not<device::CpuIsa::kAvx512>,
+                         .run = rope_append_avx512},
+                        {.name = "rope_append_avx2",
+                         .why_not = why_not<device::CpuIsa::kAvx2>,
+                         .run = rope_append_avx2}, ){.name = "rope_append_ref",
+                                                     .run = rope_append_ref},
 };
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {

@@ -1,0 +1,69 @@
+#include <algorithm>
+
+#include "ops/attention_generation/attention_generation.h"
+#include "ops/attention_generation/attention_generation_tactics.h"
+#include "ops/common/attention_cuda.cuh"
+#include "ops/common/attention_units_cuda.h"
+
+namespace millrace::ops {
+namespace {
+
+// Partial results of so many rows fit into the workspace; more rows are computed in several goes.
+constexpr int kRowsAtOnce = 256;
+// About eight for each multiprocessor of a large GPU: what one step should have at least.
+constexpr int kBlocksWanted = 1056;
+
+/// Blocks that share one KV head of one sequence: more where there are few sequences. The result
+/// does not depend on it.
+int blocks_per_head(int sequences, int kv_heads) {
+  int blocks = 1;
+  while (blocks < kMaxUnitPieces && blocks * sequences * kv_heads < kBlocksWanted)
+    blocks *= 2;
+  return blocks;
+}
+
+/// Rows of generation sequences, at most. Lengths on the host are read in steps with context
+/// sequences only: those are not captured.
+int most_rows(const Launch& launch, int context_sequences) {
+  int64_t rows = launch.in[0].dim(0);
+  const auto* lengths = launch.in[1 + kHostQueryLength].as<int32_t>();
+  for (int s = 0; s < context_sequences; ++s)
+    rows -= lengths[s];
+  return static_cast<int>(rows);
+}
+
+}  // namespace
+
+int64_t attention_generation_cuda_workspace(const Launch& launch, const device::Properties&) {
+  const auto& a = launch.attrs<AttentionGeneration>();
+  const int64_t rows = std::min<int64_t>(launch.in[0].dim(0), kRowsAtOnce);
+  return rows * a.heads * kMaxUnitPieces * unit_partial_floats(a.v_head_size) *
+         static_cast<int64_t>(sizeof(float));
+}
+
+void attention_generation_cuda(const Launch& launch) {
+  const auto& a = launch.attrs<AttentionGeneration>();
+  const AttentionShape shape = AttentionShape::of(a);
+  const int first = count_context_sequences(launch);
+  const int sequences = static_cast<int>(launch.in[1].dim(0)) - first;
+  const int rows = most_rows(launch, first);
+  if (rows <= 0) return;
+  UnitPieces pieces{.splits = a.splits,
+                    .partials = static_cast<float*>(launch.workspace),
+                    .by_step_row = launch.in[0].dim(0) <= kRowsAtOnce};
+  if (pieces.by_step_row) {
+    pieces.num_rows = static_cast<int>(launch.in[0].dim(0));
+    attend_units_cuda(launch, shape, first, sequences, blocks_per_head(sequences, a.kv_heads),
+                      pieces);
+    join_pieces_cuda(launch, shape, first, sequences, pieces);
+    return;
+  }
+  pieces.num_rows = kRowsAtOnce;
+  for (pieces.first_row = 0; pieces.first_row < rows; pieces.first_row += kRowsAtOnce) {
+    attend_units_cuda(launch, shape, first, sequences, blocks_per_head(sequences, a.kv_heads),
+                      pieces);
+    join_pieces_cuda(launch, shape, first, sequences, pieces);
+  }
+}
+
+}  // namespace millrace::ops

@@ -1,0 +1,139 @@
+// What CUDA kernels of attention share: their arguments, addresses of keys in a paged cache, and
+// asynchronous copies to shared memory. For .cu files.
+#pragma once
+
+#include "ops/common/attention_ref.h"
+#include "ops/common/cuda_kernel.h"
+#include "ops/common/sequence_rows.h"
+
+namespace millrace::ops {
+
+/// A launch's tensors and attributes as kernels take them. Lengths and the block table are on the
+/// device.
+struct AttentionArgs {
+  const void* q;  // [T, heads * head_size]
+  void* out;      // [T, heads * v_head_size]
+  ir::DType type;
+  const int32_t* sequence_length;  // [S]
+  const int32_t* query_start;      // [S]
+  const int32_t* query_length;     // [S]
+  const int32_t* blocks;           // [S, blocks_per_sequence]
+  int64_t blocks_per_sequence;
+  const std::byte* k;  // in block 0
+  const std::byte* v;
+  int64_t block_bytes;
+  int tokens_per_block;
+  int heads, kv_heads, group, head_size, v_head_size;
+  float scale;
+  int window, sink_tokens;
+  int first_sequence;  // block x of the grid is sequence first_sequence + x
+
+  __device__ int64_t window_begin(int64_t position) const {
+    return window > 0 && position + 1 > window ? position + 1 - window : 0;
+  }
+  __device__ bool sees(int64_t position, int64_t key) const {
+    return key <= position && (window == 0 || key > position - window || key < sink_tokens);
+  }
+};
+
+/// The arguments of a launch of either attention op: q, the sequence inputs, the cache.
+inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& shape,
+                                    int first_sequence) {
+  const SequenceRows rows(launch.in, 1);
+  const KvCacheView& cache = *rows.cache;
+  return {.q = launch.in[0].data,
+          .out = launch.out[0].data,
+          .type = launch.in[0].dtype,
+          .sequence_length = rows.sequence_length,
+          .query_start = rows.query_start,
+          .query_length = rows.query_length,
+          .blocks = rows.block_offsets,
+          .blocks_per_sequence = rows.blocks_per_sequence,
+          .k = cache.pool + cache.k_offset,
+          .v = cache.pool + cache.v_offset,
+          .block_bytes = cache.block_bytes,
+          .tokens_per_block = cache.tokens_per_block,
+          .heads = shape.heads,
+          .kv_heads = shape.kv_heads,
+          .group = shape.group(),
+          .head_size = shape.head_size,
+          .v_head_size = shape.v_head_size,
+          .scale = shape.scale,
+          .window = shape.window,
+          .sink_tokens = shape.sink_tokens,
+          .first_sequence = first_sequence};
+}
+
+/// Sequences of the context phase; they come first. Read on the host, which is right also where a
+/// launch is captured: captured steps hold generation sequences only, when they are captured and
+/// whenever they are replayed, so the count is 0 each time.
+inline int count_context_sequences(const Launch& launch) {
+  const SequenceRows rows(launch.in, 1);
+  int64_t count = 0;
+  while (count < rows.num_sequences && rows.is(count, RequestType::kContext))
+    ++count;
+  return static_cast<int>(count);
+}
+
+/// Whether every key and value vector can be read 16 bytes at a time.
+inline bool has_packed_keys(const KvCacheView& cache) {
+  const int64_t size = ir::dtype_size(cache.dtype);
+  const auto first = reinterpret_cast<int64_t>(cache.pool);
+  return (first + cache.k_offset) % 16 == 0 && (first + cache.v_offset) % 16 == 0 &&
+         cache.block_bytes % 16 == 0 && cache.k_size * size % 16 == 0 &&
+         cache.v_size * size % 16 == 0;
+}
+
+/// Where the key and the value of a position lie.
+struct KeyAddress {
+  const std::byte* k;
+  const std::byte* v;
+};
+
+__device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, int kv_head,
+                                         int position, int element_bytes) {
+  const int block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+  const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
+  const int64_t base = block * a.block_bytes;
+  return {a.k + base + slot * a.head_size * element_bytes,
+          a.v + base + slot * a.v_head_size * element_bytes};
+}
+
+/// Element `index` of a tensor of a type known when the kernel runs only.
+__device__ inline float load_element(const void* data, ir::DType type, int64_t index) {
+  if (type == ir::DType::kF32) return static_cast<const float*>(data)[index];
+  if (type == ir::DType::kBF16) return to_float(static_cast<const __nv_bfloat16*>(data)[index]);
+  return to_float(static_cast<const __half*>(data)[index]);
+}
+
+__device__ inline void store_element(void* data, ir::DType type, int64_t index, float value) {
+  if (type == ir::DType::kF32) {
+    static_cast<float*>(data)[index] = value;
+  } else if (type == ir::DType::kBF16) {
+    static_cast<__nv_bfloat16*>(data)[index] = from_float<__nv_bfloat16>(value);
+  } else {
+    static_cast<__half*>(data)[index] = from_float<__half>(value);
+  }
+}
+
+__device__ inline uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+/// Starts to copy 16 aligned bytes from global to shared memory.
+__device__ inline void copy_async(void* to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
+               : "memory");
+}
+
+__device__ inline void commit_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/// Waits until at most kLeft of this thread's groups of copies are under way.
+template <int kLeft>
+__device__ inline void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+}  // namespace millrace::ops

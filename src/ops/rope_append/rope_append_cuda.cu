@@ -1,0 +1,185 @@
+#include "ops/common/attention_cuda.cuh"
+#include "ops/common/row_owner_cuda.cuh"
+#include "ops/rope_append/rope_append_inputs.h"
+#include "ops/rope_append/rope_append_tactics.h"
+
+namespace millrace::ops {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / kWarp;
+
+struct AppendArgs {
+  const std::byte* q;
+  const std::byte* k;
+  const std::byte* v;
+  int64_t q_stride, k_stride, v_stride;  // elements from one row to the next
+  std::byte* q_out;                      // [T, heads * head_size]
+  const float* angles = nullptr;         // [T, rotary_dim] or null
+  const void* q_norm = nullptr;          // [head_size] or null
+  const void* k_norm = nullptr;
+  ir::DType q_norm_type = ir::DType::kF32, k_norm_type = ir::DType::kF32;
+  const int32_t* sequence_length;  // [S]
+  const int32_t* query_start;      // [S]
+  const int32_t* query_length;     // [S]
+  const int32_t* blocks;           // [S, blocks_per_sequence]
+  int64_t blocks_per_sequence, sequences;
+  std::byte* k_plane;  // in block 0
+  std::byte* v_plane;
+  int64_t block_bytes;
+  int tokens_per_block;
+  int heads, kv_heads, head_size, v_head_size, rotary_dim;
+  bool interleaved;
+  float eps;
+};
+
+/// One element of a head, normalised. The order of the products is the reference's.
+template <typename T>
+struct HeadReader {
+  const T* x;
+  const void* norm;
+  ir::DType norm_type;
+  float factor;
+
+  __device__ float at(int d) const {
+    const float value = to_float(x[d]);
+    return norm == nullptr ? value
+                           : __fmul_rn(load_element(norm, norm_type, d), __fmul_rn(value, factor));
+  }
+};
+
+/// x / rms(x): the factor, in every lane. The squares are summed in double, as in the reference, so
+/// that what is stored in few bits is rounded the same way.
+template <typename T>
+__device__ float norm_factor(const T* x, int size, float eps) {
+  double squares = 0;
+  for (int d = static_cast<int>(threadIdx.x) % kWarp; d < size; d += kWarp) {
+    const double value = to_float(x[d]);
+    squares += value * value;
+  }
+  for (int step = kWarp / 2; step > 0; step /= 2)
+    squares += __shfl_xor_sync(0xffffffffu, squares, step);
+  const auto mean = static_cast<float>(squares / size);
+  return __fdiv_rn(1.0F, __fsqrt_rn(mean + eps));
+}
+
+/// A warp writes one head, normalised and rotated. Products and sums are rounded one by one, as on
+/// a CPU.
+template <typename T, typename Out>
+__device__ void write_head(const AppendArgs& a, const T* x, const void* norm, ir::DType norm_type,
+                           const float* angles, Out* out) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const HeadReader<T> head{x, norm, norm_type,
+                           norm == nullptr ? 1 : norm_factor(x, a.head_size, a.eps)};
+  const int half = a.rotary_dim / 2;
+  for (int i = lane; i < half; i += kWarp) {
+    const int first = a.interleaved ? 2 * i : i, second = a.interleaved ? 2 * i + 1 : i + half;
+    const float c = angles[i], s = angles[half + i];
+    const float x0 = head.at(first), x1 = head.at(second);
+    out[first] = from_float<Out>(__fsub_rn(__fmul_rn(x0, c), __fmul_rn(x1, s)));
+    out[second] = from_float<Out>(__fadd_rn(__fmul_rn(x1, c), __fmul_rn(x0, s)));
+  }
+  for (int d = a.rotary_dim + lane; d < a.head_size; d += kWarp)
+    out[d] = from_float<Out>(head.at(d));
+}
+
+/// Grid: rows, groups of kWarps heads. The heads of Q, then of K, then of V.
+template <typename T, typename Stored>
+__global__ void __launch_bounds__(kThreads) append(const __grid_constant__ AppendArgs a) {
+  __shared__ int scratch;
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  const int64_t row = blockIdx.x;
+  const int sequence =
+      find_owner(a.query_start, a.query_length, static_cast<int>(a.sequences), row, &scratch);
+  if (sequence < 0) return;
+  int head = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  const float* angles = a.angles == nullptr ? nullptr : a.angles + row * a.rotary_dim;
+  if (head < a.heads) {
+    const T* x = reinterpret_cast<const T*>(a.q) + row * a.q_stride + head * a.head_size;
+    T* out = reinterpret_cast<T*>(a.q_out) + (row * a.heads + head) * a.head_size;
+    write_head<T, T>(a, x, a.q_norm, a.q_norm_type, angles, out);
+    return;
+  }
+  head -= a.heads;
+  if (head >= 2 * a.kv_heads) return;
+  const int64_t position = int64_t{a.sequence_length[sequence]} - a.query_length[sequence] + row -
+                           a.query_start[sequence];
+  const int64_t block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+  const int64_t token = position % a.tokens_per_block;
+  if (head < a.kv_heads) {
+    const T* x = reinterpret_cast<const T*>(a.k) + row * a.k_stride + head * a.head_size;
+    const int64_t slot = int64_t{head} * a.tokens_per_block + token;
+    Stored* out = reinterpret_cast<Stored*>(a.k_plane + block * a.block_bytes) + slot * a.head_size;
+    write_head<T, Stored>(a, x, a.k_norm, a.k_norm_type, angles, out);
+    return;
+  }
+  head -= a.kv_heads;
+  const T* x = reinterpret_cast<const T*>(a.v) + row * a.v_stride + head * a.v_head_size;
+  const int64_t slot = int64_t{head} * a.tokens_per_block + token;
+  Stored* out = reinterpret_cast<Stored*>(a.v_plane + block * a.block_bytes) + slot * a.v_head_size;
+  for (int d = static_cast<int>(threadIdx.x) % kWarp; d < a.v_head_size; d += kWarp)
+    out[d] = from_float<Stored>(to_float(x[d]));
+}
+
+AppendArgs append_args(const Launch& launch) {
+  const auto& attributes = launch.attrs<RopeAppend>();
+  const RopeAppendInputs at(attributes);
+  const QkvRows rows(launch.in, attributes, at);
+  const SequenceRows sequences(launch.in, static_cast<size_t>(at.sequence));
+  const KvCacheView& cache = *sequences.cache;
+  AppendArgs a{.q = rows.q,
+               .k = rows.k,
+               .v = rows.v,
+               .q_stride = rows.q_stride,
+               .k_stride = rows.k_stride,
+               .v_stride = rows.v_stride,
+               .q_out = launch.out[0].as<std::byte>(),
+               .sequence_length = sequences.sequence_length,
+               .query_start = sequences.query_start,
+               .query_length = sequences.query_length,
+               .blocks = sequences.block_offsets,
+               .blocks_per_sequence = sequences.blocks_per_sequence,
+               .sequences = sequences.num_sequences,
+               .k_plane = cache.pool + cache.k_offset,
+               .v_plane = cache.pool + cache.v_offset,
+               .block_bytes = cache.block_bytes,
+               .tokens_per_block = cache.tokens_per_block,
+               .heads = attributes.heads,
+               .kv_heads = attributes.kv_heads,
+               .head_size = attributes.head_size,
+               .v_head_size = attributes.v_head_size,
+               .rotary_dim = attributes.rotary_dim,
+               .interleaved = attributes.interleaved,
+               .eps = static_cast<float>(attributes.qk_norm_eps)};
+  const auto input = [&](int index) { return launch.in[static_cast<size_t>(index)]; };
+  if (at.angles >= 0) a.angles = input(at.angles).as<float>();
+  if (at.q_norm >= 0) {
+    a.q_norm = input(at.q_norm).data;
+    a.q_norm_type = input(at.q_norm).dtype;
+    a.k_norm = input(at.k_norm).data;
+    a.k_norm_type = input(at.k_norm).dtype;
+  }
+  return a;
+}
+
+}  // namespace
+
+void rope_append_cuda(const Launch& launch) {
+  const int64_t rows = launch.out[0].dim(0);
+  if (rows == 0) return;
+  const auto& attributes = launch.attrs<RopeAppend>();
+  const RopeAppendInputs at(attributes);
+  const auto* cache = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>();
+  const int heads = attributes.heads + 2 * attributes.kv_heads;
+  const dim3 grid(static_cast<unsigned>(rows),
+                  static_cast<unsigned>((heads + kWarps - 1) / kWarps));
+  with_float_type(launch.in[0].dtype, [&]<typename T>(T) {
+    with_float_type(cache->dtype, [&]<typename S>(S) {
+      device::launch_kernel("rope_append_cuda", *launch.queue, grid, kThreads, 0, append<T, S>,
+                            append_args(launch));
+    });
+  });
+}
+
+}  // namespace millrace::ops
