@@ -85,7 +85,7 @@ class UnitKernel {
 
   /// The rows of a unit over its keys [begin, end), at least one. Sums stay in shared memory:
   /// value() reads them.
-  __device__ void run(const Unit& unit, int begin, int end) {
+  __device__ __forceinline__ void run(const Unit& unit, int begin, int end) {
     start(unit);
     find_keys(unit, begin, end, 0);
     find_keys(unit, begin + l_.tile_keys, end, 1);
@@ -136,7 +136,7 @@ class UnitKernel {
 
   /// Clears the sums and fetches the queries, as floats; rows and elements that are not there are
   /// zeros.
-  __device__ void start(const Unit& unit) {
+  __device__ __forceinline__ void start(const Unit& unit) {
     __syncthreads();  // value() may have been read
     const int size = l_.k_chunks * kPack;
     for (int i = static_cast<int>(threadIdx.x); i < kRows * size; i += kThreads) {
@@ -150,8 +150,10 @@ class UnitKernel {
       }
       s_.q[i] = x;
     }
+#pragma unroll
     for (int r = 0; r < kRows; ++r)
       sums_[r] = {0, 0};
+#pragma unroll
     for (int i = 0; i < kWarpRows; ++i) {
       largest_[i] = -INFINITY;
       total_[i] = 0;
@@ -159,7 +161,7 @@ class UnitKernel {
   }
 
   /// Addresses of a tile's keys; behind the last key stands the last one again.
-  __device__ void find_keys(const Unit& unit, int begin, int end, int buffer) {
+  __device__ __forceinline__ void find_keys(const Unit& unit, int begin, int end, int buffer) {
     const int i = static_cast<int>(threadIdx.x);
     if (i >= l_.tile_keys || begin >= end) return;
     s_.keys[buffer * l_.tile_keys + i] =
@@ -167,7 +169,7 @@ class UnitKernel {
                     static_cast<int>(sizeof(T)));
   }
 
-  __device__ void stage(int buffer) {
+  __device__ __forceinline__ void stage(int buffer) {
     std::byte* k = s_.tiles + buffer * l_.buffer_bytes();
     std::byte* v = k + l_.tile_keys * l_.k_stride;
     stage_plane<true>(buffer, l_.k_chunks, a_.head_size, l_.k_stride, k);
@@ -197,7 +199,7 @@ class UnitKernel {
   }
 
   /// Products of all rows with the keys of a tile: one key to a thread, or a part of one.
-  __device__ void add_products(int buffer) {
+  __device__ __forceinline__ void add_products(int buffer) {
     const int key = static_cast<int>(threadIdx.x) % l_.tile_keys;
     const int part = static_cast<int>(threadIdx.x) / l_.tile_keys;
     const int parts = kThreads / l_.tile_keys;
@@ -228,7 +230,7 @@ class UnitKernel {
   }
 
   /// Logits become weights; a warp has every fourth row.
-  __device__ void weigh(const Unit& unit, int begin, int count) {
+  __device__ __forceinline__ void weigh(const Unit& unit, int begin, int count) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const int parts = kThreads / l_.tile_keys;
     constexpr int kLaneKeys = kMaxTileKeys / kWarp;
@@ -269,7 +271,7 @@ class UnitKernel {
   }
 
   /// Adds the weighted values of a tile: two elements and some of the keys to a thread.
-  __device__ void add_values(int buffer, int count) {
+  __device__ __forceinline__ void add_values(int buffer, int count) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const float correction = s_.correction[r];
@@ -299,7 +301,7 @@ class UnitKernel {
     sum.y = fmaf(weight, x.y, sum.y);
   }
 
-  __device__ void finish() {
+  __device__ __forceinline__ void finish() {
     const int pair = static_cast<int>(threadIdx.x) % l_.value_threads;
     const int group = static_cast<int>(threadIdx.x) / l_.value_threads;
     auto* sums = reinterpret_cast<float2*>(s_.tiles);
@@ -373,7 +375,7 @@ __device__ float* partial_at(const AttentionArgs& a, const UnitPieces& p, int sl
 /// Writes the rows of a unit: to the output, or as partial results of one piece.
 template <typename Kernel>
 __device__ void write_unit(const AttentionArgs& a, const UnitPieces& p, const Unit& unit,
-                           const Kernel* kernel, int slot, int piece, bool whole) {
+                           const Kernel& kernel, bool has_keys, int slot, int piece, bool whole) {
   const int size = a.v_head_size;
   const int padded = (size + 3) / 4 * 4;
   for (int i = static_cast<int>(threadIdx.x); i < unit.rows * padded; i += kThreads) {
@@ -385,14 +387,14 @@ __device__ void write_unit(const AttentionArgs& a, const UnitPieces& p, const Un
     if (whole) {
       if (d >= size) continue;
       const int64_t out = (int64_t{unit.row_start + token} * a.heads + head) * size + d;
-      store_element(a.out, a.type, out, kernel->value(row, d) / kernel->total(row));
+      store_element(a.out, a.type, out, kernel.value(row, d) / kernel.total(row));
       continue;
     }
     float* partial = partial_at(a, p, row_slot, head, piece);
-    if (d < size && kernel != nullptr) partial[d] = kernel->value(row, d);
+    if (d < size && has_keys) partial[d] = kernel.value(row, d);
     if (d == 0) {
-      partial[padded] = kernel == nullptr ? -INFINITY : kernel->largest(row);
-      partial[padded + 1] = kernel == nullptr ? 0 : kernel->total(row);
+      partial[padded] = has_keys ? kernel.largest(row) : -INFINITY;
+      partial[padded + 1] = has_keys ? kernel.total(row) : 0;
     }
   }
 }
@@ -409,24 +411,22 @@ __global__ void __launch_bounds__(kThreads)
   const int rows = a.query_length[sequence] * a.group;
   if (rows == 0) return;
   const int blocks = static_cast<int>(gridDim.z), block = static_cast<int>(blockIdx.z);
+  // Blocks share units where these are whole, else the pieces of each.
+  const int first_row = p.whole ? block * kRows : 0;
+  const int row_step = p.whole ? blocks * kRows : kRows;
+  const int first_piece = p.whole ? 0 : block;
+  const int slot = p.whole ? 0 : first_slot(a, p, sequence);
   UnitKernel<T, kRows> kernel(a, layout, shared);
-  if (p.whole) {
-    for (int row = block * kRows; row < rows; row += blocks * kRows) {
-      const Unit unit = make_unit(a, sequence, row, kRows);
-      kernel.run(unit, 0, unit.keys);
-      write_unit(a, p, unit, &kernel, 0, 0, true);
-    }
-    return;
-  }
-  const int slot = first_slot(a, p, sequence);
-  for (int row = 0; row < rows; row += kRows) {
+  for (int row = first_row; row < rows; row += row_step) {
     const Unit unit = make_unit(a, sequence, row, kRows);
-    if (slot + (row + unit.rows - 1) / a.group < 0 || slot + row / a.group >= p.num_rows) continue;
-    const PieceSize size = split_keys(unit.keys, p.splits);
-    for (int piece = block; piece < size.pieces; piece += blocks) {
+    const bool is_elsewhere =
+        slot + (row + unit.rows - 1) / a.group < 0 || slot + row / a.group >= p.num_rows;
+    if (!p.whole && is_elsewhere) continue;
+    const PieceSize size = p.whole ? PieceSize{1, unit.keys} : split_keys(unit.keys, p.splits);
+    for (int piece = first_piece; piece < size.pieces; piece += blocks) {
       const int begin = piece * size.keys, end = min(begin + size.keys, unit.keys);
       if (begin < end) kernel.run(unit, begin, end);
-      write_unit(a, p, unit, begin < end ? &kernel : nullptr, slot, piece, size.pieces == 1);
+      write_unit(a, p, unit, kernel, begin < end, slot, piece, size.pieces == 1);
     }
   }
 }
@@ -526,7 +526,7 @@ void attend_units_cuda(const Launch& launch, const AttentionShape& shape, int fi
   const KvCacheView& cache = *SequenceRows(launch.in, 1).cache;
   const UnitLayout layout = layout_of(shape, cache);
   const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(shape.kv_heads),
-                  static_cast<unsigned>(blocks));
+                  static_cast<unsigned>(std::min(blocks, 65535)));
   with_float_type(cache.dtype, [&]<typename T>(T) {
     switch (unit_rows(shape, pieces.whole)) {
       case 4:

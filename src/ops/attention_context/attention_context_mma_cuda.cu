@@ -1,0 +1,393 @@
+// Prompts on tensor cores, for bf16 or f16 queries and a cache of the same type: 64 query rows
+// (token, head of the group) of one KV head pass over tiles of 64 keys, which are copied from the
+// blocks of the cache while the tile before is computed. Logits, weights and sums are fp32; weights
+// are rounded to the cache's type for their product with the values.
+#include <algorithm>
+#include <type_traits>
+
+#include "ops/attention_context/attention_context.h"
+#include "ops/attention_context/attention_context_tactics.h"
+#include "ops/common/attention_cuda.cuh"
+
+namespace millrace::ops {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarpRows = 16;
+constexpr int kRows = kThreads / kWarp * kWarpRows;
+constexpr int kTileKeys = 64;
+constexpr int kStepKeys = 16;  // keys, or elements of a product, of one matrix instruction
+constexpr int kPack = 8;       // elements in 16 bytes
+constexpr float kLog2E = 1.44269504F;
+
+/// Four 8x8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void load_matrices(uint32_t (&to)[4], uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(from)
+               : "memory");
+}
+
+__device__ inline void load_transposed(uint32_t (&to)[4], uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(from)
+               : "memory");
+}
+
+/// sum [16, 8] += a [16, 16] * b [16, 8].
+template <typename T>
+__device__ inline void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if constexpr (std::is_same_v<T, __half>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  }
+}
+
+template <typename T>
+__device__ inline uint32_t pack_pair(float low, float high) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  }
+}
+
+/// Elements from one row to the next in shared memory: 16 bytes more than the row, so that the
+/// eight rows of a matrix lie in different banks.
+__host__ __device__ inline int row_stride(int size) {
+  return size + kPack;
+}
+
+__host__ __device__ inline int buffer_elements(int head_size, int v_head_size) {
+  return kTileKeys * (row_stride(head_size) + row_stride(v_head_size));
+}
+
+/// Threads that copy one row of `chunks` times 16 bytes, as a power of two: no division.
+__device__ inline int copy_shift(int chunks) {
+  return chunks <= 1 ? 0 : 32 - __clz(chunks - 1);
+}
+
+/// The query rows of a block and the keys that they see: positions [0, sinks) and then those from
+/// window_begin on.
+struct QueryTile {
+  int sequence, kv_head, first_row, rows;
+  int row_start, first_position;  // the sequence's first row in the step, and its position
+  int sinks, window_begin, keys;
+
+  __device__ int position(int key) const { return key < sinks ? key : key - sinks + window_begin; }
+};
+
+__device__ QueryTile make_tile(const AttentionArgs& a, int sequence, int first_row) {
+  QueryTile t;
+  t.sequence = sequence;
+  t.kv_head = static_cast<int>(blockIdx.y);
+  t.first_row = first_row;
+  const int tokens = a.query_length[sequence];
+  t.rows = min(tokens * a.group - first_row, kRows);
+  t.row_start = a.query_start[sequence];
+  t.first_position = a.sequence_length[sequence] - tokens;
+  const int last = t.first_position + (first_row + t.rows - 1) / a.group;
+  t.window_begin = static_cast<int>(a.window_begin(t.first_position + first_row / a.group));
+  t.sinks = min(a.sink_tokens, t.window_begin);
+  t.keys = t.sinks + last + 1 - t.window_begin;
+  return t;
+}
+
+/// One warp's 16 rows. In every fragment a thread has rows lane / 4 and lane / 4 + 8, columns
+/// 2 * (lane % 4) and the one after.
+template <typename T, int kMaxV>
+class ContextKernel {
+ public:
+  __device__ ContextKernel(const AttentionArgs& a, const QueryTile& tile, std::byte* shared)
+      : a_(a),
+        tile_(tile),
+        k_stride_(row_stride(a.head_size)),
+        v_stride_(row_stride(a.v_head_size)) {
+    q_ = reinterpret_cast<T*>(shared);
+    buffers_ = q_ + kRows * k_stride_;
+    keys_ =
+        reinterpret_cast<KeyAddress*>(buffers_ + 2 * buffer_elements(a.head_size, a.v_head_size));
+    for (int i = 0; i < 2; ++i) {
+      const int row = tile.first_row + warp() * kWarpRows + lane() / 4 + i * 8;
+      position_[i] = tile.first_position + row / a.group;
+    }
+  }
+
+  __device__ void run() {
+    find_keys(0, 0);
+    find_keys(kTileKeys, 1);
+    stage_queries();
+    __syncthreads();
+    stage(0);
+    commit_copies();
+    if (kTileKeys < tile_.keys) stage(1);
+    commit_copies();
+    int buffer = 0;
+    for (int key = 0; key < tile_.keys; key += kTileKeys, buffer ^= 1) {
+      wait_for_copies<1>();
+      __syncthreads();  // also: the addresses of this tile have been used
+      find_keys(key + 2 * kTileKeys, buffer);
+      const T* k = buffers_ + buffer * buffer_elements(a_.head_size, a_.v_head_size);
+      float weights[kTileKeys / 8][4] = {};
+      add_products(k, weights);
+      hide_keys(key, weights);
+      weigh(weights);
+      add_values(k + kTileKeys * k_stride_, weights);
+      __syncthreads();
+      if (key + 2 * kTileKeys < tile_.keys) stage(buffer);
+      commit_copies();
+    }
+    wait_for_copies<0>();
+    write();
+  }
+
+ private:
+  __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
+
+  /// Addresses of a tile's keys; behind the last key stands the last one again.
+  __device__ void find_keys(int begin, int buffer) {
+    const int i = static_cast<int>(threadIdx.x);
+    if (i >= kTileKeys || begin >= tile_.keys) return;
+    keys_[buffer * kTileKeys + i] =
+        key_address(a_, tile_.sequence, tile_.kv_head,
+                    tile_.position(min(begin + i, tile_.keys - 1)), static_cast<int>(sizeof(T)));
+  }
+
+  /// Rows that are not there are zeros.
+  __device__ void stage_queries() {
+    const int chunks = a_.head_size / kPack, shift = copy_shift(chunks);
+    for (int i = static_cast<int>(threadIdx.x); i < kRows << shift; i += kThreads) {
+      const int row = i >> shift, chunk = i & ((1 << shift) - 1);
+      if (chunk >= chunks) continue;
+      T* to = q_ + row * k_stride_ + chunk * kPack;
+      if (row < tile_.rows) {
+        copy_async(to, static_cast<const T*>(a_.q) + head_row(row) * a_.head_size + chunk * kPack);
+      } else {
+        *reinterpret_cast<uint4*>(to) = uint4{0, 0, 0, 0};
+      }
+    }
+  }
+
+  /// (row of the step) * heads + head.
+  __device__ int64_t head_row(int row) const {
+    const int at = tile_.first_row + row;
+    return int64_t{tile_.row_start + at / a_.group} * a_.heads + tile_.kv_head * a_.group +
+           at % a_.group;
+  }
+
+  __device__ void stage(int buffer) {
+    T* k = buffers_ + buffer * buffer_elements(a_.head_size, a_.v_head_size);
+    stage_plane<true>(buffer, a_.head_size / kPack, k_stride_, k);
+    stage_plane<false>(buffer, a_.v_head_size / kPack, v_stride_, k + kTileKeys * k_stride_);
+  }
+
+  template <bool kIsK>
+  __device__ void stage_plane(int buffer, int chunks, int stride, T* to) {
+    const int shift = copy_shift(chunks);
+    for (int i = static_cast<int>(threadIdx.x); i < kTileKeys << shift; i += kThreads) {
+      const int key = i >> shift, chunk = i & ((1 << shift) - 1);
+      if (chunk >= chunks) continue;
+      const KeyAddress& address = keys_[buffer * kTileKeys + key];
+      copy_async(to + key * stride + chunk * kPack, (kIsK ? address.k : address.v) + chunk * 16);
+    }
+  }
+
+  __device__ void add_products(const T* k, float (&products)[kTileKeys / 8][4]) {
+    const uint32_t q_at =
+        shared_address(q_ + (warp() * kWarpRows + lane() % 16) * k_stride_ + lane() / 16 * 8);
+    const int matrix = lane() / 8;
+    const uint32_t k_at =
+        shared_address(k + (matrix / 2 * 8 + lane() % 8) * k_stride_ + matrix % 2 * 8);
+    const int steps = a_.head_size / kStepKeys;
+#pragma unroll 2
+    for (int step = 0; step < steps; ++step) {
+      const uint32_t bytes = static_cast<uint32_t>(step) * kStepKeys * sizeof(T);
+      uint32_t q[4];
+      load_matrices(q, q_at + bytes);
+#pragma unroll
+      for (int n = 0; n < kTileKeys / kStepKeys; ++n) {
+        uint32_t b[4];
+        load_matrices(b,
+                      k_at + bytes + static_cast<uint32_t>(n * kStepKeys * k_stride_) * sizeof(T));
+        multiply<T>(products[2 * n], q, b[0], b[1]);
+        multiply<T>(products[2 * n + 1], q, b[2], b[3]);
+      }
+    }
+  }
+
+  /// Products become logits, in powers of two; those with keys that a row does not see, -inf.
+  __device__ void hide_keys(int begin, float (&logits)[kTileKeys / 8][4]) const {
+    const float scale = a_.scale * kLog2E;
+    const int oldest = tile_.first_position + tile_.first_row / a_.group;
+    const bool all_seen = begin + kTileKeys <= tile_.keys && a_.window == 0 &&
+                          tile_.position(begin + kTileKeys - 1) <= oldest;
+#pragma unroll
+    for (int n = 0; n < kTileKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        logits[n][i] *= scale;
+        if (all_seen) continue;
+        const int key = begin + n * 8 + lane() % 4 * 2 + i % 2;
+        if (key >= tile_.keys || !a_.sees(position_[i / 2], tile_.position(key))) {
+          logits[n][i] = -INFINITY;
+        }
+      }
+    }
+  }
+
+  /// Logits become weights; what was summed before is scaled down where a larger logit came.
+  __device__ void weigh(float (&logits)[kTileKeys / 8][4]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float largest = largest_[i];
+#pragma unroll
+      for (int n = 0; n < kTileKeys / 8; ++n)
+        largest = fmaxf(largest, fmaxf(logits[n][2 * i], logits[n][2 * i + 1]));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+      const float shift = largest == -INFINITY ? 0 : largest;  // infinities do not cancel
+      const float correction = exp2f(largest_[i] - shift);
+      largest_[i] = largest;
+      float sum = 0;  // of this thread's columns; write() adds up the four threads of a row
+#pragma unroll
+      for (int n = 0; n < kTileKeys / 8; ++n) {
+#pragma unroll
+        for (int j = 2 * i; j < 2 * i + 2; ++j) {
+          logits[n][j] = exp2f(logits[n][j] - shift);
+          sum += logits[n][j];
+        }
+      }
+      total_[i] = total_[i] * correction + sum;
+#pragma unroll
+      for (int n = 0; n < kMaxV / 8; ++n) {
+        sums_[n][2 * i] *= correction;
+        sums_[n][2 * i + 1] *= correction;
+      }
+    }
+  }
+
+  __device__ void add_values(const T* v, const float (&weights)[kTileKeys / 8][4]) {
+    const int matrix = lane() / 8;
+    const uint32_t v_at =
+        shared_address(v + (matrix % 2 * 8 + lane() % 8) * v_stride_ + matrix / 2 * 8);
+#pragma unroll
+    for (int step = 0; step < kTileKeys / kStepKeys; ++step) {
+      const uint32_t p[4] = {pack_pair<T>(weights[2 * step][0], weights[2 * step][1]),
+                             pack_pair<T>(weights[2 * step][2], weights[2 * step][3]),
+                             pack_pair<T>(weights[2 * step + 1][0], weights[2 * step + 1][1]),
+                             pack_pair<T>(weights[2 * step + 1][2], weights[2 * step + 1][3])};
+      const uint32_t row = v_at + static_cast<uint32_t>(step * kStepKeys * v_stride_) * sizeof(T);
+#pragma unroll
+      for (int n = 0; n < kMaxV / 16; ++n) {
+        if (n * 16 >= a_.v_head_size) continue;
+        uint32_t b[4];
+        load_transposed(b, row + static_cast<uint32_t>(n) * 16 * sizeof(T));
+        multiply<T>(sums_[2 * n], p, b[0], b[1]);
+        multiply<T>(sums_[2 * n + 1], p, b[2], b[3]);
+      }
+    }
+  }
+
+  __device__ void write() {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float total = total_[i];
+      total += __shfl_xor_sync(0xffffffffu, total, 1);
+      total += __shfl_xor_sync(0xffffffffu, total, 2);
+      const int row = warp() * kWarpRows + lane() / 4 + i * 8;
+      if (row >= tile_.rows) continue;
+      T* out = static_cast<T*>(a_.out) + head_row(row) * a_.v_head_size + lane() % 4 * 2;
+#pragma unroll
+      for (int n = 0; n < kMaxV / 8; ++n) {
+        if (n * 8 >= a_.v_head_size) continue;
+        *reinterpret_cast<uint32_t*>(out + n * 8) =
+            pack_pair<T>(sums_[n][2 * i] / total, sums_[n][2 * i + 1] / total);
+      }
+    }
+  }
+
+  const AttentionArgs& a_;
+  const QueryTile& tile_;
+  const int k_stride_, v_stride_;
+  T* q_;              // [kRows, head_size], rows padded
+  T* buffers_;        // twice [kTileKeys, head_size], [kTileKeys, v_head_size], rows padded
+  KeyAddress* keys_;  // [2, kTileKeys]
+  int position_[2];
+  float largest_[2] = {-INFINITY, -INFINITY}, total_[2] = {};
+  float sums_[kMaxV / 8][4] = {};
+};
+
+/// Grid: tiles of query rows, KV heads, context sequences.
+template <typename T, int kMaxV>
+__global__ void __launch_bounds__(kThreads)
+    attend_context(const __grid_constant__ AttentionArgs a) {
+  extern __shared__ __align__(16) std::byte shared[];
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  const int sequence = static_cast<int>(blockIdx.z);
+  // Late rows see most keys: they start first.
+  const int first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
+  if (first_row >= a.query_length[sequence] * a.group) return;
+  const QueryTile tile = make_tile(a, sequence, first_row);
+  ContextKernel<T, kMaxV>(a, tile, shared).run();
+}
+
+template <typename T, int kMaxV>
+void launch_context(const Launch& launch, const AttentionArgs& args, dim3 grid) {
+  constexpr int kMaxShared = 180 * 1024;
+  static const bool allowed =
+      device::allow_shared("attend_context", attend_context<T, kMaxV>, kMaxShared);
+  static_cast<void>(allowed);
+  const int elements =
+      kRows * row_stride(args.head_size) + 2 * buffer_elements(args.head_size, args.v_head_size);
+  const int shared =
+      elements * static_cast<int>(sizeof(T)) + 2 * kTileKeys * static_cast<int>(sizeof(KeyAddress));
+  CHECK(shared <= kMaxShared);
+  device::launch_kernel("attend_context", *launch.queue, grid, kThreads,
+                        static_cast<size_t>(shared), attend_context<T, kMaxV>, args);
+}
+
+template <typename T>
+void launch_type(const Launch& launch, const AttentionArgs& args, dim3 grid) {
+  if (args.v_head_size <= 64) return launch_context<T, 64>(launch, args, grid);
+  if (args.v_head_size <= 128) return launch_context<T, 128>(launch, args, grid);
+  return launch_context<T, 256>(launch, args, grid);
+}
+
+bool fits(const AttentionShape& shape, const Launch& launch, const KvCacheView& cache) {
+  return launch.in[0].dtype == cache.dtype && cache.dtype != ir::DType::kF32 &&
+         shape.head_size % kStepKeys == 0 && shape.v_head_size % kStepKeys == 0 &&
+         has_packed_keys(cache) && reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
+}
+
+}  // namespace
+
+bool attention_context_mma(const Launch& launch, const AttentionShape& shape, int sequences,
+                           int longest) {
+  if (!fits(shape, launch, *SequenceRows(launch.in, 1).cache)) return false;
+  if (sequences == 0 || longest == 0) return true;
+  const dim3 grid(static_cast<unsigned>((longest * shape.group() + kRows - 1) / kRows),
+                  static_cast<unsigned>(shape.kv_heads), static_cast<unsigned>(sequences));
+  const AttentionArgs args = attention_args(launch, shape, 0);
+  if (launch.in[0].dtype == ir::DType::kF16) {
+    launch_type<__half>(launch, args, grid);
+  } else {
+    launch_type<__nv_bfloat16>(launch, args, grid);
+  }
+  return true;
+}
+
+}  // namespace millrace::ops
