@@ -168,6 +168,14 @@ constexpr Tactic panels_tactic(const char* name) {
 
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
+        {.name = "matmul_rows_mma_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_rows_mma_cuda_why_not,
+         .run = matmul_rows_mma_cuda},
+        {.name = "matmul_rows_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_rows_cuda_why_not,
+         .run = matmul_rows_cuda},
         {.name = "matmul_cuda", .device = device::Kind::kCuda, .run = matmul_cuda}, )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),

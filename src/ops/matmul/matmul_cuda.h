@@ -14,6 +14,9 @@ void matmul_cuda(const Launch& launch);
 std::string matmul_rows_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_rows_cuda(const Launch& launch);
 
+/// Why tensor cores cannot multiply these types and this K; empty if they can.
+std::string mma_cuda_why_not(const Launch& launch);
+
 /// Up to 16 rows on tensor cores, the weight streamed once: x and weight both bf16 or both f16.
 std::string matmul_rows_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_rows_mma_cuda(const Launch& launch);

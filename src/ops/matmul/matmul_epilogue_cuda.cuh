@@ -13,6 +13,13 @@ struct EpilogueBits {
   uint32_t residual = 0;
 };
 
+template <typename T>
+inline constexpr ir::DType kDTypeOf = ir::DType::kF32;
+template <>
+inline constexpr ir::DType kDTypeOf<__nv_bfloat16> = ir::DType::kBF16;
+template <>
+inline constexpr ir::DType kDTypeOf<__half> = ir::DType::kF16;
+
 __device__ inline uint32_t load_bits(const void* data, ir::DType type, int64_t index) {
   if (type == ir::DType::kF32) return static_cast<const uint32_t*>(data)[index];
   return static_cast<const uint16_t*>(data)[index];
