@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ops/common/activation_cuda.cuh"
+#include "ops/common/vector_access_cuda.cuh"
 #include "ops/matmul/matmul_job.h"
 
 namespace millrace::ops {
@@ -64,6 +65,52 @@ __device__ inline void store_out(const MatmulJob& job, int64_t t, int64_t n, flo
 __device__ __noinline__ static void write_out(const MatmulJob& job, int64_t t, int64_t n,
                                               float sum) {
   store_out(job, t, n, finish(job, load_epilogue(job, t, n), sum));
+}
+
+/// Eight neighbours, 16-byte aligned, of any type.
+__device__ inline void load_eight(const void* data, ir::DType type, int64_t index, float (&to)[8]) {
+  if (type == ir::DType::kF32) {
+    load_floats<8>(static_cast<const float*>(data) + index, to);
+  } else if (type == ir::DType::kBF16) {
+    load_floats<8>(static_cast<const __nv_bfloat16*>(data) + index, to);
+  } else {
+    load_floats<8>(static_cast<const __half*>(data) + index, to);
+  }
+}
+
+__device__ __noinline__ static float activate_called(ActivationKind kind, float x) {
+  return activate(kind, x);
+}
+
+/// The whole of it for outputs [t, n .. n + 7]; rows of 8 m outputs, n a multiple of 8.
+__device__ inline void write_eight(const MatmulJob& job, int64_t t, int64_t n, const float* sums) {
+  float values[8], other[8];
+  load_floats<8>(sums, values);
+  if (job.bias != nullptr) {
+    load_eight(job.bias, job.bias_type, n, other);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] += other[i];
+  }
+  if (job.activation != ActivationKind::kNone) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] = activate_called(job.activation, values[i]);
+  }
+  const int64_t at = t * job.cols + n;
+  if (job.residual != nullptr) {
+    load_eight(job.residual, job.x_type, at, other);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] += other[i];
+  }
+  if (job.out_type == ir::DType::kF32) {
+    store_floats<8>(values, static_cast<float*>(job.out) + at);
+  } else if (job.out_type == ir::DType::kBF16) {
+    store_floats<8>(values, static_cast<__nv_bfloat16*>(job.out) + at);
+  } else {
+    store_floats<8>(values, static_cast<__half*>(job.out) + at);
+  }
 }
 
 }  // namespace millrace::ops
