@@ -39,7 +39,7 @@ using NarrowTiles = TileShape<64, 32, 16, 32, 8, 2>;
 /// 16-byte packs lie at their place XOR the row's low bits: eight rows of one pack, which ldmatrix
 /// reads at once, are in different banks.
 __device__ uint32_t stage_offset(int row, int pack) {
-  return static_cast<uint32_t>(row * kRowBytes + (pack ^ (row % 8)) * 16);
+  return static_cast<uint32_t>(row * kRowBytes + (pack ^ (row & 7)) * 16);
 }
 
 /// Starts the copies of rows [first_row, + kRows) at [first_k, + 64) of a matrix [rows, depth];
