@@ -81,6 +81,35 @@ void add_types(std::vector<Case>* cases) {
   }
 }
 
+/// x and weight of 16 bits, as tensor cores take them: every shape of their tiles, with edges.
+void add_16_bit(std::vector<Case>* cases) {
+  const auto add = [&](const char* name, ir::DType type, Matmul attrs, int64_t rows, int64_t cols,
+                       int64_t depth) {
+    std::vector<InputSpec> in = all_of(type, rows, cols, depth);
+    if (attrs.bias) in.push_back(normal(type, {cols}));
+    if (attrs.residual) in.push_back(normal(type, {rows, cols}));
+    cases->push_back({.name = str(name, ", all ", ir::dtype_name(type)),
+                      .attrs = to_attrs(attrs),
+                      .inputs = std::move(in),
+                      // Tensor cores cut sums off where others round them.
+                      .tolerance = attrs.dtype == "f32" ? 0x1p-16 : 0});
+  };
+  for (const auto type : {kBF16, kF16}) {
+    const Matmul all = {
+        .bias = true, .residual = true, .activation = "silu", .dtype = ir::dtype_name(type)};
+    add("one row to f32", type, {}, 1, 1003, 1000);
+    add("three rows", type, all, 3, 72, 136);
+    add("eight rows of one vector", type, all, 8, 33, 8);
+    add("nine long rows to f32", type, {}, 9, 40, 8192);
+    add("sixteen rows", type, all, 16, 4300, 264);
+    add("tiles of 64 x 32", type, all, 40, 100, 520);
+    add("tiles of 64 x 64", type, all, 600, 696, 200);
+  }
+  const Matmul plain = {.residual = true, .dtype = "bf16"};
+  add("tiles of 128 x 128", kBF16, plain, 1290, 1400, 72);
+  add("tiles of 128 x 256", kBF16, plain, 1930, 1741, 72);
+}
+
 /// Layers of a Llama of a billion parameters and of a small model; prompts as large as a check
 /// against the reference allows.
 void add_benchmarks(std::vector<Case>* cases) {
@@ -104,6 +133,17 @@ void add_benchmarks(std::vector<Case>* cases) {
   add({.bf16_products = true}, kBF16, 512, 512, 2048);
   for (const int64_t rows : {1, 8, 512})
     add({}, kBF16, rows, 384, 384);
+  const auto add_bf16 = [&](int64_t rows, int64_t cols, int64_t depth) {
+    std::vector<InputSpec> in = all_of(kBF16, rows, cols, depth);
+    in[1].cold = true;
+    cases->push_back({.name = str("all bf16 ", rows, " x ", cols, " x ", depth),
+                      .attrs = to_attrs(Matmul{.dtype = "bf16"}),
+                      .inputs = std::move(in),
+                      .benchmark = true});
+  };
+  for (const int64_t rows : {1, 4, 16, 64, 512, 4096})
+    add_bf16(rows, 4096, 4096);
+  add_bf16(1, 4096, 14336);
 }
 
 }  // namespace
@@ -113,6 +153,7 @@ std::vector<Case> matmul_cases() {
   add_edges(&cases);
   add_epilogues(&cases);
   add_types(&cases);
+  add_16_bit(&cases);
   add_benchmarks(&cases);
   return cases;
 }

@@ -6,7 +6,9 @@
 
 #include "base/thread_pool.h"
 #include "ops/common/cpu_tactic.h"
+#include "ops/common/cuda_tactic.h"
 #include "ops/matmul/matmul.h"
+#include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_job.h"
 #include "ops/matmul/matmul_kernels.h"
 
@@ -165,6 +167,20 @@ constexpr Tactic panels_tactic(const char* name) {
 #endif  // __x86_64__
 
 constexpr Tactic kTactics[] = {
+    MILLRACE_ON_CUDA(
+        {.name = "matmul_rows_mma_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_rows_mma_cuda_why_not,
+         .run = matmul_rows_mma_cuda},
+        {.name = "matmul_mma_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_mma_cuda_why_not,
+         .run = matmul_mma_cuda},
+        {.name = "matmul_rows_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_rows_cuda_why_not,
+         .run = matmul_rows_cuda},
+        {.name = "matmul_cuda", .device = device::Kind::kCuda, .run = matmul_cuda}, )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),

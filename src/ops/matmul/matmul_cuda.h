@@ -1,0 +1,28 @@
+// The CUDA tactics of matmul. Host code.
+#pragma once
+
+#include <string>
+
+#include "ops/op.h"
+
+namespace millrace::ops {
+
+/// Any types and sizes, on FMA units.
+void matmul_cuda(const Launch& launch);
+
+/// Up to 16 rows on FMA units, the weight streamed once for every four: any types, exact products.
+std::string matmul_rows_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_rows_cuda(const Launch& launch);
+
+/// Why tensor cores cannot multiply these types and this K; empty if they can.
+std::string mma_cuda_why_not(const Launch& launch);
+
+/// Up to 16 rows on tensor cores, the weight streamed once: x and weight both bf16 or both f16.
+std::string matmul_rows_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_rows_mma_cuda(const Launch& launch);
+
+/// Any number of rows on tensor cores: x and weight both bf16 or both f16.
+std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_mma_cuda(const Launch& launch);
+
+}  // namespace millrace::ops

@@ -1,0 +1,116 @@
+// What follows the sums on a GPU: out = f(sum + bias) + residual. Types are known when the kernel
+// runs: a switch that all threads take alike costs less than a kernel for every combination.
+#pragma once
+
+#include "ops/common/activation_cuda.cuh"
+#include "ops/common/vector_access_cuda.cuh"
+#include "ops/matmul/matmul_job.h"
+
+namespace millrace::ops {
+
+/// Elements as they lie in memory: converting them only when they are used lets their loads fly.
+struct EpilogueBits {
+  uint32_t bias = 0;
+  uint32_t residual = 0;
+};
+
+template <typename T>
+inline constexpr ir::DType kDTypeOf = ir::DType::kF32;
+template <>
+inline constexpr ir::DType kDTypeOf<__nv_bfloat16> = ir::DType::kBF16;
+template <>
+inline constexpr ir::DType kDTypeOf<__half> = ir::DType::kF16;
+
+__device__ inline uint32_t load_bits(const void* data, ir::DType type, int64_t index) {
+  if (type == ir::DType::kF32) return static_cast<const uint32_t*>(data)[index];
+  return static_cast<const uint16_t*>(data)[index];
+}
+
+__device__ inline float bits_to_float(uint32_t bits, ir::DType type) {
+  if (type == ir::DType::kF32) return __uint_as_float(bits);
+  if (type == ir::DType::kBF16) return __uint_as_float(bits << 16);
+  return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
+}
+
+/// For output [t, n]. After wait_for_predecessor().
+__device__ inline EpilogueBits load_epilogue(const MatmulJob& job, int64_t t, int64_t n) {
+  EpilogueBits bits;
+  if (job.bias != nullptr) bits.bias = load_bits(job.bias, job.bias_type, n);
+  if (job.residual != nullptr) {
+    bits.residual = load_bits(job.residual, job.x_type, t * job.cols + n);
+  }
+  return bits;
+}
+
+__device__ inline float finish(const MatmulJob& job, const EpilogueBits& bits, float sum) {
+  if (job.bias != nullptr) sum += bits_to_float(bits.bias, job.bias_type);
+  sum = activate(job.activation, sum);
+  if (job.residual != nullptr) sum += bits_to_float(bits.residual, job.x_type);
+  return sum;
+}
+
+__device__ inline void store_out(const MatmulJob& job, int64_t t, int64_t n, float value) {
+  const int64_t at = t * job.cols + n;
+  if (job.out_type == ir::DType::kF32) {
+    static_cast<float*>(job.out)[at] = value;
+  } else if (job.out_type == ir::DType::kBF16) {
+    static_cast<__nv_bfloat16*>(job.out)[at] = from_float<__nv_bfloat16>(value);
+  } else {
+    static_cast<__half*>(job.out)[at] = from_float<__half>(value);
+  }
+}
+
+/// The whole of it for one output. A call, not a copy for every output of a thread: copies made
+/// kernels many times as large. `job` is the kernel's __grid_constant__ parameter.
+__device__ __noinline__ static void write_out(const MatmulJob& job, int64_t t, int64_t n,
+                                              float sum) {
+  store_out(job, t, n, finish(job, load_epilogue(job, t, n), sum));
+}
+
+/// Eight neighbours, 16-byte aligned, of any type.
+__device__ inline void load_eight(const void* data, ir::DType type, int64_t index, float (&to)[8]) {
+  if (type == ir::DType::kF32) {
+    load_floats<8>(static_cast<const float*>(data) + index, to);
+  } else if (type == ir::DType::kBF16) {
+    load_floats<8>(static_cast<const __nv_bfloat16*>(data) + index, to);
+  } else {
+    load_floats<8>(static_cast<const __half*>(data) + index, to);
+  }
+}
+
+__device__ __noinline__ static float activate_called(ActivationKind kind, float x) {
+  return activate(kind, x);
+}
+
+/// The whole of it for outputs [t, n .. n + 7]; rows of 8 m outputs, n a multiple of 8.
+__device__ inline void write_eight(const MatmulJob& job, int64_t t, int64_t n, const float* sums) {
+  float values[8], other[8];
+  load_floats<8>(sums, values);
+  if (job.bias != nullptr) {
+    load_eight(job.bias, job.bias_type, n, other);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] += other[i];
+  }
+  if (job.activation != ActivationKind::kNone) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] = activate_called(job.activation, values[i]);
+  }
+  const int64_t at = t * job.cols + n;
+  if (job.residual != nullptr) {
+    load_eight(job.residual, job.x_type, at, other);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] += other[i];
+  }
+  if (job.out_type == ir::DType::kF32) {
+    store_floats<8>(values, static_cast<float*>(job.out) + at);
+  } else if (job.out_type == ir::DType::kBF16) {
+    store_floats<8>(values, static_cast<__nv_bfloat16*>(job.out) + at);
+  } else {
+    store_floats<8>(values, static_cast<__half*>(job.out) + at);
+  }
+}
+
+}  // namespace millrace::ops
