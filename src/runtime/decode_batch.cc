@@ -56,6 +56,13 @@ void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
       if (!where.empty()) error.add_context(where);
       throw;
     }
+    const int best = std::max(request.sampling.logprobs.value_or(0),
+                              request.sampling.prompt_logprobs.value_or(0));
+    if (best > limits_.max_logprobs) {
+      throw_bad_input(str("the ", best, " best tokens are asked for, the session was set up for ",
+                          limits_.max_logprobs),
+                      where, "set up a larger max_logprobs");
+    }
     const int max_new = request.sampling.max_new_tokens.value_or(0);
     if (max_new > limits_.max_new_tokens || end + max_new > limits_.max_seq_len) {
       throw_bad_input(str("a prompt of ", length, " and ", max_new,
@@ -176,6 +183,9 @@ void DecodeBatch::assign_slots() {
 }
 
 void DecodeBatch::extend_blocks(Sequence& sequence, int tokens) {
+  // First, so that a sequence never holds more than its window and one step, also when a step is
+  // under way: steps run in order, so that one is done with these blocks before they are written.
+  release_behind_windows(sequence);
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   for (size_t g = 0; g < groups_.size(); ++g) {
     KvBlocks& pool = blocks_[g];
@@ -362,7 +372,6 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
       slot.tokens.push_back(
           output.output_ids[slot.tokens.size() - static_cast<size_t>(sequence.prompt_length())]);
     }
-    release_behind_windows(sequence);
   }
   return added;
 }

@@ -98,21 +98,30 @@ struct Mode {
   int block = 4, window = 0;
 };
 
+constexpr int kSequences = 4, kLength = 64, kStepTokens = 8;
+
+// What setup() gives a batch: each sequence's length, or what its window and one step keep alive.
+int pool_blocks(const Mode& setup) {
+  const auto blocks = [&](int tokens) { return (tokens + setup.block - 1) / setup.block; };
+  if (setup.window == 0) return kSequences * blocks(kLength);
+  return kSequences * std::min(blocks(kLength), blocks(setup.window + kStepTokens - 1) + 1);
+}
+
 // The two loops of GenerationSession over one DecodeBatch.
 class Driver {
  public:
   explicit Driver(const Mode& setup)
       : stepper_(setup.ahead, setup.block, setup.window),
-        batch_({.batch_size = 4,
+        batch_({.batch_size = kSequences,
                 .max_context_length = 40,
                 .max_new_tokens = 24,
-                .max_seq_len = 64,
-                .max_num_tokens = 8,
+                .max_seq_len = kLength,
+                .max_num_tokens = kStepTokens,
                 .max_logprobs = 5,
                 .vocab_size = kVocab,
                 .padded = setup.padded},
                {{.kv_heads = 1, .k_size = 1, .v_size = 1, .window = setup.window, .layers = {}}},
-               {KvBlocks(4 * ((64 + setup.block - 1) / setup.block), setup.block)}, {}) {}
+               {KvBlocks(pool_blocks(setup), setup.block)}, {}) {}
 
   std::vector<GenerationOutput> decode(const std::vector<GenerationRequest>& requests,
                                        int steps = 1 << 20) {
@@ -181,8 +190,10 @@ void expect_right(const std::vector<GenerationRequest>& requests,
 TEST(DecodeBatch, RaggedBatchesGiveTheRulesTokensInEveryMode) {
   for (const Mode& setup :
        {Mode{}, Mode{.ahead = true}, Mode{.padded = true}, Mode{.ahead = true, .padded = true},
-        Mode{.block = 64}, Mode{.block = 1}, Mode{.window = 5}}) {
-    SCOPED_TRACE(str("ahead ", setup.ahead, " padded ", setup.padded, " block ", setup.block));
+        Mode{.block = 64}, Mode{.block = 1}, Mode{.window = 5}, Mode{.ahead = true, .window = 5},
+        Mode{.block = 1, .window = 5}, Mode{.ahead = true, .block = 1, .window = 5}}) {
+    SCOPED_TRACE(str("ahead ", setup.ahead, " padded ", setup.padded, " block ", setup.block,
+                     " window ", setup.window));
     Driver driver(setup);
     for (int round = 0; round < 40; ++round) {
       std::vector<GenerationRequest> requests;
@@ -235,13 +246,15 @@ TEST(DecodeBatch, AbandonedDecodesLeaveItUsable) {
 TEST(DecodeBatch, BadRequestsChangeNothing) {
   Driver driver({});
   const GenerationRequest good = request(5, 4, 1);
-  GenerationRequest outside = good, negative = good;
+  GenerationRequest outside = good, negative = good, many_logprobs = good;
   outside.input_ids[2] = kVocab;
   negative.input_ids[0] = -1;
+  many_logprobs.sampling.logprobs = 6;  // set up for 5
   for (const auto& bad :
        std::vector<std::vector<GenerationRequest>>{{},
                                                    {good, outside},
                                                    {negative},
+                                                   {many_logprobs},
                                                    {request(0, 4, 1)},
                                                    {request(41, 4, 1)},
                                                    {request(5, 25, 1)},

@@ -12,10 +12,14 @@ struct GenerationSession::State {
   int under_way = 0;             // steps launched and not taken in
   std::vector<double> step_seconds;
 
-  /// Waits for steps that an abandoned stream left behind.
+  /// Waits for steps that an abandoned stream left behind. Whether they failed concerns nobody.
   void drain() {
-    for (; under_way > 0; --under_way)
-      parts.batch->absorb(parts.stepper->collect());
+    while (under_way > 0) {
+      --under_way;
+      StepResult result = parts.stepper->collect();
+      result.failed_sequence = -1;
+      parts.batch->absorb(std::move(result));
+    }
   }
 };
 
