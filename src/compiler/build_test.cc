@@ -166,6 +166,20 @@ TEST(Build, CountsParametersAndGroupsLayers) {
   EXPECT_EQ(mixed.kv_groups[1].window, 8);
 }
 
+// As MistralConfig and Qwen2Config of transformers: 4096 where the key is absent, none where it is
+// null.
+TEST(Build, WindowsHaveTheDefaultsOfTransformers) {
+  const auto window = [](const char* name, const char* more) {
+    return build(config(as(name, more))).kv_groups.at(0).window;
+  };
+  EXPECT_EQ(window("MistralForCausalLM", ""), 4096);
+  EXPECT_EQ(window("MistralForCausalLM", R"(, "sliding_window": null)"), 0);
+  const char* on = R"(, "use_sliding_window": true, "max_window_layers": 0)";
+  EXPECT_EQ(window("Qwen2ForCausalLM", on), 4096);
+  EXPECT_EQ(window("Qwen2ForCausalLM", ""), 0);
+  EXPECT_EQ(window("LlamaForCausalLM", ""), 0);
+}
+
 TEST(Build, MergesAndFusesByDefault) {
   const std::string text = as("LlamaForCausalLM");
   const engine::Engine merged = build(config(text));

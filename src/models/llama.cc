@@ -32,8 +32,8 @@ std::vector<int> read_windows(const HfConfig& json, int64_t layers, const Window
   const bool qwen = json.architecture().starts_with("Qwen");
   const bool on = qwen ? json.get_bool("use_sliding_window", false)
                        : json.architecture().starts_with("Mistral");
-  if (!on || !json.has("sliding_window")) return windows;
-  const auto window = static_cast<int>(json.get_int("sliding_window"));
+  if (!on || json.is_null("sliding_window")) return windows;
+  const auto window = static_cast<int>(json.get_int("sliding_window", 4096));
   const std::vector<std::string> types = json.get_strings("layer_types");
   if (!types.empty() && types.size() != windows.size()) {
     json.fail("layer_types", str("has ", types.size(), " entries for ", layers, " layers"));
