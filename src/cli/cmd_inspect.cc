@@ -85,7 +85,8 @@ Json inspect_engine(const std::string& path, bool verify) {
                 {"device", m.device},
                 {"device_name", m.device_name},
                 {"isa", m.isa},
-                {"options", m.options}}}};
+                {"options", m.options},
+                {"source", m.source}}}};
   if (verify) {
     if (file->weights_bytes() > 0) file->verify_weights(0, file->weights_bytes());
     const runtime::WeightReader reader(file);  // referenced files: still those it was built from

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "base/check.h"
+#include "base/hash.h"
 #include "base/version.h"
 #include "ops/attention_generation/attention_generation.h"
 
@@ -94,6 +95,17 @@ std::vector<engine::RegimePlan> regimes(const ResolvedLimits& limits) {
           plan("generation", sequences, sequences)};
 }
 
+// `model.safetensors 28342688 1f0c...`, one a file.
+std::string source_text(const Checkpoint* checkpoint) {
+  if (checkpoint == nullptr) return "generated weights";
+  std::vector<std::string> files;
+  for (const CheckpointFile& file : checkpoint->files()) {
+    files.push_back(str(file.path.substr(file.path.rfind('/') + 1), " ", file.size, " ",
+                        to_hex(file.header_hash)));
+  }
+  return join(files, ", ");
+}
+
 }  // namespace
 
 engine::Engine lower(TracedModel traced, const BuildOptions& options) {
@@ -132,6 +144,7 @@ void describe_build(const BuildInput& input, const BuildOptions& options,
   manifest->isa =
       device.kind == device::Kind::kCpu ? device::isa_name(device.isa) : str("sm_", device.sm);
   manifest->options = options.canonical_text();
+  manifest->source = source_text(input.checkpoint);
 }
 
 }  // namespace millrace::compiler

@@ -236,6 +236,13 @@ TEST_F(EngineFileTest, HostileOffsetsStayInside) {
   }
 }
 
+TEST(EnginePlan, RefusesAPathThatJsonCannotHold) {
+  Engine engine = small_engine();
+  engine.files.push_back(
+      {.path = "/tmp/caf\xe9/model.safetensors", .size = 1, .mtime_ns = 1, .header_hash = ""});
+  EXPECT_NE(message([&] { plan_to_json(engine, {}); }).find("not UTF-8"), std::string::npos);
+}
+
 TEST(EnginePlan, HostileTextIsAnError) {
   const std::string good = plan_to_json(small_engine(), {1, ~uint64_t{0}});
   const auto parse = [](const std::string& text) {

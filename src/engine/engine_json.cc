@@ -160,6 +160,12 @@ Weight weight_from(const Json& j) {
 }
 
 Json to_json(const SourceFile& f) {
+  try {
+    (void)Json(f.path).dump();
+  } catch (const Json::exception&) {  // it would be stored as another path
+    throw_bad_input("the path of the weights is not UTF-8", f.path,
+                    "rename the folder, or build an engine file with `millrace build`");
+  }
   return {
       {"path", f.path}, {"size", f.size}, {"mtime_ns", f.mtime_ns}, {"header_hash", f.header_hash}};
 }

@@ -22,7 +22,7 @@ struct Manifest {
   std::string device_name;  // the machine it was built on
   std::string isa;          // least instruction set (cpu) or architecture (cuda)
   std::string options;      // the build options that were given, canonical text
-  std::string source;       // identity of the checkpoint (Checkpoint::identity)
+  std::string source;       // the checkpoint: name, size and header hash of each file
   int64_t vocab_size = 0;
   int64_t max_positions = 0;  // what the model was made for
   int64_t parameters = 0;
