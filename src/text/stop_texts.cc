@@ -8,14 +8,17 @@ namespace millrace {
 std::string StopTexts::push(std::string_view piece) {
   if (found_) return "";
   held_ += piece;
-  // The stop text that begins first ends the text; of two that begin together, the shorter is
-  // complete first.
-  size_t first = std::string::npos;
+  // The stop text that is complete first ends the text, so that it does not matter in which pieces
+  // the text arrives; of two that are complete together, the longer.
+  size_t first = 0, end = std::string::npos;
   const std::string* best = nullptr;
   for (const std::string& text : texts_) {
     const size_t at = held_.find(text);
-    if (at < first || (at == first && best != nullptr && text.size() < best->size())) {
+    if (at == std::string::npos) continue;
+    const size_t text_end = at + text.size();
+    if (text_end < end || (text_end == end && at < first)) {
       first = at;
+      end = text_end;
       best = &text;
     }
   }
