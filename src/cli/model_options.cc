@@ -76,11 +76,12 @@ void ModelOptions::finish() {
 std::shared_ptr<Engine> ModelOptions::open() {
   std::shared_ptr<Engine> opened = Engine::open(model, engine);
   const EngineInfo& info = opened->info();
-  log::info(info.model, ": ", info.dtype, " weights, ", info.kv_dtype, " KV cache; limits ",
-            info.max_batch_size, " requests, ", info.max_seq_len, " tokens a sequence, ",
-            info.max_num_tokens, " tokens a step");
   if (!quiet) {
-    for (const std::string& note : opened->info().notes) {
+    const std::string limits = str(info.dtype, " weights, ", info.kv_dtype, " KV cache; at most ",
+                                   info.max_batch_size, " requests, ", info.max_seq_len,
+                                   " tokens a sequence, ", info.max_num_tokens, " tokens a step");
+    std::fprintf(stderr, "millrace: %s\n", limits.c_str());
+    for (const std::string& note : info.notes) {
       std::fprintf(stderr, "millrace: note: %s\n", note.c_str());
     }
   }
