@@ -11,6 +11,7 @@ namespace millrace::ir {
 /// value.
 class Dim {
  public:
+  // Implicit, so that a shape is written as it is read: {"T", 384}.
   Dim(int64_t value) : value_(value) {}                    // NOLINT(google-explicit-constructor)
   Dim(int value) : value_(value) {}                        // NOLINT(google-explicit-constructor)
   Dim(std::string symbol) : symbol_(std::move(symbol)) {}  // NOLINT(google-explicit-constructor)

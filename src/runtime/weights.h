@@ -18,7 +18,7 @@ class WeightReader {
   /// Maps the engine's files and checks that they are those it was built from. Throws Error when
   /// one is missing or has changed.
   explicit WeightReader(std::shared_ptr<const engine::EngineFile> file);
-  WeightReader(const engine::Engine& engine);
+  explicit WeightReader(const engine::Engine& engine);
 
   /// The weight's bytes inside a mapped file, or null when it must be made.
   const std::byte* in_place(const engine::Weight& weight) const;
@@ -41,7 +41,7 @@ class Weights {
  public:
   /// Loads all weights. Throws Error before reading anything when they do not fit into memory, with
   /// the numbers.
-  Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device);
+  Weights(const std::shared_ptr<const engine::EngineFile>& file, device::Device& device);
 
   const void* data(size_t weight) const { return data_[weight]; }
   int64_t copied_bytes() const { return copied_bytes_; }
