@@ -9,7 +9,8 @@
 #include <string>
 #include <vector>
 
-namespace CLI {  // NOLINT(readability-identifier-naming): the library's own name
+// CLI11 chose this name; a declaration with another would be of another class.
+namespace CLI {  // NOLINT(readability-identifier-naming)
 class App;
 }
 

@@ -119,7 +119,7 @@ void WeightReader::check_intact() const {
   if (file_) file_->check_intact();
 }
 
-Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device)
+Weights::Weights(const std::shared_ptr<const engine::EngineFile>& file, device::Device& device)
     : reader_(file) {
   const engine::Engine& engine = file->engine();
   const bool on_host = device.properties().kind == device::Kind::kCpu;

@@ -42,7 +42,7 @@ class Weights {
  public:
   /// Loads all weights. Throws Error before reading anything when they do not fit into memory, with
   /// the numbers.
-  Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device);
+  Weights(const std::shared_ptr<const engine::EngineFile>& file, device::Device& device);
 
   const void* data(size_t weight) const { return data_[weight]; }
   int64_t copied_bytes() const { return copied_bytes_; }

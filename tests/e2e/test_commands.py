@@ -67,6 +67,8 @@ class Inspect(program.ProgramTest):
         found = self.objects("inspect", engine, schema="inspect")[0]
         self.assertEqual((found["kind"], found["architecture"]), ("engine", "LlamaForCausalLM"))
         self.assertEqual((found["limits"]["max_batch_size"], found["limits"]["max_seq_len"]), (4, 512))
+        for shard in DRAFT.glob("*.safetensors"):
+            self.assertRegex(found["provenance"]["source"], rf"{shard.name} {shard.stat().st_size} [0-9a-f]+")
         verified = self.objects("inspect", engine, "--verify", schema="inspect")[0]
         self.assertTrue(verified["verified"])
 

@@ -105,6 +105,8 @@ class Outputs(program.ProgramTest):
     def test_quiet_and_log_level(self):
         quiet = self.good("run", DRAFT, *EXACT, "--max-new-tokens", 4, "--json", "--quiet", "--log-level", "error", "The sea")
         self.assertEqual(quiet.err, "")
+        limited = self.good("run", DRAFT, *EXACT, "--max-new-tokens", 4, "--max-seq-len", 77, "--log-level", "error", "The sea")
+        self.assertRegex(limited.err, r"at most \d+ requests, 77 tokens a sequence")
 
     def test_defaults_are_printed(self):
         result = self.good("run", DRAFT, *EXACT, "--max-new-tokens", 4, "--log-level", "info", "The sea")
