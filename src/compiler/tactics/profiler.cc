@@ -9,12 +9,15 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "device/time_launches.h"
 
 namespace millrace::compiler {
 namespace {
 
 constexpr int kMaxRuns = 9;
 constexpr double kMaxTrialUs = 60'000;  // of one tactic on one problem, all runs together
+constexpr double kMaxDeviceUs = 3'000;  // likewise where launches are timed in batches
+constexpr int kBatch = 8;               // launches of such a batch
 constexpr int kSamples = 64;            // outputs compared with float64
 constexpr double kTolerance = 2e-2;     // of the largest exact sample: catches wrong, not inexact
 
@@ -22,26 +25,48 @@ int64_t aligned(int64_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
-// Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one.
+void set(const ops::Tensor& tensor, int64_t i, float value) {
+  switch (tensor.dtype) {
+    case ir::DType::kF32:
+      tensor.as<float>()[i] = value;
+      break;
+    case ir::DType::kBF16:
+      tensor.as<uint16_t>()[i] = ir::float_to_bf16(value);
+      break;
+    case ir::DType::kF16:
+      tensor.as<uint16_t>()[i] = ir::float_to_f16(value);
+      break;
+    default:
+      break;  // ids and the like stay 0: valid for every op
+  }
+}
+
+double get(const ops::Tensor& tensor, int64_t i) {
+  switch (tensor.dtype) {
+    case ir::DType::kBF16:
+      return ir::bf16_to_float(tensor.as<uint16_t>()[i]);
+    case ir::DType::kF16:
+      return ir::f16_to_float(tensor.as<uint16_t>()[i]);
+    default:
+      return tensor.as<float>()[i];
+  }
+}
+
+// Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one: they repeat
+// after a prime number of elements, so that no two rows of a matrix are the same.
 void fill(const ops::Tensor& tensor) {
+  constexpr int64_t kPeriod = 1'048'573;
   uint32_t state = 0x9e3779b9;
-  const int64_t count = tensor.count();
-  for (int64_t i = 0; i < count; ++i) {
+  const int64_t count = tensor.count(), drawn = std::min(count, kPeriod);
+  for (int64_t i = 0; i < drawn; ++i) {
     state = state * 1664525u + 1013904223u;
-    const float value = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
-    switch (tensor.dtype) {
-      case ir::DType::kF32:
-        tensor.as<float>()[i] = value;
-        break;
-      case ir::DType::kBF16:
-        tensor.as<uint16_t>()[i] = ir::float_to_bf16(value);
-        break;
-      case ir::DType::kF16:
-        tensor.as<uint16_t>()[i] = ir::float_to_f16(value);
-        break;
-      default:
-        return;  // ids and the like stay 0: valid for every op
-    }
+    set(tensor, i, static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f);
+  }
+  const int64_t size = ir::dtype_size(tensor.dtype);
+  auto* bytes = tensor.as<std::byte>();
+  for (int64_t done = drawn; done < count; done += drawn) {
+    std::memcpy(bytes + done * size, bytes,
+                static_cast<size_t>(std::min(drawn, count - done) * size));
   }
 }
 
@@ -54,69 +79,157 @@ int64_t sample_index(int i, int64_t count) {
                               static_cast<double>(count));
 }
 
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
-}
+// Tensors of a problem with memory behind them. The spans of the launch are theirs.
+struct Placed {
+  explicit Placed(const Problem& problem) : in(problem.in), out(problem.out) {
+    launch = problem.launch();
+    launch.in = in;
+    launch.out = out;
+  }
+  Placed(const Placed&) = delete;
+  Placed& operator=(const Placed&) = delete;
 
-}  // namespace
-
-// The memory of a problem and one way to run it.
-struct Profiler::Trial {
-  Trial(Problem p, device::Device& device, int64_t workspace_bytes) : problem(std::move(p)) {
-    int64_t bytes = aligned(workspace_bytes);
-    for (const auto* list : {&problem.in, &problem.out}) {
-      for (const ops::Tensor& t : *list)
-        bytes += aligned(t.bytes());
-    }
-    memory = device.allocate(std::max<int64_t>(bytes, 64), "tactic trial");
-    std::byte* next = memory->data();
-    for (auto* list : {&problem.in, &problem.out}) {
+  // Returns the first byte behind the tensors.
+  std::byte* place(std::byte* next) {
+    for (auto* list : {&in, &out}) {
       for (ops::Tensor& t : *list) {
         t.data = next;
         next += aligned(t.bytes());
       }
     }
-    for (const ops::Tensor& t : problem.in)
-      fill(t);
-    launch = problem.launch();
-    launch.workspace = next;
-    launch.queue = &device.queue();
+    return next;
   }
 
-  double run_us(const ops::Tactic& tactic, device::Device& device) {
-    const auto start = std::chrono::steady_clock::now();
-    tactic.run(launch);
+  std::vector<ops::Tensor> in, out;
+  ops::Launch launch;
+};
+
+int64_t tensor_bytes(const Problem& problem) {
+  int64_t bytes = 0;
+  for (const auto* list : {&problem.in, &problem.out}) {
+    for (const ops::Tensor& t : *list)
+      bytes += aligned(t.bytes());
+  }
+  return bytes;
+}
+
+}  // namespace
+
+// The memory of a problem, to run it in one way after the other. On an asynchronous device there
+// are so many copies of it that its cache cannot hold what the next launch reads.
+class Profiler::Trial {
+ public:
+  Trial(const Problem& problem, device::Device& device, int64_t max_bytes)
+      : problem_(problem), device_(device), host_(problem) {
+    const int64_t bytes = tensor_bytes(problem);
+    int64_t copies = 1;
+    if (device.is_asynchronous()) {
+      copies = 2 * device.properties().l2_bytes / std::max<int64_t>(bytes, 1) + 1;
+      copies = std::clamp<int64_t>(std::min(copies, max_bytes / std::max<int64_t>(bytes, 1)), 1,
+                                   int64_t{kBatch});
+      host_memory_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(bytes));
+      host_.place(host_memory_.get());
+    }
+    memory_ = device.allocate(std::max<int64_t>(copies * bytes, 64), "tactic trial");
+    for (int64_t i = 0; i < copies; ++i) {
+      copies_.push_back(std::make_unique<Placed>(problem));
+      copies_.back()->place(memory_->data() + i * bytes);
+      copies_.back()->launch.queue = &device.queue();
+    }
+    if (!device.is_asynchronous()) host_.place(memory_->data());
+    for (const ops::Tensor& t : host_.in)
+      fill(t);
+    if (!device.is_asynchronous()) return;
+    for (const auto& copy : copies_) {
+      for (size_t i = 0; i < host_.in.size(); ++i)
+        device.copy_to_device(copy->in[i].data, host_.in[i].data, host_.in[i].bytes());
+    }
     device.synchronize();
+  }
+
+  // Median microseconds of a launch, or nothing when its outputs are wrong.
+  std::optional<double> time(const ops::Tactic& tactic, int64_t workspace_bytes) {
+    const auto workspace =
+        device_.allocate(std::max<int64_t>(workspace_bytes, 64), "workspace of a trial");
+    for (const auto& copy : copies_)
+      copy->launch.workspace = workspace->data();
+    const double first = run_us(tactic);  // warms up
+    if (!right()) return std::nullopt;
+    if (device_.is_asynchronous()) {
+      const int runs =
+          std::clamp(static_cast<int>(kMaxDeviceUs / kBatch / run_us(tactic)), 1, kMaxRuns);
+      return 1e6 * device::median(device::time_launches(device_, kBatch, runs, [&](int i) {
+               tactic.run(copies_[static_cast<size_t>(i) % copies_.size()]->launch);
+             }));
+    }
+    const int runs = std::clamp(static_cast<int>(kMaxTrialUs / first), 0, kMaxRuns);
+    std::vector<double> times;
+    for (int i = 0; i < runs; ++i)
+      times.push_back(run_us(tactic));
+    return times.empty() ? first : device::median(std::move(times));
+  }
+
+ private:
+  double run_us(const ops::Tactic& tactic) {
+    const auto start = std::chrono::steady_clock::now();
+    tactic.run(copies_[0]->launch);
+    device_.synchronize();
     const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
     return took.count();
   }
 
   // True when sampled outputs agree with float64, or the op has no exact form to compare with.
-  bool right() const {
-    if (problem.op->exact == nullptr || problem.out[0].dtype != ir::DType::kF32) return true;
-    const int64_t count = problem.out[0].count();
+  bool right() {
+    const ops::Tensor& out = host_.out[0];
+    if (problem_.op->exact == nullptr || !ir::is_float(out.dtype)) return true;
+    if (device_.is_asynchronous()) {
+      device_.copy_to_host(out.data, copies_[0]->out[0].data, out.bytes());
+    }
     double largest = 0, worst = 0;
     for (int i = 0; i < kSamples; ++i) {
-      const int64_t index = sample_index(i, count);
-      const double exact = problem.op->exact(launch, index);
+      const int64_t index = sample_index(i, out.count());
+      const double exact = problem_.op->exact(host_.launch, index);
       largest = std::max(largest, std::abs(exact));
-      const double got = problem.out[0].as<float>()[index];
+      const double got = get(out, index);
       worst = std::max(worst, std::isfinite(got) ? std::abs(got - exact)
                                                  : std::numeric_limits<double>::infinity());
     }
     return worst <= kTolerance * largest;
   }
 
-  Problem problem;
-  std::unique_ptr<device::Memory> memory;
-  ops::Launch launch;
+  const Problem& problem_;
+  device::Device& device_;
+  std::unique_ptr<device::Memory> memory_;
+  std::unique_ptr<std::byte[]> host_memory_;
+  Placed host_;  // what exact numbers are computed from; on the CPU the memory that tactics use
+  std::vector<std::unique_ptr<Placed>> copies_;
 };
 
 void Profiler::note(const ops::Tactic& tactic, const Problem& problem, const std::string& why) {
   notes_.push_back(str("tactic ", tactic.name, " dropped for ", problem.key(), ": ", why));
   log::debug(notes_.back());
+}
+
+// Nothing when the tactic is dropped, with a note.
+std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& problem,
+                                     std::unique_ptr<Trial>& trial) {
+  const int64_t workspace =
+      tactic.workspace == nullptr ? 0 : tactic.workspace(problem.launch(), device_.properties());
+  const int64_t bytes = tensor_bytes(problem) + workspace;
+  if (bytes > max_bytes_) {
+    note(tactic, problem,
+         str("its trial needs ", format_bytes(bytes), ", the limit is ", format_bytes(max_bytes_)));
+    return std::nullopt;
+  }
+  try {
+    if (trial == nullptr) trial = std::make_unique<Trial>(problem, device_, max_bytes_ - workspace);
+    const std::optional<double> us = trial->time(tactic, workspace);
+    if (!us) note(tactic, problem, "its outputs are wrong");
+    return us;
+  } catch (const Error& error) {
+    note(tactic, problem, error.what());
+    return std::nullopt;
+  }
 }
 
 const ops::Tactic* Profiler::fastest(const Problem& problem,
@@ -125,48 +238,19 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   if (const auto it = decided_.find(key); it != decided_.end()) return it->second;
   const ops::Tactic* best = nullptr;
   double best_us = std::numeric_limits<double>::infinity();
+  std::unique_ptr<Trial> trial;  // made when the first time is not in the cache
   for (const ops::Tactic* tactic : tactics) {
-    double us = 0;
-    if (const auto cached = cache_.find(key, tactic->name)) {
-      us = *cached;
+    std::optional<double> us = cache_.find(key, tactic->name);
+    if (us) {
       ++from_cache_;
     } else {
-      const int64_t workspace = tactic->workspace == nullptr
-                                    ? 0
-                                    : tactic->workspace(problem.launch(), device_.properties());
-      int64_t bytes = workspace;
-      for (const auto* list : {&problem.in, &problem.out}) {
-        for (const ops::Tensor& t : *list)
-          bytes += t.bytes();
-      }
-      if (bytes > max_bytes_) {
-        note(*tactic, problem,
-             str("its trial needs ", format_bytes(bytes), ", the limit is ",
-                 format_bytes(max_bytes_)));
-        continue;
-      }
-      try {
-        Trial trial(problem, device_, workspace);
-        std::vector<double> times = {trial.run_us(*tactic, device_)};  // the first warms up
-        if (!trial.right()) {
-          note(*tactic, problem, "its outputs are wrong");
-          continue;
-        }
-        const double first = times[0];
-        const int runs = std::clamp(static_cast<int>(kMaxTrialUs / first), 0, kMaxRuns);
-        if (runs > 0) times.clear();
-        for (int i = 0; i < runs; ++i)
-          times.push_back(trial.run_us(*tactic, device_));
-        us = median(std::move(times));
-      } catch (const Error& error) {
-        note(*tactic, problem, error.what());
-        continue;
-      }
+      us = time(*tactic, problem, trial);
+      if (!us) continue;
       ++timed_;
-      cache_.add(key, tactic->name, us);
+      cache_.add(key, tactic->name, *us);
     }
-    if (us < best_us) {
-      best_us = us;
+    if (*us < best_us) {
+      best_us = *us;
       best = tactic;
     }
   }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,7 +33,9 @@ class Profiler {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  struct Trial;
+  class Trial;
+  std::optional<double> time(const ops::Tactic& tactic, const Problem& problem,
+                             std::unique_ptr<Trial>& trial);
   void note(const ops::Tactic& tactic, const Problem& problem, const std::string& why);
 
   device::Device& device_;

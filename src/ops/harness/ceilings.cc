@@ -6,7 +6,6 @@
 #include <cstring>
 #include <memory>
 
-#include "base/check.h"
 #include "base/function_ref.h"
 #include "base/thread_pool.h"
 #include "ops/common/cpu_tactic.h"
@@ -75,7 +74,9 @@ double gflop_per_s(ThreadPool& pool, const CeilingKernels& kernels) {
 
 Ceilings measure_ceilings(device::Device& device) {
   const device::Properties& properties = device.properties();
-  CHECK(properties.kind == device::Kind::kCpu, "no ceilings are measured on this device");
+#if defined(MILLRACE_CUDA)
+  if (properties.kind == device::Kind::kCuda) return measure_cuda_ceilings(device);
+#endif
   const CeilingKernels kernels = best_kernels(properties.isa);
   Ceilings ceilings;
   ceilings.read_gb_per_s = gb_per_s(device, kernels);

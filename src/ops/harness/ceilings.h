@@ -11,7 +11,9 @@ struct Ceilings {
   double bf16_gflop_per_s = 0;  // bf16 products summed in f32; 0 where there is no instruction
 };
 
-/// Takes about half a second. REQUIRES: a CPU device.
+/// Takes about half a second.
 Ceilings measure_ceilings(device::Device& device);
+/// Of a GPU; where the CUDA back end is built.
+Ceilings measure_cuda_ceilings(device::Device& device);
 
 }  // namespace millrace::ops

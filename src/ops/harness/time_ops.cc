@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "device/time_launches.h"
 #include "ops/harness/case_run.h"
 
 namespace millrace::ops {
@@ -43,6 +44,15 @@ double median_seconds(const CaseData& data, const Tactic& tactic, device::Device
     runs.push_back(std::make_unique<CaseRun>(data, tactic, device, place));
     runs.back()->reset();
   }
+  const auto run_of = [&](int i) -> CaseRun& {
+    return *runs[static_cast<size_t>(i) % runs.size()];
+  };
+  if (device.is_asynchronous()) {
+    constexpr int kReplays = 15;
+    const int launches = std::max<int>(16, static_cast<int>(runs.size()));
+    return device::median(
+        device::time_launches(device, launches, kReplays, [&](int i) { run_of(i).run(); }));
+  }
   const auto time_one = [&](CaseRun& run) {
     const Clock::time_point start = Clock::now();
     run.run();
@@ -55,17 +65,16 @@ double median_seconds(const CaseData& data, const Tactic& tactic, device::Device
   time_one(*runs.back());  // pages and branch predictors
   const Clock::time_point start = Clock::now();
   while (seconds.size() < kMost && (seconds.size() < kLeast || seconds_since(start) < kEnough)) {
-    seconds.push_back(time_one(*runs[seconds.size() % runs.size()]));
+    seconds.push_back(time_one(run_of(static_cast<int>(seconds.size()))));
   }
-  const auto middle = seconds.begin() + static_cast<int64_t>(seconds.size() / 2);
-  std::nth_element(seconds.begin(), middle, seconds.end());
-  return *middle;
+  return device::median(std::move(seconds));
 }
 
 /// What the machine would need for it at best, in seconds.
-double bound_seconds(const Cost& cost, const Tactic& tactic, const Ceilings& ceilings,
+double bound_seconds(const Cost& cost, const Tactic& tactic, ir::DType x, const Ceilings& ceilings,
                      bool* by_memory) {
-  const bool is_bf16 = std::string_view(tactic.name).ends_with("bf16");
+  const bool on_tensor_cores = tactic.device == device::Kind::kCuda && ir::dtype_size(x) == 2;
+  const bool is_bf16 = on_tensor_cores || std::string_view(tactic.name).ends_with("bf16");
   const double peak = is_bf16 ? ceilings.bf16_gflop_per_s : ceilings.fma_gflop_per_s;
   const double memory = ceilings.read_gb_per_s > 0 ? cost.bytes / ceilings.read_gb_per_s / 1e9 : 0;
   const double compute = peak > 0 ? cost.flops / peak / 1e9 : 0;
@@ -115,19 +124,20 @@ class CaseTimer {
       if (timing.why_not.empty()) {
         const double seconds =
             &tactic == reference ? reference_seconds : median_seconds(data, tactic, device_);
-        fill(cost, tactic, seconds, reference_seconds, &timing);
+        fill(cost, tactic, launch.in[0].dtype, seconds, reference_seconds, &timing);
       }
       report(timing);
     }
   }
 
  private:
-  void fill(const Cost& cost, const Tactic& tactic, double seconds, double reference_seconds,
-            Timing* timing) const {
+  void fill(const Cost& cost, const Tactic& tactic, ir::DType x, double seconds,
+            double reference_seconds, Timing* timing) const {
     timing->median_us = seconds * 1e6;
     timing->gb_per_s = cost.bytes / seconds / 1e9;
     timing->gflop_per_s = cost.flops / seconds / 1e9;
-    timing->of_ceiling = bound_seconds(cost, tactic, ceilings_, &timing->bound_by_memory) / seconds;
+    timing->of_ceiling =
+        bound_seconds(cost, tactic, x, ceilings_, &timing->bound_by_memory) / seconds;
     timing->times_reference = reference_seconds / seconds;
   }
 

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Checks and measures Millrace on a machine with a GPU that has nothing but the program: no build, no network.
+#
+#   bench/device_suite.sh PROGRAM RESULTS_FOLDER GROUP...
+#
+# GROUP is one of
+#   device     what GPU this is, its driver and clocks
+#   check      every CUDA tactic against the reference on the CPU (bench op --check)
+#   ops        every CUDA tactic timed, with its share of the measured ceilings (bench op)
+#   tokens     the bundled models: the same greedy tokens on the GPU as on the CPU, in fp32
+#   sanitize   compute-sanitizer (memcheck, racecheck, initcheck, synccheck) on the smallest bundled model
+#   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
+#   prefill    time to the first token of the 8B shape by prompt length
+# Each takes at most 8 minutes. Results are JSON lines in RESULTS_FOLDER/GROUP.jsonl. The exit status is that of the
+# first group that failed.
+set -uo pipefail
+
+program=$(realpath "$1")
+results=$(realpath "$2")
+shift 2
+cd "$(dirname "$0")/.."
+status=0
+
+fail() {
+  echo "FAILED: $*" >&2
+  status=1
+}
+
+# Greedy text of a model on a device, without statistics.
+greedy() {
+  "$program" run "$1" "$2" --greedy --dtype fp32 --max-new-tokens 48 --no-cache --quiet --device "$3"
+}
+
+group_device() {
+  nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,memory.used,power.draw --format=csv,noheader
+  "$program" version
+}
+
+group_check() {
+  "$program" bench op --check --device cuda
+}
+
+group_ops() {
+  "$program" bench op --device cuda --json
+}
+
+group_tokens() {
+  local model cpu gpu
+  for model in models/novelist-14m models/novelist-draft; do
+    for prompt in "It was a dark and stormy night" "Call me" "She opened the letter and read"; do
+      cpu=$(greedy "$model" "$prompt" cpu) || fail "$model on the CPU"
+      gpu=$(greedy "$model" "$prompt" cuda) || fail "$model on the GPU"
+      if [ "$cpu" == "$gpu" ]; then
+        echo "{\"model\": \"$model\", \"prompt\": \"$prompt\", \"same_tokens\": true}"
+      else
+        printf 'CPU: %s\nGPU: %s\n' "$cpu" "$gpu" >&2
+        fail "$model continues \"$prompt\" otherwise than on the CPU"
+      fi
+    done
+  done
+}
+
+group_sanitize() {
+  local tool
+  for tool in memcheck racecheck initcheck synccheck; do
+    if compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 5 \
+      "$program" run models/novelist-draft "Call me" --greedy --max-new-tokens 8 --no-cache --quiet --device cuda; then
+      echo "{\"tool\": \"$tool\", \"findings\": 0}"
+    else
+      fail "compute-sanitizer $tool"
+    fi
+  done
+}
+
+latency() {
+  "$program" bench latency "$@" --dummy-weights --device cuda --json || fail "bench latency $*"
+}
+
+group_decode() {
+  local batch
+  for batch in 1 8 32 128; do
+    latency bench/models/llama-3.1-8b --max-batch-size 128 --max-seq-len 1024 --input-len 128 --output-len 256 \
+      --batch-size "$batch" --num-iters 3
+  done
+  latency bench/models/llama-3.2-1b --max-batch-size 1 --max-seq-len 1024 --input-len 128 --output-len 256 --num-iters 3
+}
+
+group_prefill() {
+  local length
+  for length in 128 2048 8192; do
+    latency bench/models/llama-3.1-8b --max-batch-size 1 --max-seq-len 9216 --input-len "$length" --output-len 1 \
+      --num-iters 5
+  done
+}
+
+for group in "$@"; do
+  if ! declare -F "group_$group" >/dev/null; then
+    fail "there is no group $group; see the head of bench/device_suite.sh"
+    continue
+  fi
+  echo "== $group"
+  SECONDS=0
+  (
+    "group_$group" || fail "$group"
+    exit "$status"
+  ) 2> >(tee "$results/$group.log" >&2) | tee "$results/$group.jsonl" || status=1
+  echo "== $group: $SECONDS s"
+done
+exit "$status"
