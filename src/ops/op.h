@@ -91,6 +91,8 @@ struct Tactic {
   int64_t (*workspace)(const Launch&, const device::Properties&) = nullptr;    // null: none
   /// Enqueues (CPU: computes). Never allocates, never throws for reasons of data.
   void (*run)(const Launch&) = nullptr;
+  /// A row of the result has the same bits in any batch. Deterministic engines take no other.
+  bool batch_invariant = true;
 };
 
 /// In which of the two regimes a node runs: steps that hold prompts, steps that hold generated

@@ -75,12 +75,13 @@ class Selector {
     return list;
   }
 
-  // The first tactic that can run one row as well as the most.
+  // The first batch-invariant tactic that can run one row as well as the most.
   const ops::Tactic* one_for_all(ir::NodeId id, const std::string& symbol, int64_t max_rows) {
     const auto few =
         feasible(make_problem(engine_.graph, id, bindings(symbol, 1)), device_.properties());
     const Problem largest = make_problem(engine_.graph, id, bindings(symbol, max_rows));
     for (const ops::Tactic* tactic : feasible(largest, device_.properties())) {
+      if (!tactic->batch_invariant) continue;
       if (std::find(few.begin(), few.end(), tactic) != few.end()) return tactic;
     }
     throw_bad_input(str("no tactic runs every number of rows of ", largest.key()), largest.op->name,

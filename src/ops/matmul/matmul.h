@@ -6,7 +6,8 @@
 // weight's type may be narrower than x's; it is widened exactly.
 //
 // A row of the result depends on that row of x only: not on T, not on the number of threads. Within
-// one tactic its bits are the same alone and in any batch.
+// one tactic its bits are the same alone and in any batch, unless the tactic says otherwise
+// (Tactic::batch_invariant).
 #pragma once
 
 #include "ops/attributes.h"

@@ -72,6 +72,14 @@ void add_types(std::vector<Case>* cases) {
                       .attrs = to_attrs(Matmul{}),
                       .inputs = all_of(type, 5, 40, 96)});
   }
+  std::vector<InputSpec> to_f32 = all_of(kBF16, 24, 136, 200);
+  to_f32.push_back(normal(kF32, {136}));
+  cases->push_back({.name = "bf16 to f32 with a bias",
+                    .attrs = to_attrs(Matmul{.bias = true}),
+                    .inputs = std::move(to_f32)});
+  cases->push_back({.name = "all f32 with bias and residual",
+                    .attrs = to_attrs(Matmul{.bias = true, .residual = true}),
+                    .inputs = with_epilogue(all_of(kF32, 24, 136, 200), kF32)});
   // x is rounded by at most 2^-9 of it; over K these errors add up like a random walk.
   for (const int64_t depth : {64, 767, 1542}) {
     cases->push_back({.name = str("bf16 products, K = ", depth),
@@ -104,6 +112,12 @@ void add_16_bit(std::vector<Case>* cases) {
     add("sixteen rows", type, all, 16, 4300, 264);
     add("tiles of 64 x 32", type, all, 40, 100, 520);
     add("tiles of 64 x 64", type, all, 600, 696, 200);
+    add("a bias", type, {.bias = true, .dtype = all.dtype}, 24, 136, 200);
+    add("a residual", type, {.residual = true, .dtype = all.dtype}, 24, 136, 200);
+    add("bias and residual", type, {.bias = true, .residual = true, .dtype = all.dtype}, 1, 136,
+        200);
+    add("bias and relu", type, {.bias = true, .activation = "relu", .dtype = all.dtype}, 24, 136,
+        200);
   }
   const Matmul plain = {.residual = true, .dtype = "bf16"};
   add("tiles of 128 x 128", kBF16, plain, 1290, 1400, 72);

@@ -181,6 +181,12 @@ constexpr Tactic kTactics[] = {
          .why_not = matmul_rows_cuda_why_not,
          .run = matmul_rows_cuda},
         {.name = "matmul_cuda", .device = device::Kind::kCuda, .run = matmul_cuda}, )  //
+    MILLRACE_ON_CUDA({.name = "matmul_cublaslt",
+                      .device = device::Kind::kCuda,
+                      .why_not = matmul_cublaslt_why_not,
+                      .workspace = matmul_cublaslt_workspace,
+                      .run = matmul_cublaslt,
+                      .batch_invariant = false}, )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),

@@ -25,4 +25,9 @@ void matmul_rows_mma_cuda(const Launch& launch);
 std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_mma_cuda(const Launch& launch);
 
+/// Any number of rows by cuBLASLt, where it is installed: types alike, no activation but relu.
+std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properties& device);
+int64_t matmul_cublaslt_workspace(const Launch& launch, const device::Properties& device);
+void matmul_cublaslt(const Launch& launch);
+
 }  // namespace millrace::ops
