@@ -3,12 +3,14 @@
 
 # Sources of src/<folder>, without tests, the program's main and, unless CUDA is built, the CUDA files.
 function(folder_sources folder out)
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${folder}/*.cc"
+  # Relative, so that what folders above are called does not matter.
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/src/${folder}/*.cc"
        "${PROJECT_SOURCE_DIR}/src/${folder}/*.cu")
-  list(FILTER sources EXCLUDE REGEX "_test\\.cc$|/src/cli/main\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$|^src/cli/main\\.cc$")
   if(NOT MILLRACE_CUDA)
     list(FILTER sources EXCLUDE REGEX "_cuda[^/]*\\.(cc|cu)$|/cuda/|\\.cu$")
   endif()
+  list(TRANSFORM sources PREPEND "${PROJECT_SOURCE_DIR}/")
   set(${out} "${sources}" PARENT_SCOPE)
 endfunction()
 

@@ -1,5 +1,7 @@
 // millrace version: what this program is and what it finds.
 #include <cstdio>
+#include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -12,25 +14,52 @@
 namespace millrace::cli {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
+Json describe(const device::Properties& p) {
+  if (p.kind == device::Kind::kCuda) {
+    return {{"kind", "cuda"}, {"name", p.name}, {"sm", p.sm}, {"memory_bytes", p.memory_bytes}};
+  }
+  return {{"kind", "cpu"},
+          {"name", p.name},
+          {"isa", device::isa_name(p.isa)},
+          {"threads", p.threads},
+          {"memory_bytes", p.memory_bytes}};
+}
+
 int run(bool json) {
-  const auto cpu = device::make_cpu_device();
-  const device::Properties& p = cpu->properties();
+  std::vector<device::Properties> found = {device::make_cpu_device()->properties()};
+  const std::string no_cuda = device::cuda_unusable();
+  if (no_cuda.empty()) {
+    const std::vector<device::Properties> gpus = device::cuda_devices();
+    found.insert(found.end(), gpus.begin(), gpus.end());
+  }
   if (json) {
-    const nlohmann::ordered_json line = {{"version", version()},
-                                         {"commit", commit()},
-                                         {"back_ends", {"cpu"}},
-                                         {"devices",
-                                          {{{"kind", "cpu"},
-                                            {"name", p.name},
-                                            {"isa", device::isa_name(p.isa)},
-                                            {"threads", p.threads},
-                                            {"memory_bytes", p.memory_bytes}}}}};
-    std::puts(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    Json devices = Json::array();
+    for (const device::Properties& p : found)
+      devices.push_back(describe(p));
+    const Json line = {{"version", version()},
+                       {"commit", commit()},
+                       {"back_ends", device::back_ends()},
+                       {"devices", std::move(devices)}};
+    std::puts(line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
     return 0;
   }
-  std::printf("millrace %s (%s)\nback ends: cpu\ncpu: %s, %s, %d threads, %s\n", version(),
-              commit(), p.name.c_str(), device::isa_name(p.isa), p.threads,
-              format_bytes(p.memory_bytes).c_str());
+  std::printf("millrace %s (%s)\nback ends:", version(), commit());
+  for (const std::string& name : device::back_ends())
+    std::printf(" %s", name.c_str());
+  std::puts("");
+  for (const device::Properties& p : found) {
+    const std::string memory = format_bytes(p.memory_bytes);
+    if (p.kind == device::Kind::kCuda) {
+      std::printf("cuda: %s, compute capability %d.%d, %s\n", p.name.c_str(), p.sm / 10, p.sm % 10,
+                  memory.c_str());
+    } else {
+      std::printf("cpu: %s, %s, %d threads, %s\n", p.name.c_str(), device::isa_name(p.isa),
+                  p.threads, memory.c_str());
+    }
+  }
+  if (!no_cuda.empty()) std::printf("cuda: %s\n", no_cuda.c_str());
   return 0;
 }
 

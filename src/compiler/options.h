@@ -28,7 +28,7 @@ struct BuildOptions {
   std::optional<uint64_t> dummy_seed;  // weights are generated
   std::vector<std::string> disabled_passes;
   std::string dump_folder;
-  int64_t max_build_memory = int64_t{1} << 30;  // of the profiler
+  int64_t max_build_memory = int64_t{2} << 30;  // of the profiler
   std::string timing_cache;                     // file; empty: none
   bool profile = true;                          // false: tactics by preference only
   bool deterministic = false;  // one tactic for every number of rows: bits do not follow the batch

@@ -10,6 +10,10 @@ std::string cuda_unusable() {
   return "this program was built without CUDA";
 }
 
+std::vector<Properties> cuda_devices() {
+  return {};
+}
+
 std::unique_ptr<Device> make_cuda_device(int) {
   throw_failed(cuda_unusable(), "--device cuda",
                "use --device cpu, or build with ./dev build cuda");

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/function_ref.h"
 
@@ -65,6 +66,13 @@ class CapturedGraph {
   virtual void replay() = 0;
 };
 
+/// Work enqueued after it waits in the queue until release() or destruction.
+class Hold {
+ public:
+  virtual ~Hold() = default;
+  virtual void release() = 0;
+};
+
 /// One device. THREAD: calls on one queue come from one thread at a time.
 class Device {
  public:
@@ -87,6 +95,8 @@ class Device {
   virtual std::unique_ptr<Event> make_event() = 0;
   /// Records what `work` enqueues, without running it. Null where launches run at once.
   virtual std::unique_ptr<CapturedGraph> capture(FunctionRef<void()> work) = 0;
+  /// For measurements. Nothing may synchronize meanwhile. Null where launches run at once.
+  virtual std::unique_ptr<Hold> hold() = 0;
   /// True when launches return before they have run, so that the host can work ahead.
   virtual bool is_asynchronous() const = 0;
   /// What may still be allocated now.
@@ -101,8 +111,13 @@ std::unique_ptr<Device> make_cpu_device(int threads = 0, CpuIsa max_isa = CpuIsa
 /// cuda:N. `threads` of the CPU, 0: all. Throws Error for other names, and when it is not there.
 std::unique_ptr<Device> make_device(const std::string& name, int threads = 0);
 
+/// What --device can name in this program: "cpu", "cuda".
+std::vector<std::string> back_ends();
+
 /// Why make_cuda_device() would throw: what is missing. Empty when a GPU can be used.
 std::string cuda_unusable();
+/// The GPUs that this program can use, in the driver's order. Creates nothing on them.
+std::vector<Properties> cuda_devices();
 /// GPU `index`. Throws Error (kFailed) that says what is missing.
 std::unique_ptr<Device> make_cuda_device(int index = 0);
 

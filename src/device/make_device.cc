@@ -5,6 +5,14 @@
 
 namespace millrace::device {
 
+std::vector<std::string> back_ends() {
+#if defined(MILLRACE_CUDA)
+  return {"cpu", "cuda"};
+#else
+  return {"cpu"};
+#endif
+}
+
 std::unique_ptr<Device> make_device(const std::string& name, int threads) {
   if (name == "cpu" || (name == "auto" && !cuda_unusable().empty())) {
     return make_cpu_device(threads);

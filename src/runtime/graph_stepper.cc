@@ -181,7 +181,7 @@ void GraphStepper::run(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
   const bool capturable = device_.is_asynchronous() && regime == Regime::kGeneration &&
                           shape.prompt_segments == 0 && shape.rows == shape.sequences &&
-                          !program_.observer;
+                          program_.observations == nullptr;
   if (!capturable) {
     enqueue(instance, regime);
     return;

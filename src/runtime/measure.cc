@@ -44,10 +44,8 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
   const std::unique_ptr<GraphStepper> stepper = make_stepper(engine, sequences, length);
   std::vector<std::vector<double>> times(static_cast<size_t>(stepper->program().num_launches()));
   std::vector<char> launched(times.size(), 0);
-  stepper->program().observer = [&](int launch, double us) {
-    times[static_cast<size_t>(launch)].push_back(us);
-    launched[static_cast<size_t>(launch)] = 1;
-  };
+  std::vector<Program::Observation> observations;
+  stepper->program().observations = &observations;
 
   const std::vector<int32_t> ids(static_cast<size_t>(tokens), 1);
   std::vector<std::vector<BlockList>> blocks(static_cast<size_t>(sequences));
@@ -75,8 +73,16 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
       for (auto& t : times)
         t.clear();
     }
+    observations.clear();
+    // Launches that wait in the queue run without the host's pauses between them.
+    const auto hold = run == 0 ? nullptr : engine->device->hold();
     stepper->launch(batch);
+    if (hold) hold->release();
     stepper->collect();
+    for (const Program::Observation& o : observations) {
+      times[static_cast<size_t>(o.launch)].push_back(1e6 * o.end->seconds_since(*o.begin));
+      launched[static_cast<size_t>(o.launch)] = 1;
+    }
   }
 
   ir::Bindings sizes;

@@ -1,7 +1,6 @@
 #include "runtime/program.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/error.h"
 
@@ -98,15 +97,14 @@ void Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& ra
     launch.attributes = op.attributes.get();
     launch.workspace = frame.workspaces[static_cast<size_t>(i)];
     launch.queue = &device_.queue();
-    if (!observer) {
+    if (observations == nullptr) {
       tactic_for(op, sizes)->run(launch);
       continue;
     }
-    const auto start = std::chrono::steady_clock::now();
+    observations->push_back({i, device_.make_event(), device_.make_event()});
+    observations->back().begin->record();
     tactic_for(op, sizes)->run(launch);
-    device_.synchronize();
-    const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
-    observer(i, took.count());
+    observations->back().end->record();
   }
 }
 

@@ -1,7 +1,6 @@
 // The launches of an engine with ops, tactics and addresses resolved: what a step walks.
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -40,9 +39,13 @@ class Program {
   };
   void run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const;
 
-  /// Called after every launch with its time, device idle again: for `explain --measure`. Null: not
-  /// called.
-  std::function<void(int launch, double microseconds)> observer;
+  /// A launch between two points in the queue's order.
+  struct Observation {
+    int launch;
+    std::unique_ptr<device::Event> begin, end;
+  };
+  /// Where run() notes every launch: for `explain --measure`. Null: nowhere.
+  std::vector<Observation>* observations = nullptr;
 
   /// One launch with its tensors at these sizes, for costs and names.
   struct Description {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <optional>
+#include <span>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -18,6 +19,7 @@ constexpr int kMaxRuns = 9;
 constexpr double kMaxTrialUs = 60'000;  // of one tactic on one problem, all runs together
 constexpr double kMaxDeviceUs = 3'000;  // likewise where launches are timed in batches
 constexpr int kBatch = 8;               // launches of such a batch
+constexpr double kHopeless = 3;         // times the best so far, in a run with the host's share
 constexpr int kSamples = 64;            // outputs compared with float64
 constexpr double kTolerance = 2e-2;     // of the largest exact sample: catches wrong, not inexact
 
@@ -89,17 +91,6 @@ struct Placed {
   Placed(const Placed&) = delete;
   Placed& operator=(const Placed&) = delete;
 
-  // Returns the first byte behind the tensors.
-  std::byte* place(std::byte* next) {
-    for (auto* list : {&in, &out}) {
-      for (ops::Tensor& t : *list) {
-        t.data = next;
-        next += aligned(t.bytes());
-      }
-    }
-    return next;
-  }
-
   std::vector<ops::Tensor> in, out;
   ops::Launch launch;
 };
@@ -115,40 +106,74 @@ int64_t tensor_bytes(const Problem& problem) {
 
 }  // namespace
 
+// The numbers of one tensor, `copies` times on the device, and on the host where that cannot read
+// the device's memory.
+class Profiler::Contents {
+ public:
+  Contents(const ops::Tensor& tensor, int64_t copies, device::Device& device)
+      : dtype_(tensor.dtype),
+        count_(tensor.count()),
+        stride_(aligned(tensor.bytes())),
+        copies_(copies) {
+    device_ = device.allocate(std::max<int64_t>(copies * stride_, 64), "tactic trial");
+    if (device.is_asynchronous()) {
+      host_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(stride_));
+    }
+  }
+  bool fits(const ops::Tensor& tensor, int64_t copies) const {
+    return dtype_ == tensor.dtype && count_ == tensor.count() && copies_ >= copies;
+  }
+  std::byte* host() const { return host_ ? host_.get() : device_->data(); }
+  std::byte* on_device(int64_t copy) const { return device_->data() + copy * stride_; }
+
+ private:
+  ir::DType dtype_;
+  int64_t count_, stride_, copies_;
+  std::unique_ptr<device::Memory> device_;
+  std::unique_ptr<std::byte[]> host_;
+};
+
 // The memory of a problem, to run it in one way after the other. On an asynchronous device there
 // are so many copies of it that its cache cannot hold what the next launch reads.
 class Profiler::Trial {
  public:
-  Trial(const Problem& problem, device::Device& device, int64_t max_bytes)
+  // `kept` are the inputs of the trial before and become those of this one: a weight is the same
+  // for every number of rows.
+  Trial(const Problem& problem, device::Device& device, int64_t max_bytes,
+        std::vector<std::shared_ptr<const Contents>>& kept)
       : problem_(problem), device_(device), host_(problem) {
-    const int64_t bytes = tensor_bytes(problem);
+    const int64_t bytes = std::max<int64_t>(tensor_bytes(problem), 1);
     int64_t copies = 1;
     if (device.is_asynchronous()) {
-      copies = 2 * device.properties().l2_bytes / std::max<int64_t>(bytes, 1) + 1;
-      copies = std::clamp<int64_t>(std::min(copies, max_bytes / std::max<int64_t>(bytes, 1)), 1,
-                                   int64_t{kBatch});
-      host_memory_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(bytes));
-      host_.place(host_memory_.get());
+      copies = std::min(2 * device.properties().l2_bytes / bytes + 1, max_bytes / bytes);
+      copies = std::clamp<int64_t>(copies, 1, int64_t{kBatch});
     }
-    memory_ = device.allocate(std::max<int64_t>(copies * bytes, 64), "tactic trial");
+    std::erase_if(kept, [&](const auto& contents) {
+      return std::none_of(problem.in.begin(), problem.in.end(),
+                          [&](const ops::Tensor& t) { return contents->fits(t, copies); });
+    });
+    for (ops::Tensor& t : host_.in)
+      inputs_.push_back(input(t, copies, kept));
+    kept = inputs_;
+    for (ops::Tensor& t : host_.out) {
+      outputs_.push_back(std::make_shared<Contents>(t, copies, device));
+      t.data = outputs_.back()->host();
+    }
     for (int64_t i = 0; i < copies; ++i) {
       copies_.push_back(std::make_unique<Placed>(problem));
-      copies_.back()->place(memory_->data() + i * bytes);
-      copies_.back()->launch.queue = &device.queue();
-    }
-    if (!device.is_asynchronous()) host_.place(memory_->data());
-    for (const ops::Tensor& t : host_.in)
-      fill(t);
-    if (!device.is_asynchronous()) return;
-    for (const auto& copy : copies_) {
-      for (size_t i = 0; i < host_.in.size(); ++i)
-        device.copy_to_device(copy->in[i].data, host_.in[i].data, host_.in[i].bytes());
+      Placed& copy = *copies_.back();
+      for (size_t k = 0; k < copy.in.size(); ++k)
+        copy.in[k].data = inputs_[k]->on_device(i);
+      for (size_t k = 0; k < copy.out.size(); ++k)
+        copy.out[k].data = outputs_[k]->on_device(i);
+      copy.launch.queue = &device.queue();
     }
     device.synchronize();
   }
 
   // Median microseconds of a launch, or nothing when its outputs are wrong.
-  std::optional<double> time(const ops::Tactic& tactic, int64_t workspace_bytes) {
+  // One that takes more than `enough_us` is not measured more than roughly.
+  std::optional<double> time(const ops::Tactic& tactic, int64_t workspace_bytes, double enough_us) {
     const auto workspace =
         device_.allocate(std::max<int64_t>(workspace_bytes, 64), "workspace of a trial");
     for (const auto& copy : copies_)
@@ -156,8 +181,9 @@ class Profiler::Trial {
     const double first = run_us(tactic);  // warms up
     if (!right()) return std::nullopt;
     if (device_.is_asynchronous()) {
-      const int runs =
-          std::clamp(static_cast<int>(kMaxDeviceUs / kBatch / run_us(tactic)), 1, kMaxRuns);
+      const double second = run_us(tactic);
+      if (second > enough_us) return second;
+      const int runs = std::clamp(static_cast<int>(kMaxDeviceUs / kBatch / second), 1, kMaxRuns);
       return 1e6 * device::median(device::time_launches(device_, kBatch, runs, [&](int i) {
                tactic.run(copies_[static_cast<size_t>(i) % copies_.size()]->launch);
              }));
@@ -197,10 +223,25 @@ class Profiler::Trial {
     return worst <= kTolerance * largest;
   }
 
+  // The contents of an input, which gets its host address.
+  std::shared_ptr<const Contents> input(ops::Tensor& t, int64_t copies,
+                                        std::span<const std::shared_ptr<const Contents>> kept) {
+    for (const auto& contents : kept) {
+      if (!contents->fits(t, copies)) continue;
+      t.data = contents->host();
+      return contents;
+    }
+    auto contents = std::make_shared<Contents>(t, copies, device_);
+    t.data = contents->host();
+    fill(t);
+    for (int64_t i = 0; i < copies && device_.is_asynchronous(); ++i)
+      device_.copy_to_device(contents->on_device(i), t.data, t.bytes());
+    return contents;
+  }
+
   const Problem& problem_;
   device::Device& device_;
-  std::unique_ptr<device::Memory> memory_;
-  std::unique_ptr<std::byte[]> host_memory_;
+  std::vector<std::shared_ptr<const Contents>> inputs_, outputs_;
   Placed host_;  // what exact numbers are computed from; on the CPU the memory that tactics use
   std::vector<std::unique_ptr<Placed>> copies_;
 };
@@ -212,7 +253,7 @@ void Profiler::note(const ops::Tactic& tactic, const Problem& problem, const std
 
 // Nothing when the tactic is dropped, with a note.
 std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& problem,
-                                     std::unique_ptr<Trial>& trial) {
+                                     double best_us, std::unique_ptr<Trial>& trial) {
   const int64_t workspace =
       tactic.workspace == nullptr ? 0 : tactic.workspace(problem.launch(), device_.properties());
   const int64_t bytes = tensor_bytes(problem) + workspace;
@@ -222,8 +263,10 @@ std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& p
     return std::nullopt;
   }
   try {
-    if (trial == nullptr) trial = std::make_unique<Trial>(problem, device_, max_bytes_ - workspace);
-    const std::optional<double> us = trial->time(tactic, workspace);
+    if (trial == nullptr) {
+      trial = std::make_unique<Trial>(problem, device_, max_bytes_ - workspace, kept_);
+    }
+    const std::optional<double> us = trial->time(tactic, workspace, kHopeless * best_us);
     if (!us) note(tactic, problem, "its outputs are wrong");
     return us;
   } catch (const Error& error) {
@@ -244,7 +287,7 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
     if (us) {
       ++from_cache_;
     } else {
-      us = time(*tactic, problem, trial);
+      us = time(*tactic, problem, best_us, trial);
       if (!us) continue;
       ++timed_;
       cache_.add(key, tactic->name, *us);

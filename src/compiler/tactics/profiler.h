@@ -33,8 +33,9 @@ class Profiler {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
+  class Contents;
   class Trial;
-  std::optional<double> time(const ops::Tactic& tactic, const Problem& problem,
+  std::optional<double> time(const ops::Tactic& tactic, const Problem& problem, double best_us,
                              std::unique_ptr<Trial>& trial);
   void note(const ops::Tactic& tactic, const Problem& problem, const std::string& why);
 
@@ -44,6 +45,7 @@ class Profiler {
   int64_t timed_ = 0, from_cache_ = 0;
   std::vector<std::string> notes_;
   std::map<std::string, const ops::Tactic*> decided_;  // by problem key: layers repeat
+  std::vector<std::shared_ptr<const Contents>> kept_;  // inputs of the last trial
 };
 
 }  // namespace millrace::compiler

@@ -135,6 +135,7 @@ class CpuDevice : public Device {
   void synchronize() override {}
   std::unique_ptr<Event> make_event() override { return std::make_unique<CpuEvent>(); }
   std::unique_ptr<CapturedGraph> capture(FunctionRef<void()>) override { return nullptr; }
+  std::unique_ptr<Hold> hold() override { return nullptr; }
   bool is_asynchronous() const override { return false; }
 
   /// Pages count as used only once they are touched, so what the system calls available still holds

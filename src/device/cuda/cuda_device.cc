@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include <cuda_runtime_api.h>
@@ -114,19 +115,53 @@ class CudaGraph : public CapturedGraph {
   cudaGraphExec_t instance_ = nullptr;
 };
 
+Properties read_properties(int index) {
+  cudaDeviceProp prop{};
+  check_cuda(cudaGetDeviceProperties(&prop, index), "cudaGetDeviceProperties", str("GPU ", index));
+  Properties properties;
+  properties.kind = Kind::kCuda;
+  properties.name = prop.name;
+  properties.threads = prop.multiProcessorCount;
+  properties.sm = prop.major * 10 + prop.minor;
+  properties.memory_bytes = static_cast<int64_t>(prop.totalGlobalMem);
+  properties.l2_bytes = prop.l2CacheSize;
+  properties.last_cache_bytes = prop.l2CacheSize;
+  return properties;
+}
+
+class CudaHold : public Hold {
+ public:
+  explicit CudaHold(cudaStream_t stream) {
+    auto share = std::make_unique<std::shared_ptr<Gate>>(gate_);
+    check_cuda(cudaLaunchHostFunc(stream, wait, share.get()), "cudaLaunchHostFunc");
+    (void)share.release();  // wait() frees it
+  }
+  ~CudaHold() override { release(); }
+  CudaHold(const CudaHold&) = delete;
+  CudaHold& operator=(const CudaHold&) = delete;
+
+  void release() override {
+    gate_->open.store(true);
+    gate_->open.notify_all();
+  }
+
+ private:
+  struct Gate {
+    std::atomic<bool> open = false;
+  };
+  // On a thread of the driver, perhaps after this object is gone: it owns a share of the gate.
+  static void wait(void* gate) {
+    const std::unique_ptr<std::shared_ptr<Gate>> share(static_cast<std::shared_ptr<Gate>*>(gate));
+    (*share)->open.wait(false);
+  }
+
+  std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
+};
+
 class CudaDevice : public Device {
  public:
-  explicit CudaDevice(int index) : pool_(0) {
+  explicit CudaDevice(int index) : properties_(read_properties(index)), pool_(0) {
     check_cuda(cudaSetDevice(index), "cudaSetDevice", str("GPU ", index));
-    cudaDeviceProp prop{};
-    check_cuda(cudaGetDeviceProperties(&prop, index), "cudaGetDeviceProperties");
-    properties_.kind = Kind::kCuda;
-    properties_.name = prop.name;
-    properties_.threads = prop.multiProcessorCount;
-    properties_.sm = prop.major * 10 + prop.minor;
-    properties_.memory_bytes = static_cast<int64_t>(prop.totalGlobalMem);
-    properties_.l2_bytes = prop.l2CacheSize;
-    properties_.last_cache_bytes = prop.l2CacheSize;
     check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     queue_ = {.kind = Kind::kCuda, .pool = &pool_, .stream = stream_};
   }
@@ -167,6 +202,7 @@ class CudaDevice : public Device {
   std::unique_ptr<CapturedGraph> capture(FunctionRef<void()> work) override {
     return std::make_unique<CudaGraph>(stream_, work);
   }
+  std::unique_ptr<Hold> hold() override { return std::make_unique<CudaHold>(stream_); }
   bool is_asynchronous() const override { return true; }
   int64_t free_bytes() const override {
     size_t free = 0, total = 0;
@@ -203,6 +239,16 @@ std::string cuda_unusable() {
                ", this program was compiled for 9.0");
   }
   return "";
+}
+
+std::vector<Properties> cuda_devices() {
+  std::vector<Properties> found;
+  if (!cuda_unusable().empty()) return found;
+  int count = 0;
+  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+  for (int i = 0; i < count; ++i)
+    found.push_back(read_properties(i));
+  return found;
 }
 
 std::unique_ptr<Device> make_cuda_device(int index) {
