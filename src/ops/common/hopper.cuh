@@ -164,6 +164,7 @@ __device__ inline void pin(float (&registers)[kCount]) {
   "+f"(d[(i) + 24]), "+f"(d[(i) + 25]), "+f"(d[(i) + 26]), "+f"(d[(i) + 27]),                      \
   "+f"(d[(i) + 28]), "+f"(d[(i) + 29]), "+f"(d[(i) + 30]), "+f"(d[(i) + 31])
 #define MILLRACE_SUMS_64(d, i) MILLRACE_SUMS_32(d, i), MILLRACE_SUMS_32(d, (i) + 32)
+#define MILLRACE_SUMS_96(d, i) MILLRACE_SUMS_64(d, i), MILLRACE_SUMS_32(d, (i) + 64)
 #define MILLRACE_SUMS_128(d, i) MILLRACE_SUMS_64(d, i), MILLRACE_SUMS_64(d, (i) + 64)
 #define MILLRACE_NAMES_TO_32                                                                       \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "          \
@@ -172,12 +173,14 @@ __device__ inline void pin(float (&registers)[kCount]) {
   MILLRACE_NAMES_TO_32 ", "                                                                        \
   "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, "          \
   "%49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define MILLRACE_NAMES_TO_128                                                                      \
+#define MILLRACE_NAMES_TO_96                                                                       \
   MILLRACE_NAMES_TO_64 ", "                                                                        \
-  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, "          \
-  "%81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, "          \
-  "%98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "             \
-  "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, "           \
+  "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "     \
+  "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define MILLRACE_NAMES_TO_128                                                                      \
+  MILLRACE_NAMES_TO_96 ", "                                                                        \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "         \
+  "%111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, "     \
   "%126, %127"
 #define MILLRACE_PRODUCT(type, n, count, a, b, add, trans, ...)                                    \
   asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, " add ", 0;\n"                                \
@@ -201,6 +204,9 @@ __device__ inline void multiply(float (&sums)[kN / 2], uint64_t a, uint64_t b, b
                         "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
   } else if constexpr (kN == 128) {
     MILLRACE_PRODUCT_OF(T, 128, 64, "%64", "%65", "%66", "0, %67", "l"(a), "l"(b),
+                        "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
+  } else if constexpr (kN == 192) {
+    MILLRACE_PRODUCT_OF(T, 192, 96, "%96", "%97", "%98", "0, %99", "l"(a), "l"(b),
                         "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
   } else {
     static_assert(kN == 256);
@@ -232,9 +238,11 @@ __device__ inline void multiply(float (&sums)[kN / 2], const uint32_t (&a)[4], u
 
 #undef MILLRACE_NAMES_TO_32
 #undef MILLRACE_NAMES_TO_64
+#undef MILLRACE_NAMES_TO_96
 #undef MILLRACE_NAMES_TO_128
 #undef MILLRACE_SUMS_32
 #undef MILLRACE_SUMS_64
+#undef MILLRACE_SUMS_96
 #undef MILLRACE_SUMS_128
 #undef MILLRACE_PRODUCT
 #undef MILLRACE_PRODUCT_OF
