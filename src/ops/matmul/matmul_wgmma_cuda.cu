@@ -174,12 +174,17 @@ __device__ void multiply_tile(const Shared<Shape>& shared, int stages,
   release(shared, last_slot);
 }
 
-/// Sums of columns [32 chunk, + 32) to shared memory, [16, 32]. Eights of columns change places by
-/// the row's low bits, against bank conflicts.
+/// Where a row's 16 bytes `unit` lie in [16, 32] staged floats. They change places by the row's low
+/// bits: four rows of two neighbouring units, which are written at once, are in different banks,
+/// and so are two rows of every second unit, which are read at once.
+__device__ int staged_at(int row, int unit) {
+  return row * kOutCols + (unit ^ (row % 4 * 2 + row % 2)) * 4;
+}
+
+/// Sums of columns [32 chunk, + 32) to shared memory.
 template <int kCount>
 __device__ void stage_chunk(const float (&sums)[kCount], int chunk, float* staged) {
   const int lane = threadIdx.x % kWarp;
-  const int row = lane / 4;
   constexpr int kEights = kOutCols / 8;
 #pragma unroll
   for (int c = 0; c < kCount / (4 * kEights); ++c) {  // registers have no run-time index
@@ -187,19 +192,21 @@ __device__ void stage_chunk(const float (&sums)[kCount], int chunk, float* stage
 #pragma unroll
     for (int j = 0; j < kEights; ++j) {
       const float* from = sums + (c * kEights + j) * 4;
-      float* to = staged + row * kOutCols + (j ^ row % kEights) * 8 + lane % 4 * 2;
+      float* to = staged + staged_at(lane / 4, 2 * j + lane % 4 / 2) + lane % 2 * 2;
       *reinterpret_cast<Pack<float, 2>*>(to) = {from[0], from[1]};
       *reinterpret_cast<Pack<float, 2>*>(to + 8 * kOutCols) = {from[2], from[3]};
     }
   }
 }
 
-/// Eight outputs from staged sums; `residual`: what is to be added to them, as it lies in memory.
+/// Eight outputs from two units of staged sums; `residual`: what is to be added to them, as it lies
+/// in memory.
 template <typename T>
-__device__ void write_staged(const MatmulJob& job, int64_t t, int64_t n, const float* sums,
-                             const Pack<T, 8>& residual) {
+__device__ void write_staged(const MatmulJob& job, int64_t t, int64_t n, const float* low,
+                             const float* high, const Pack<T, 8>& residual) {
   float values[8];
-  load_floats<8>(sums, values);
+  load_floats<4>(low, values);
+  load_floats<4>(high, values + 4);
   activate_eight(job, n, values);
   if (job.residual != nullptr) {
 #pragma unroll
@@ -207,6 +214,14 @@ __device__ void write_staged(const MatmulJob& job, int64_t t, int64_t n, const f
       values[i] += to_float(residual.at[i]);
   }
   store_eight(job, t * job.cols + n, values);
+}
+
+/// The same where rows of the outputs are not aligned, or end among the eight.
+__device__ void write_staged_singly(const MatmulJob& job, int64_t t, int64_t n, const float* low,
+                                    const float* high) {
+#pragma unroll 1
+  for (int j = 0; j < 8 && n + j < job.cols; ++j)
+    write_out(job, t, n + j, j < 4 ? low[j] : high[j - 4]);
 }
 
 /// This warp's 16 rows of a tile; (first_t, first_n) is the first output. A lane writes eights of
@@ -219,7 +234,8 @@ __device__ void write_rows(const MatmulJob& job, const float (&sums)[kCount], in
   const int row = lane / 4;
   const int64_t t = first_t + row;
   int64_t n = first_n + lane % 4 * 8;
-  const float* from = staged + row * kOutCols + (lane % 4 ^ row % 4) * 8;
+  const float* low = staged + staged_at(row, lane % 4 * 2);
+  const float* high = staged + staged_at(row, lane % 4 * 2 + 1);
   const bool whole = job.cols % 8 == 0;
   Pack<T, 8> next[2] = {};
   const auto fetch = [&](int64_t col) {
@@ -237,13 +253,12 @@ __device__ void write_rows(const MatmulJob& job, const float (&sums)[kCount], in
     __syncwarp();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const int offset = 8 * half * kOutCols;
       if (t + 8 * half >= job.rows || n >= job.cols) continue;
       if (whole) {
-        write_staged(job, t + 8 * half, n, from + 8 * half * kOutCols, residual[half]);
+        write_staged(job, t + 8 * half, n, low + offset, high + offset, residual[half]);
       } else {
-#pragma unroll 1
-        for (int j = 0; j < 8 && n + j < job.cols; ++j)
-          write_out(job, t + 8 * half, n + j, from[8 * half * kOutCols + j]);
+        write_staged_singly(job, t + 8 * half, n, low + offset, high + offset);
       }
     }
     __syncwarp();
