@@ -56,6 +56,18 @@ void launch_kernel(const char* name, const Queue& queue, dim3 grid, dim3 block, 
   }
 }
 
+/// Of the device that is current.
+inline int multiprocessors() {
+  static const int count = [] {
+    int device = 0, value = 0;
+    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device),
+               "cudaDeviceGetAttribute");
+    return value;
+  }();
+  return count;
+}
+
 /// Lets a kernel use up to `bytes` of dynamic shared memory. Call once per kernel (static local).
 template <typename K>
 bool allow_shared(const char* name, K* kernel, int bytes) {

@@ -26,7 +26,27 @@ __device__ inline void load_floats(const T* from, float* to) {
   }
 }
 
-/// Rounds and writes kCount elements; aligned as for load_floats.
+/// Writes a pack to global memory by one instruction. nvcc takes the assignment of a pack, and of a
+/// uint4, apart into its elements where it stands under a condition, and does not always put them
+/// together again.
+template <typename T, int kCount>
+__device__ inline void store_pack(const Pack<T, kCount>& pack, T* to) {
+  if constexpr (sizeof(pack) == 16) {
+    const auto word = __builtin_bit_cast(uint4, pack);
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+                 "r"(word.x), "r"(word.y), "r"(word.z), "r"(word.w)
+                 : "memory");
+  } else if constexpr (sizeof(pack) == 8) {
+    const auto word = __builtin_bit_cast(uint2, pack);
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)),
+                 "r"(word.x), "r"(word.y)
+                 : "memory");
+  } else {
+    *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+  }
+}
+
+/// Rounds and writes kCount elements to global memory; aligned as for load_floats.
 template <int kCount, typename T>
 __device__ inline void store_floats(const float* from, T* to) {
   constexpr int kPack = kCount < kPackOf<T> ? kCount : kPackOf<T>;
@@ -36,7 +56,7 @@ __device__ inline void store_floats(const float* from, T* to) {
 #pragma unroll
     for (int j = 0; j < kPack; ++j)
       pack.at[j] = from_float<T>(from[i + j]);
-    *reinterpret_cast<Pack<T, kPack>*>(to + i) = pack;
+    store_pack(pack, to + i);
   }
 }
 

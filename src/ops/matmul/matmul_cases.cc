@@ -118,14 +118,25 @@ void add_16_bit(std::vector<Case>* cases) {
         200);
     add("bias and relu", type, {.bias = true, .activation = "relu", .dtype = all.dtype}, 24, 136,
         200);
+    add("pairs of 128 x 64, below each other", type, all, 2155, 408, 72);
+    add("pairs of 128 x 128, side by side, to f32", type, {.bias = true, .activation = "gelu"}, 100,
+        8520, 72);
+    add("pairs of 128 x 128, odd columns", type, {.residual = true, .dtype = all.dtype}, 300, 4507,
+        120);
+    add("pairs of 128 x 192, side by side, to f32", type, {}, 100, 17031, 72);
+    add("pairs of 128 x 192, below each other", type, all, 190, 8520, 72);
+    add("pairs of 128 x 256, side by side, to f32", type, {.bias = true, .residual = true}, 20,
+        25552, 128);
   }
   const Matmul plain = {.residual = true, .dtype = "bf16"};
   add("tiles of 128 x 128", kBF16, plain, 1290, 1400, 72);
   add("tiles of 128 x 256", kBF16, plain, 1930, 1741, 72);
+  add("many tiles of 128 x 192, K of one stage", kBF16, plain, 1000, 6000, 64);
+  add("many tiles of 128 x 256", kBF16, plain, 1930, 4744, 72);
 }
 
-/// Layers of a Llama of a billion parameters and of a small model; prompts as large as a check
-/// against the reference allows.
+/// Layers of a Llama of a billion parameters and of a small model, with prompts as large as a check
+/// against the reference allows; layers of a Llama of eight billion parameters.
 void add_benchmarks(std::vector<Case>* cases) {
   const auto add = [&](const Matmul& attrs, ir::DType weight, int64_t rows, int64_t cols,
                        int64_t depth) {
@@ -158,6 +169,11 @@ void add_benchmarks(std::vector<Case>* cases) {
   for (const int64_t rows : {1, 4, 16, 64, 512, 4096})
     add_bf16(rows, 4096, 4096);
   add_bf16(1, 4096, 14336);
+  for (const int64_t rows : {128, 512, 2048, 8192}) {
+    add_bf16(rows, 6144, 4096);
+    add_bf16(rows, 28672, 4096);
+    add_bf16(rows, 4096, 14336);
+  }
 }
 
 }  // namespace

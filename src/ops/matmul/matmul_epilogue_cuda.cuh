@@ -82,28 +82,24 @@ __device__ __noinline__ static float activate_called(ActivationKind kind, float 
   return activate(kind, x);
 }
 
-/// The whole of it for outputs [t, n .. n + 7]; rows of 8 m outputs, n a multiple of 8.
-__device__ inline void write_eight(const MatmulJob& job, int64_t t, int64_t n, const float* sums) {
-  float values[8], other[8];
-  load_floats<8>(sums, values);
+/// f(sums + bias) of eight neighbours from column n on, a multiple of 8.
+__device__ inline void activate_eight(const MatmulJob& job, int64_t n, float (&values)[8]) {
   if (job.bias != nullptr) {
-    load_eight(job.bias, job.bias_type, n, other);
+    float bias[8];
+    load_eight(job.bias, job.bias_type, n, bias);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      values[i] += other[i];
+      values[i] += bias[i];
   }
   if (job.activation != ActivationKind::kNone) {
 #pragma unroll
     for (int i = 0; i < 8; ++i)
       values[i] = activate_called(job.activation, values[i]);
   }
-  const int64_t at = t * job.cols + n;
-  if (job.residual != nullptr) {
-    load_eight(job.residual, job.x_type, at, other);
-#pragma unroll
-    for (int i = 0; i < 8; ++i)
-      values[i] += other[i];
-  }
+}
+
+/// To out[at .. at + 7], 16-byte aligned.
+__device__ inline void store_eight(const MatmulJob& job, int64_t at, const float (&values)[8]) {
   if (job.out_type == ir::DType::kF32) {
     store_floats<8>(values, static_cast<float*>(job.out) + at);
   } else if (job.out_type == ir::DType::kBF16) {
@@ -111,6 +107,22 @@ __device__ inline void write_eight(const MatmulJob& job, int64_t t, int64_t n, c
   } else {
     store_floats<8>(values, static_cast<__half*>(job.out) + at);
   }
+}
+
+/// The whole of it for outputs [t, n .. n + 7]; rows of 8 m outputs, n a multiple of 8.
+__device__ inline void write_eight(const MatmulJob& job, int64_t t, int64_t n, const float* sums) {
+  float values[8];
+  load_floats<8>(sums, values);
+  activate_eight(job, n, values);
+  const int64_t at = t * job.cols + n;
+  if (job.residual != nullptr) {
+    float residual[8];
+    load_eight(job.residual, job.x_type, at, residual);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] += residual[i];
+  }
+  store_eight(job, at, values);
 }
 
 }  // namespace millrace::ops

@@ -63,14 +63,7 @@ __device__ inline void stream_tiles(int64_t tiles, int steps, const Load& load, 
 
 /// Two blocks stay on a multiprocessor.
 inline unsigned rows_grid(int64_t tiles) {
-  static const int multiprocessors = [] {
-    int device = 0, count = 0;
-    device::check_cuda(cudaGetDevice(&device), "matmul", "the device");
-    device::check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-                       "matmul", "multiprocessors");
-    return count;
-  }();
-  return static_cast<unsigned>(std::min<int64_t>(tiles, 2 * multiprocessors));
+  return static_cast<unsigned>(std::min<int64_t>(tiles, 2 * device::multiprocessors()));
 }
 
 }  // namespace millrace::ops

@@ -1,0 +1,412 @@
+// Many rows on Hopper's tensor cores. In every block one thread keeps a ring of stages in shared
+// memory full by TMA (64 elements of K of the tile's rows of x and of the weight), and two
+// warpgroups of 64 rows each multiply them (wgmma) and write. Blocks stay and take tile after tile,
+// so that the ring fills with the next tile while results are written. Two blocks are a cluster:
+// what their tiles have in common is read once, half by each, and copied to both.
+//
+// Every output's sum takes K in the same order, 16 elements at a time, whatever the tile's shape:
+// the shape may follow the number of rows.
+#include <algorithm>
+#include <limits>
+
+#include "device/cuda/tensor_map.h"
+#include "ops/matmul/matmul_cpu.h"
+#include "ops/matmul/matmul_cuda.h"
+#include "ops/matmul/matmul_epilogue_cuda.cuh"
+#include "ops/matmul/matmul_wgmma_cuda.cuh"
+
+namespace millrace::ops {
+namespace {
+
+constexpr int kStageDepth = 64;  // elements of K in a stage: rows of 128 bytes
+constexpr int kRowBytes = hopper::kSwizzledRow;
+constexpr int kGroups = 2;      // warpgroups that multiply
+constexpr int kGroupRows = 64;  // of each
+constexpr int kTileRows = kGroups * kGroupRows;
+constexpr int kThreads = (kGroups + 1) * hopper::kWarpgroup;
+constexpr int kMultiplyingWarps = kGroups * hopper::kWarpgroup / kWarp;
+constexpr int kOutCols = 32;  // that a warp stages before it writes them
+constexpr int kOutFloats = 16 * kOutCols;
+
+/// Tiles of 128 x N outputs.
+template <int kN_, int kStages_>
+struct TileShape {
+  static constexpr int kN = kN_, kStages = kStages_;
+  static constexpr int kXBytes = kTileRows * kRowBytes;
+  static constexpr int kStageBytes = kXBytes + kN * kRowBytes;
+  static constexpr int kOutAt = kStages * kStageBytes;
+  static constexpr int kBarriersAt = kOutAt + kMultiplyingWarps * kOutFloats * 4;
+  static constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8;
+  static_assert(kStageBytes % 1024 == 0 && kSharedBytes <= 227 * 1024);
+};
+
+using WideTiles = TileShape<256, 4>;
+using MiddleTiles = TileShape<192, 5>;
+using SquareTiles = TileShape<128, 6>;
+using NarrowTiles = TileShape<64, 8>;
+
+/// The shared memory of a block: stages, staged outputs, and two barriers for each stage.
+template <typename Shape>
+struct Shared {
+  uint32_t base;
+
+  __device__ uint32_t x(int slot) const { return base + slot * Shape::kStageBytes; }
+  __device__ uint32_t weight(int slot) const { return x(slot) + Shape::kXBytes; }
+  /// The stage is there: one arrival, and the bytes of both operands.
+  __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
+  /// Both blocks are done with it (each copies to both): one arrival of every multiplying warp.
+  __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
+};
+
+struct Maps {
+  const CUtensorMap& x;
+  const CUtensorMap& weight;
+};
+
+__device__ int cluster_rank() {
+  return static_cast<int>(blockIdx.x % kClusterBlocks);
+}
+__device__ int cluster_index() {
+  return static_cast<int>(blockIdx.x / kClusterBlocks);
+}
+__device__ int cluster_count() {
+  return static_cast<int>(gridDim.x / kClusterBlocks);
+}
+
+/// Starts the copies of rows [row, + kRows) at [k, + 64) of an operand, by halves. If the cluster
+/// shares them, this block brings one half to both blocks.
+template <int kRows>
+__device__ void copy_operand(const CUtensorMap& map, uint32_t to, uint32_t barrier, int k, int row,
+                             bool is_shared) {
+  constexpr int kHalf = kRows / 2;
+  const int rank = cluster_rank();
+  if (is_shared) {
+    copy_box_to_both(to + rank * kHalf * kRowBytes, map, barrier, k, row + rank * kHalf);
+  } else {
+    hopper::copy_box(to, map, barrier, k, row);
+    hopper::copy_box(to + kHalf * kRowBytes, map, barrier, k, row + kHalf);
+  }
+}
+
+/// Of one thread: copies the stages of all tiles of this block, in order.
+template <typename Shape>
+__device__ void copy_stages(const Shared<Shape>& shared, const Maps& maps, const TilePairs& pairs,
+                            int stages) {
+  int pair = cluster_index();
+  int2 tile = pairs.place(pair, cluster_rank());
+  const auto copy_weight = [&](int slot, int stage) {
+    copy_operand<Shape::kN>(maps.weight, shared.weight(slot), shared.full(slot),
+                            stage * kStageDepth, tile.y * Shape::kN, pairs.is_column);
+  };
+  const auto copy_x = [&](int slot, int stage) {
+    copy_operand<kTileRows>(maps.x, shared.x(slot), shared.full(slot), stage * kStageDepth,
+                            tile.x * kTileRows, !pairs.is_column);
+  };
+  // The weight does not depend on the kernel before.
+  const int ahead = min(stages, Shape::kStages);
+  for (int i = 0; i < ahead; ++i) {
+    hopper::arrive_expecting(shared.full(i), Shape::kStageBytes);
+    copy_weight(i, i);
+  }
+  device::wait_for_predecessor();
+  for (int i = 0; i < ahead; ++i)
+    copy_x(i, i);
+  RingPlace<Shape::kStages> ring{ahead % Shape::kStages, ahead / Shape::kStages};
+  int stage = ahead;
+  while (true) {
+    for (; stage < stages; ++stage, ring.advance()) {
+      hopper::wait_barrier(shared.empty(ring.slot), ring.phase ^ 1);
+      hopper::arrive_expecting(shared.full(ring.slot), Shape::kStageBytes);
+      copy_weight(ring.slot, stage);
+      copy_x(ring.slot, stage);
+    }
+    pair += cluster_count();
+    if (pair >= pairs.count()) return;
+    tile = pairs.place(pair, cluster_rank());
+    stage = 0;
+  }
+}
+
+/// This warp is done with a stage: tells both blocks.
+template <typename Shape>
+__device__ void release(const Shared<Shape>& shared, int slot) {
+  const int lane = threadIdx.x % kWarp;
+  if (lane < kClusterBlocks) arrive_in_block(shared.empty(slot), lane);
+}
+
+/// A tile, or a half of one, that lies outside: its stages come and go all the same.
+template <typename Shape>
+__device__ void skip_tile(const Shared<Shape>& shared, int stages,
+                          RingPlace<Shape::kStages>& ring) {
+  for (int stage = 0; stage < stages; ++stage, ring.advance()) {
+    hopper::wait_barrier(shared.full(ring.slot), ring.phase);
+    release(shared, ring.slot);
+  }
+}
+
+/// sums = this warpgroup's 64 rows of x times the tile's rows of the weight.
+template <typename T, typename Shape>
+__device__ void multiply_tile(const Shared<Shape>& shared, int stages,
+                              RingPlace<Shape::kStages>& ring, float (&sums)[Shape::kN / 2]) {
+  const int group = threadIdx.x / hopper::kWarpgroup;
+  int last_slot = 0;
+  hopper::pin(sums);
+#pragma unroll 1
+  for (int stage = 0; stage < stages; ++stage) {
+    hopper::wait_barrier(shared.full(ring.slot), ring.phase);
+    const uint64_t x = hopper::k_major(shared.x(ring.slot) + group * kGroupRows * kRowBytes);
+    const uint64_t weight = hopper::k_major(shared.weight(ring.slot));
+    hopper::start_products();
+#pragma unroll
+    for (int i = 0; i < kStageDepth / 16; ++i) {
+      constexpr int kStep = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
+      hopper::multiply<T, Shape::kN, false>(sums, x + i * kStep, weight + i * kStep,
+                                            i > 0 || stage > 0);
+    }
+    hopper::commit_products();
+    hopper::wait_products<1>();  // the stage before is no longer read
+    if (stage > 0) release(shared, last_slot);
+    last_slot = ring.slot;
+    ring.advance();
+  }
+  hopper::wait_products<0>();
+  hopper::pin(sums);
+  release(shared, last_slot);
+}
+
+/// Where a row's 16 bytes `unit` lie in [16, 32] staged floats. They change places by the row's low
+/// bits: four rows of two neighbouring units, which are written at once, are in different banks,
+/// and so are two rows of every second unit, which are read at once.
+__device__ int staged_at(int row, int unit) {
+  return row * kOutCols + (unit ^ (row % 4 * 2 + row % 2)) * 4;
+}
+
+/// Sums of columns [32 chunk, + 32) to shared memory.
+template <int kCount>
+__device__ void stage_chunk(const float (&sums)[kCount], int chunk, float* staged) {
+  const int lane = threadIdx.x % kWarp;
+  constexpr int kEights = kOutCols / 8;
+#pragma unroll
+  for (int c = 0; c < kCount / (4 * kEights); ++c) {  // registers have no run-time index
+    if (c != chunk) continue;
+#pragma unroll
+    for (int j = 0; j < kEights; ++j) {
+      const float* from = sums + (c * kEights + j) * 4;
+      float* to = staged + staged_at(lane / 4, 2 * j + lane % 4 / 2) + lane % 2 * 2;
+      *reinterpret_cast<Pack<float, 2>*>(to) = {from[0], from[1]};
+      *reinterpret_cast<Pack<float, 2>*>(to + 8 * kOutCols) = {from[2], from[3]};
+    }
+  }
+}
+
+/// Eight outputs from two units of staged sums; `residual`: what is to be added to them, as it lies
+/// in memory.
+template <typename T>
+__device__ void write_staged(const MatmulJob& job, int64_t t, int64_t n, const float* low,
+                             const float* high, const Pack<T, 8>& residual) {
+  float values[8];
+  load_floats<4>(low, values);
+  load_floats<4>(high, values + 4);
+  activate_eight(job, n, values);
+  if (job.residual != nullptr) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      values[i] += to_float(residual.at[i]);
+  }
+  store_eight(job, t * job.cols + n, values);
+}
+
+/// The same where rows of the outputs are not aligned, or end among the eight.
+__device__ void write_staged_singly(const MatmulJob& job, int64_t t, int64_t n, const float* low,
+                                    const float* high) {
+#pragma unroll 1
+  for (int j = 0; j < 8 && n + j < job.cols; ++j)
+    write_out(job, t, n + j, j < 4 ? low[j] : high[j - 4]);
+}
+
+/// This warp's 16 rows of a tile; (first_t, first_n) is the first output. A lane writes eights of
+/// columns in two rows. Residuals are read one chunk ahead.
+template <typename T, int kCount>
+__device__ void write_rows(const MatmulJob& job, const float (&sums)[kCount], int64_t first_t,
+                           int64_t first_n, float* staged) {
+  constexpr int kChunks = kCount * 2 / kOutCols;
+  const int lane = threadIdx.x % kWarp;
+  const int row = lane / 4;
+  const int64_t t = first_t + row;
+  int64_t n = first_n + lane % 4 * 8;
+  const float* low = staged + staged_at(row, lane % 4 * 2);
+  const float* high = staged + staged_at(row, lane % 4 * 2 + 1);
+  const bool whole = job.cols % 8 == 0;
+  Pack<T, 8> next[2] = {};
+  const auto fetch = [&](int64_t col) {
+    if (job.residual == nullptr || !whole || col >= job.cols) return;
+    const T* at = static_cast<const T*>(job.residual) + t * job.cols + col;
+    if (t < job.rows) next[0] = *reinterpret_cast<const Pack<T, 8>*>(at);
+    if (t + 8 < job.rows) next[1] = *reinterpret_cast<const Pack<T, 8>*>(at + 8 * job.cols);
+  };
+  fetch(n);
+#pragma unroll 1
+  for (int chunk = 0; chunk < kChunks; ++chunk, n += kOutCols) {
+    const Pack<T, 8> residual[2] = {next[0], next[1]};
+    if (chunk + 1 < kChunks) fetch(n + kOutCols);
+    stage_chunk(sums, chunk, staged);
+    __syncwarp();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int offset = 8 * half * kOutCols;
+      if (t + 8 * half >= job.rows || n >= job.cols) continue;
+      if (whole) {
+        write_staged(job, t + 8 * half, n, low + offset, high + offset, residual[half]);
+      } else {
+        write_staged_singly(job, t + 8 * half, n, low + offset, high + offset);
+      }
+    }
+    __syncwarp();
+  }
+}
+
+/// Of a warpgroup: multiplies and writes its rows of all tiles of this block.
+template <typename T, typename Shape>
+__device__ void multiply_stages(const Shared<Shape>& shared, const MatmulJob& job,
+                                const TilePairs& pairs, int stages, float* staged) {
+  const int warp = threadIdx.x / kWarp;
+  const int group = threadIdx.x / hopper::kWarpgroup;
+  RingPlace<Shape::kStages> ring;
+  for (int pair = cluster_index(); pair < pairs.count(); pair += cluster_count()) {
+    const int2 tile = pairs.place(pair, cluster_rank());
+    const int64_t first_t = int64_t{tile.x} * kTileRows;
+    const int64_t first_n = int64_t{tile.y} * Shape::kN;
+    if (first_t + group * kGroupRows >= job.rows || first_n >= job.cols) {
+      skip_tile(shared, stages, ring);
+      continue;
+    }
+    float sums[Shape::kN / 2];
+    multiply_tile<T>(shared, stages, ring, sums);
+    write_rows<T>(job, sums, first_t + 16 * warp, first_n, staged + warp * kOutFloats);
+  }
+}
+
+template <typename T, typename Shape>
+__global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThreads, 1)
+    matmul_wgmma_kernel(const __grid_constant__ MatmulJob job,
+                        const __grid_constant__ CUtensorMap x_map,
+                        const __grid_constant__ CUtensorMap weight_map,
+                        const __grid_constant__ TilePairs pairs) {
+  extern __shared__ __align__(1024) unsigned char memory[];
+  device::let_successor_start();
+  const Shared<Shape> shared{hopper::address_in_shared(memory)};
+  if (threadIdx.x == 0) {
+    hopper::prefetch_map(weight_map);
+    hopper::prefetch_map(x_map);
+    for (int i = 0; i < Shape::kStages; ++i) {
+      hopper::init_barrier(shared.full(i), 1);
+      hopper::init_barrier(shared.empty(i), kClusterBlocks * kMultiplyingWarps);
+    }
+    hopper::publish_barriers();
+  }
+  begin_cluster();
+  const int stages = static_cast<int>((job.depth + kStageDepth - 1) / kStageDepth);
+  if (threadIdx.x >= kGroups * hopper::kWarpgroup) {
+    hopper::shrink_registers<40>();
+    if (threadIdx.x == kGroups * hopper::kWarpgroup) {
+      copy_stages<Shape>(shared, {x_map, weight_map}, pairs, stages);
+    }
+  } else {
+    hopper::grow_registers<232>();
+    device::wait_for_predecessor();
+    multiply_stages<T>(shared, job, pairs, stages,
+                       reinterpret_cast<float*>(memory + Shape::kOutAt));
+  }
+  sync_cluster();  // the other block may still copy to this one's memory, or arrive at its barriers
+}
+
+/// How a product is cut, and what that costs.
+struct Plan {
+  int cols = 0;  // of a tile
+  TilePairs pairs;
+  double cycles = std::numeric_limits<double>::infinity();
+};
+
+int ceil_div(int64_t a, int64_t b) {
+  return static_cast<int>((a + b - 1) / b);
+}
+
+/// An estimate from what one multiprocessor does in a cycle: 2048 products, 40 bytes read from the
+/// second-level cache. A tile takes some cycles more to write.
+Plan make_plan(const MatmulJob& job, int cols, bool is_column, int clusters) {
+  int height = ceil_div(job.rows, kTileRows);
+  int width = ceil_div(job.cols, cols);
+  int& paired = is_column ? height : width;
+  paired = ceil_div(paired, kClusterBlocks);
+  Plan plan{.cols = cols, .pairs = {.height = height, .width = width, .is_column = is_column}};
+  const double read_rows = is_column ? kTileRows + cols / 2.0 : kTileRows / 2.0 + cols;
+  const double products = double{kTileRows} * cols * kStageDepth;
+  const double stage = std::max(products / 2048, read_rows * kRowBytes / 40);
+  const double tile = stage * ceil_div(job.depth, kStageDepth) + 1000 + 8 * cols;
+  plan.cycles = tile * ceil_div(plan.pairs.count(), clusters);
+  return plan;
+}
+
+Plan best_plan(const MatmulJob& job) {
+  const int clusters = device::multiprocessors() / kClusterBlocks;
+  Plan best;
+  for (const int cols : {256, 192, 128, 64}) {
+    for (const bool is_column : {true, false}) {
+      const Plan plan = make_plan(job, cols, is_column, clusters);
+      if (plan.cycles < best.cycles) best = plan;
+    }
+  }
+  return best;
+}
+
+template <typename T, typename Shape>
+void run_tiles(const Launch& launch, const MatmulJob& job, const TilePairs& pairs) {
+  static const bool allowed =
+      device::allow_shared("matmul_wgmma_cuda", matmul_wgmma_kernel<T, Shape>, Shape::kSharedBytes);
+  CHECK(allowed);
+  const auto map = [&](const void* data, int64_t rows, int tile_rows) {
+    return device::make_matrix_map(data, rows, job.depth, tile_rows / 2, kStageDepth,
+                                   device::Swizzle::k128Bytes);
+  };
+  const int clusters = std::min(pairs.count(), device::multiprocessors() / kClusterBlocks);
+  device::launch_kernel(
+      "matmul_wgmma_cuda", *launch.queue, dim3(static_cast<unsigned>(clusters * kClusterBlocks)),
+      dim3(kThreads), Shape::kSharedBytes, matmul_wgmma_kernel<T, Shape>, job,
+      map(job.x, job.rows, kTileRows), map(job.weight, job.cols, Shape::kN), pairs);
+}
+
+template <typename T>
+void run_typed(const Launch& launch, const MatmulJob& job) {
+  const Plan plan = best_plan(job);
+  switch (plan.cols) {
+    case WideTiles::kN:
+      return run_tiles<T, WideTiles>(launch, job, plan.pairs);
+    case MiddleTiles::kN:
+      return run_tiles<T, MiddleTiles>(launch, job, plan.pairs);
+    case SquareTiles::kN:
+      return run_tiles<T, SquareTiles>(launch, job, plan.pairs);
+    default:
+      return run_tiles<T, NarrowTiles>(launch, job, plan.pairs);
+  }
+}
+
+}  // namespace
+
+std::string matmul_wgmma_cuda_why_not(const Launch& launch, const device::Properties& device) {
+  if (device.sm != 90) return "the GPU is not of compute capability 9.0";
+  constexpr int64_t kMaxRows = 1 << 22;  // tiles are counted in 32 bits
+  if (std::max(launch.in[0].dim(0), launch.in[1].dim(0)) > kMaxRows) return "too many rows";
+  return mma_cuda_why_not(launch);
+}
+
+void matmul_wgmma_cuda(const Launch& launch) {
+  const MatmulJob job = matmul_job(launch);
+  if (job.rows == 0 || job.cols == 0) return;
+  if (job.x_type == ir::DType::kBF16) {
+    run_typed<__nv_bfloat16>(launch, job);
+  } else {
+    run_typed<__half>(launch, job);
+  }
+}
+
+}  // namespace millrace::ops
