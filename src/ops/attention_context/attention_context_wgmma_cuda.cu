@@ -233,8 +233,8 @@ class Rows {
     release(0, 0);
     weigh(0, logits, correction);
     pack(logits, weights);
+    if (tile_.tiles > 1) wait_for(0, 1);
     for (int i = 1; i < tile_.tiles; ++i) {
-      wait_for(0, i);
       take_turn();
       hopper::start_products();
       start_logits(i, logits);
@@ -248,6 +248,8 @@ class Rows {
       hopper::pin(logits);
       release(0, i);
       weigh(i, logits, correction);
+      // Here for the assembler too: it does not move the wait for the values up over a branch.
+      if (i + 1 < tile_.tiles) wait_for(0, i + 1);
       hopper::wait_products<0>();
       hopper::pin(sums_);
       release(1, i - 1);
@@ -311,28 +313,29 @@ class Rows {
   /// Logits of keys that a row does not see become -inf.
   __device__ void hide_keys(int begin, Logits& logits) const {
     const AttentionArgs& a = args_.a;
-    const bool all_seen = begin + P::kTile - 1 <= position(group_ * kGroupRows) &&
-                          (a.window == 0 || begin > tile_.last - a.window);
-    if (all_seen) return;
+    const bool no_newer = begin + P::kTile - 1 <= position(group_ * kGroupRows);
+    const bool no_older = a.window == 0 || begin > tile_.last - a.window;
+    if (no_newer && no_older) return;
     const int column = begin + lane_ % 4 * 2;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int newest = position(first_row_ + 8 * r) - column;
-      const int oldest = a.window == 0 ? -column : newest - a.window + 1;
-      const int sinks = a.sink_tokens - column;
+      const int oldest = newest - a.window + 1, sinks = a.sink_tokens - column;
+      const auto hide = [&](const auto& hidden) {
 #pragma unroll
-      for (int n = 0; n < P::kTile / 8; ++n) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const int key = n * 8 + c;  // from `column` on
-          if (key > newest || (key < oldest && key >= sinks)) logits[4 * n + 2 * r + c] = -INFINITY;
+        for (int j = 0; j < P::kTile / 4; ++j) {
+          float& logit = logits[j / 2 * 4 + 2 * r + j % 2];
+          if (hidden(j / 2 * 8 + j % 2)) logit = -INFINITY;  // keys are counted from `column` on
         }
-      }
+      };
+      if (!no_newer) hide([&](int key) { return key > newest; });
+      if (!no_older) hide([&](int key) { return key < oldest && key >= sinks; });
     }
   }
 
   /// Logits become weights; `correction` is what earlier sums are to be scaled with. A row that has
-  /// seen no key yet has -inf as its largest logit: infinities do not cancel.
+  /// seen no key yet has -inf as its largest logit: infinities do not cancel. Shifts are rounded,
+  /// so that a tile in which a row sees nothing leaves it as it is, bit for bit.
   __device__ void weigh(int i, Logits& logits, float (&correction)[2]) {
     hide_keys(tile_.begin<P>(i), logits);
     float largest[2][2], sum[2][2] = {};  // of this thread's even and odd columns
@@ -349,8 +352,8 @@ class Rows {
       float x = fmaxf(largest[r][0], largest[r][1]);
       x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
       x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
-      shift[r] = x == -INFINITY ? 0 : x * scale;
-      correction[r] = exp2_of(largest_[r] * scale - shift[r]);
+      shift[r] = x == -INFINITY ? 0 : __fmul_rn(x, scale);
+      correction[r] = exp2_of(__fmul_rn(largest_[r], scale) - shift[r]);
       largest_[r] = x;
     }
 #pragma unroll
@@ -489,7 +492,7 @@ void launch_size(const Launch& launch, const AttentionShape& shape, int sequence
       device::allow_shared("attend_context_wgmma", attend_context_wgmma<T, P>, P::kShared);
   static_cast<void>(allowed);
   const KvCacheView& cache = *SequenceRows(launch.in, 1).cache;
-  ContextArgs args{.a = attention_args(launch, shape, 0)};
+  ContextArgs args{.a = attention_args(launch, shape, 0), .pack_shift = 0, .piece = 0};
   while ((2 << args.pack_shift) <= kMaxPack && shape.group() % (2 << args.pack_shift) == 0)
     ++args.pack_shift;
   const int pack = 1 << args.pack_shift, block_tokens = P::kRows / pack;
