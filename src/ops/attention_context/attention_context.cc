@@ -25,7 +25,11 @@ std::string why_not_cuda(const Launch& launch, const device::Properties&) {
 #endif
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA({.name = "attention_context_cuda",
+    MILLRACE_ON_CUDA({.name = "attention_context_wgmma_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = attention_context_wgmma_why_not,
+                      .run = attention_context_wgmma_cuda},
+                     {.name = "attention_context_cuda",
                       .device = device::Kind::kCuda,
                       .why_not = why_not_cuda,
                       .run = attention_context_cuda}, )

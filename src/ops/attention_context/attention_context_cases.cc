@@ -24,10 +24,35 @@ KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
   return spec;
 }
 
-Case timed(std::string name, const AttentionShape& shape, const KvCaseSequence& sequence) {
-  Case c =
-      attention_case(std::move(name), shape,
-                     {.sequences = {sequence}, .dtype = ir::DType::kBF16, .tokens_per_block = 64});
+/// Prompts of one token up to several tiles of keys, chunks that begin inside of tiles.
+KvCaseSpec prompts_and_chunks(ir::DType dtype, int tokens_per_block) {
+  return {.sequences = {{0, 1, kContext},
+                        {0, 63, kContext},
+                        {0, 64, kContext},
+                        {0, 65, kContext},
+                        {0, 200, kContext},
+                        {0, 513, kContext},
+                        {7, 0, kContext},
+                        {97, 70, kContext},
+                        {300, 129, kContext},
+                        {128, 1, kContext},
+                        {40, 1, kGeneration},
+                        {9, 3, kGeneration}},
+          .dtype = dtype,
+          .tokens_per_block = tokens_per_block,
+          .row_gap = 3};
+}
+
+/// One bf16 or f16 type for queries, cache and outputs.
+Case narrow(std::string name, const AttentionShape& shape, ir::DType dtype, int tokens_per_block) {
+  return attention_case(std::move(name), shape, prompts_and_chunks(dtype, tokens_per_block), dtype);
+}
+
+Case timed(std::string name, const AttentionShape& shape, const KvCaseSequence& sequence,
+           ir::DType q = ir::DType::kF32) {
+  Case c = attention_case(
+      std::move(name), shape,
+      {.sequences = {sequence}, .dtype = ir::DType::kBF16, .tokens_per_block = 64}, q);
   c.benchmark = true;
   return c;
 }
@@ -38,6 +63,7 @@ std::vector<Case> attention_context_cases() {
   using enum ir::DType;
   const AttentionShape small{6, 2, 16, 16, 0.25F, 0, 0};
   const AttentionShape one_b{32, 8, 64, 64, 0.125F, 0, 0};
+  const AttentionShape eight_b{32, 8, 128, 128, 0.0884F, 0, 0};
   return {
       attention_case("ragged prompts and chunks", small, mixed_step()),
       attention_case("one token", small, {.sequences = {{0, 1, kContext}}}),
@@ -55,8 +81,28 @@ std::vector<Case> attention_context_cases() {
       attention_case("f16 cache, contiguous", small, stored_as(mixed_step(), kF16, 0)),
       attention_case("bf16 activations", small, stored_as(mixed_step(), kBF16, 16), kBF16),
       attention_case("f16 activations", small, stored_as(mixed_step(), kF16, 16), kF16),
+      narrow("bf16, heads of 64", {8, 2, 64, 64, 0.125F, 0, 0}, kBF16, 64),
+      narrow("bf16, heads of 64, one to a KV head", {2, 2, 64, 64, 0.125F, 0, 0}, kBF16, 16),
+      narrow("bf16, heads of 128", {8, 2, 128, 128, 0.0884F, 0, 0}, kBF16, 64),
+      narrow("bf16, heads of 128, blocks of 8", {8, 1, 128, 128, 0.0884F, 0, 0}, kBF16, 8),
+      narrow("bf16, heads of 128, blocks of 4", {4, 2, 128, 128, 0.0884F, 0, 0}, kBF16, 4),
+      narrow("bf16, heads of 128, three to a KV head", {6, 2, 128, 128, 0.0884F, 0, 0}, kBF16, 256),
+      narrow("bf16, heads of 128, contiguous", {4, 4, 128, 128, 0.0884F, 0, 0}, kBF16, 0),
+      narrow("bf16, heads of 256", {8, 1, 256, 256, 0.0625F, 0, 0}, kBF16, 64),
+      narrow("bf16, heads of 256, contiguous", {4, 1, 256, 256, 0.0625F, 0, 0}, kBF16, 0),
+      narrow("f16, heads of 64, blocks of 128", {8, 1, 64, 64, 0.125F, 0, 0}, kF16, 128),
+      narrow("f16, heads of 128", {4, 1, 128, 128, 0.0884F, 0, 0}, kF16, 32),
+      narrow("f16, heads of 256", {2, 2, 256, 256, 0.0625F, 0, 0}, kF16, 16),
+      narrow("bf16, window", {8, 2, 128, 128, 0.0884F, 100, 0}, kBF16, 64),
+      narrow("bf16, window and sinks, heads of 64", {8, 2, 64, 64, 0.125F, 50, 20}, kBF16, 16),
+      narrow("bf16, window and sinks", {8, 2, 128, 128, 0.0884F, 33, 140}, kBF16, 8),
+      narrow("f16, window and sinks, heads of 256", {4, 1, 256, 256, 0.0625F, 70, 5}, kF16, 64),
       timed("prompt of 512 of 1B", one_b, {0, 512, kContext}),
       timed("prompt of 2048 of 1B", one_b, {0, 2048, kContext}),
+      timed("prompt of 2048 of 8B, bf16", eight_b, {0, 2048, kContext}, kBF16),
+      timed("prompt of 8192 of 8B, bf16", eight_b, {0, 8192, kContext}, kBF16),
+      timed("chunk of 512 behind 8192 of 8B, bf16", eight_b, {8192, 512, kContext}, kBF16),
+      timed("prompt of 2048 of 1B, bf16", one_b, {0, 2048, kContext}, kBF16),
   };
 }
 

@@ -95,10 +95,10 @@ __device__ inline void order_before_async() {
 
 /// Named barriers 1 to 15 (0 is __syncthreads): all `threads` arrive, some of them wait.
 __device__ inline void sync_named(int id, int threads) {
-  asm volatile("barrier.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 __device__ inline void arrive_named(int id, int threads) {
-  asm volatile("barrier.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 /// Registers per thread, a multiple of 8, for all warps of a warpgroup.

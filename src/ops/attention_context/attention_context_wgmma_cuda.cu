@@ -1,0 +1,671 @@
+// Prompts on Hopper's asynchronous tensor cores, for bf16 or f16 queries and a cache of the same
+// type. A unit of work is the query rows (token, head) of some tokens of one sequence and of some
+// heads that share a KV head, 64 to each warpgroup of a block. They pass over tiles of keys, whose
+// edges are multiples of the tile from position 0 on, in order of position: a row's bits do not
+// depend on what else is computed. One more warp copies the tiles from the blocks of the cache
+// into shared memory, two tiles ahead, and behind them those of the block's next unit. Logits,
+// weights and sums are fp32 and stay in registers; weights are rounded to the cache's type for
+// their product with the values.
+//
+// The warpgroups take turns: while one starts its products, another one computes weights. Each
+// starts the logits of a tile together with the values of the tile before.
+#include <algorithm>
+#include <bit>
+#include <span>
+#include <type_traits>
+
+#include "device/cuda/tensor_map.h"
+#include "ops/attention_context/attention_context.h"
+#include "ops/attention_context/attention_context_tactics.h"
+#include "ops/common/attention_cuda.cuh"
+#include "ops/common/hopper.cuh"
+
+namespace millrace::ops {
+namespace {
+
+constexpr int kStages = 2;      // tiles in shared memory
+constexpr int kGroupRows = 64;  // query rows of a warpgroup
+constexpr int kBoxSize = 64;    // elements of a head in a row of a box: 128 bytes
+constexpr int kStep = 16;       // elements of the sum of one matrix instruction
+constexpr int kMinPiece = 8;    // tokens: boxes begin at multiples of 1024 bytes
+constexpr int kMaxPack = 16;    // heads of a unit
+constexpr int kAlignment = 1024;
+constexpr float kLog2E = 1.44269504F;
+
+/// A unit's query rows and the tiles of keys that they see: the first `sink_tiles`, then those from
+/// window_tile on. Row r is head first_head + r % pack of token first_token + r / pack.
+struct Unit {
+  int sequence, first_head, kv_head;
+  int first_token, tokens;  // tokens of the sequence in this step, from its first one on
+  int row_start;            // the sequence's first row in the step
+  int position, last;       // of the unit's first and last token
+  int length;               // tokens in the cache
+  int sinks, window_begin;  // some row sees positions below `sinks`, and from window_begin on
+  int sink_tiles, window_tile, tiles;
+
+  template <typename P>
+  __device__ int begin(int i) const {
+    return (i < sink_tiles ? i : i - sink_tiles + window_tile) * P::kTile;
+  }
+};
+
+/// Sizes that follow from the head's. Shared memory holds Q [kBoxes, kRows, 64], then kStages times
+/// K and kStages times V, [kBoxes, kTile, 64] each, the barriers, and two units.
+template <int kHeadSize>
+struct Plan {
+  static constexpr int kSize = kHeadSize;
+  static constexpr int kGroups = kSize == 64 ? 3 : 2;
+  static constexpr int kRows = kGroups * kGroupRows;
+  static constexpr int kThreads = (kGroups + 1) * hopper::kWarpgroup;
+  static constexpr int kTile = kSize == 256 ? 64 : 128;
+  static constexpr int kBoxes = kSize / kBoxSize;
+  static constexpr int kQueryBytes = kRows * kSize * 2;
+  static constexpr int kTileBytes = kTile * kSize * 2;
+  static constexpr int kTiles = 2 * kStages;
+  static constexpr int kBarriers = kQueryBytes + kTiles * kTileBytes;
+  static constexpr int kUnits = kBarriers + (2 + 2 * kTiles) * 8;
+  static constexpr int kShared = kAlignment + kUnits + 2 * static_cast<int>(sizeof(Unit));
+  // Of 64K registers: few for the copying warpgroup, the rest for the others.
+  static constexpr int kCopyRegisters = kGroups == 2 ? 24 : 32;
+  static constexpr int kRegisters = kGroups == 2 ? 240 : 160;
+};
+
+/// Addresses in shared memory. Plane 0 is K, plane 1 is V.
+template <typename P>
+struct Buffers {
+  uint32_t base;
+  Unit* units;  // the one whose queries are there, and the one before or after it
+
+  __device__ uint32_t tile(int plane, int stage) const {
+    return base + P::kQueryBytes + (plane * kStages + stage) * P::kTileBytes;
+  }
+  /// Over when the queries are there, and when all warps have used them.
+  __device__ uint32_t queries_full() const { return base + P::kBarriers; }
+  __device__ uint32_t queries_empty() const { return queries_full() + 8; }
+  /// Over when a tile is there.
+  __device__ uint32_t full(int plane, int stage) const {
+    return queries_full() + 8 * (2 + plane * kStages + stage);
+  }
+  /// Over when all warps have used it.
+  __device__ uint32_t empty(int plane, int stage) const {
+    return full(plane, stage) + 8 * P::kTiles;
+  }
+};
+
+struct ContextArgs {
+  AttentionArgs a;
+  int sequences;   // of the context phase
+  int pack_shift;  // log2 of the heads of a unit
+  int piece;       // tokens that one box of K or V holds
+};
+
+/// The units of a block, one after the other: sequence by sequence, late tokens first since they
+/// see most keys, dealt out to the blocks in turns that go forth and back.
+template <typename P>
+class Units {
+ public:
+  __device__ explicit Units(const ContextArgs& args)
+      : args_(args), block_tokens_(P::kRows >> args.pack_shift) {}
+
+  /// False when there are no more.
+  __device__ bool next(Unit& unit) {
+    const AttentionArgs& a = args_.a;
+    const int blocks = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+    const int head_groups = a.heads >> args_.pack_shift;
+    const int at = round_ * blocks + (round_ % 2 == 0 ? block : blocks - 1 - block);
+    ++round_;
+    for (; sequence_ < args_.sequences; ++sequence_) {
+      const int tokens = a.query_length[sequence_];
+      const int token_groups = (tokens + block_tokens_ - 1) / block_tokens_;
+      if (at < first_ + token_groups * head_groups) {
+        const int i = at - first_;
+        unit.tokens = tokens;
+        unit.first_token = (token_groups - 1 - i / head_groups) * block_tokens_;
+        unit.first_head = i % head_groups << args_.pack_shift;
+        find_keys(unit);
+        return true;
+      }
+      first_ += token_groups * head_groups;
+    }
+    return false;
+  }
+
+ private:
+  __device__ void find_keys(Unit& u) const {
+    const AttentionArgs& a = args_.a;
+    u.sequence = sequence_;
+    u.kv_head = u.first_head / a.group;
+    u.row_start = a.query_start[sequence_];
+    u.length = a.sequence_length[sequence_];
+    u.position = u.length - u.tokens + u.first_token;
+    u.last = u.position + min(block_tokens_, u.tokens - u.first_token) - 1;
+    u.window_begin = static_cast<int>(a.window_begin(u.position));
+    u.sinks = min(a.sink_tokens, u.window_begin);
+    u.window_tile = u.window_begin / P::kTile;
+    u.sink_tiles = min((u.sinks + P::kTile - 1) / P::kTile, u.window_tile);
+    u.tiles = u.sink_tiles + u.last / P::kTile + 1 - u.window_tile;
+  }
+
+  const ContextArgs& args_;
+  const int block_tokens_;
+  int round_ = 0, sequence_ = 0;
+  int first_ = 0;  // the number of the sequence's first unit
+};
+
+/// Copies queries, keys and values: one warp, whose lanes take a box each.
+template <typename P>
+class Copies {
+ public:
+  __device__ Copies(const ContextArgs& args, const Buffers<P>& buffers)
+      : args_(args), buffers_(buffers), lane_(static_cast<int>(threadIdx.x) % kWarp) {}
+
+  __device__ void run(const CUtensorMap& q, const CUtensorMap& k, const CUtensorMap& v) {
+    Units<P> units(args_);
+    int unit = 0;
+    for (; units.next(unit_); ++unit) {
+      find(unit_.template begin<P>(0));
+      copy(0, k);
+      copy_queries(unit, q);
+      copy(1, v);
+      ++tile_;
+      for (int i = 1; i < unit_.tiles; ++i, ++tile_) {
+        find(unit_.template begin<P>(i));
+        copy(0, k);
+        copy(1, v);
+      }
+    }
+    unit_.tiles = 0;
+    hand_over(unit);
+    if (lane_ == 0) hopper::arrive(buffers_.queries_full());
+  }
+
+ private:
+  /// Tells the other warps about a unit, once they have used the queries of the one before: then
+  /// they are also done with all of the one before that.
+  __device__ void hand_over(int unit) const {
+    hopper::wait_barrier(buffers_.queries_empty(), ~unit & 1);
+    if (lane_ == 0) buffers_.units[unit % 2] = unit_;
+  }
+
+  __device__ void copy_queries(int unit, const CUtensorMap& map) const {
+    const uint32_t full = buffers_.queries_full();
+    hand_over(unit);
+    if (lane_ == 0) hopper::arrive_expecting(full, P::kQueryBytes);
+    __syncwarp();
+    if (lane_ >= P::kBoxes) return;
+    hopper::copy_box(buffers_.base + lane_ * P::kRows * hopper::kSwizzledRow, map, full,
+                     lane_ * kBoxSize, unit_.first_head, unit_.row_start + unit_.first_token);
+  }
+
+  /// Where this lane's piece of a tile lies. A piece that no row sees may have no block: it is
+  /// taken from behind the end of a block, where the tensor map has zeros.
+  __device__ void find(int begin) {
+    const int tokens_per_block = args_.a.tokens_per_block;
+    const int position = begin + lane_ / P::kBoxes * args_.piece;
+    const bool visible = position <= unit_.last &&
+                         (position + args_.piece > unit_.window_begin || position < unit_.sinks);
+    const int entry = position / tokens_per_block;
+    block_ = visible ? args_.a.blocks[unit_.sequence * args_.a.blocks_per_sequence + entry] : 0;
+    slot_ = visible ? position - entry * tokens_per_block : tokens_per_block;
+  }
+
+  __device__ void copy(int plane, const CUtensorMap& map) const {
+    const int stage = tile_ % kStages, use = tile_ / kStages, box = lane_ % P::kBoxes;
+    const int token = lane_ / P::kBoxes * args_.piece;
+    const uint32_t full = buffers_.full(plane, stage);
+    hopper::wait_barrier(buffers_.empty(plane, stage), ~use & 1);
+    if (lane_ == 0) hopper::arrive_expecting(full, P::kTileBytes);
+    __syncwarp();
+    if (token >= P::kTile) return;
+    hopper::copy_box(buffers_.tile(plane, stage) + (box * P::kTile + token) * hopper::kSwizzledRow,
+                     map, full, box * kBoxSize, slot_, unit_.kv_head, block_);
+  }
+
+  const ContextArgs& args_;
+  const Buffers<P> buffers_;
+  const int lane_;
+  Unit unit_;
+  int tile_ = 0;  // counted over all units
+  int block_ = 0, slot_ = 0;
+};
+
+__device__ inline float exp2_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+template <typename T>
+__device__ inline uint32_t pack_pair(float low, float high) {
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  }
+}
+
+/// Four lanes with four words each: afterwards lane j has word j of each, in order of lanes.
+__device__ inline void transpose_quad(uint32_t (&x)[4], int lane) {
+  const bool odd = lane % 2 == 1, upper = lane % 4 >= 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, odd ? x[i] : x[i + 1], 1);
+    (odd ? x[i] : x[i + 1]) = other;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, upper ? x[i] : x[i + 2], 2);
+    (upper ? x[i] : x[i + 2]) = other;
+  }
+}
+
+/// One warpgroup's 64 rows. In fragments a thread has rows lane / 4 and lane / 4 + 8 of its warp's
+/// 16, and of every 8 columns 2 * (lane % 4) and the one after.
+template <typename T, typename P>
+class Rows {
+ public:
+  __device__ Rows(const ContextArgs& args, const Buffers<P>& buffers, int group)
+      : args_(args),
+        buffers_(buffers),
+        group_(group),
+        warp_(static_cast<int>(threadIdx.x) % hopper::kWarpgroup / kWarp),
+        lane_(static_cast<int>(threadIdx.x) % kWarp),
+        first_row_(group * kGroupRows + warp_ * (kGroupRows / 4) + lane_ / 4) {}
+
+  __device__ void run() {
+    if (group_ == P::kGroups - 1) give_turn();
+    for (int unit = 0;; ++unit) {
+      hopper::wait_barrier(buffers_.queries_full(), unit & 1);
+      unit_ = buffers_.units + unit % 2;
+      if (unit_->tiles == 0) break;
+      attend();
+      write();
+      first_tile_ += unit_->tiles;
+    }
+    if (group_ == 0) take_turn();  // no arrivals are left over
+  }
+
+ private:
+  using Logits = float[P::kTile / 2];
+  using Weights = uint32_t[P::kTile / kStep][4];
+
+  __device__ void attend() {
+    Logits logits;
+    Weights weights;
+    float correction[2];
+    const int tiles = unit_->tiles;
+    clear();
+    wait_for(0, 0);
+    hopper::start_products();
+    start_logits(0, logits);
+    hopper::commit_products();
+    hopper::wait_products<0>();
+    hopper::pin(logits);
+    release_keys(0);
+    weigh(0, logits, correction);
+    pack(logits, weights);
+    if (tiles > 1) wait_for(0, 1);
+    for (int i = 1; i < tiles; ++i) {
+      take_turn();
+      hopper::start_products();
+      start_logits(i, logits);
+      hopper::commit_products();
+      wait_for(1, i - 1);
+      hopper::start_products();
+      start_values(i - 1, weights);
+      hopper::commit_products();
+      give_turn();
+      hopper::wait_products<1>();
+      hopper::pin(logits);
+      release_keys(i);
+      weigh(i, logits, correction);
+      // Here for the assembler too: it does not move the wait for the values up over a branch.
+      if (i + 1 < tiles) wait_for(0, i + 1);
+      hopper::wait_products<0>();
+      hopper::pin(sums_);
+      release(buffers_.empty(1, stage(i - 1)));
+      pack(logits, weights);
+      scale_sums(correction);
+    }
+    wait_for(1, tiles - 1);
+    clear_unused_values();
+    hopper::start_products();
+    start_values(tiles - 1, weights);
+    hopper::commit_products();
+    hopper::wait_products<0>();
+    hopper::pin(sums_);
+    release(buffers_.empty(1, stage(tiles - 1)));
+  }
+
+  __device__ void clear() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      largest_[r] = -INFINITY;
+      total_[r] = 0;
+    }
+#pragma unroll
+    for (float& sum : sums_)
+      sum = 0;
+  }
+
+  /// Tiles are counted over all units.
+  __device__ int stage(int i) const { return (first_tile_ + i) % kStages; }
+  __device__ void wait_for(int plane, int i) const {
+    hopper::wait_barrier(buffers_.full(plane, stage(i)), (first_tile_ + i) / kStages & 1);
+  }
+  __device__ void release(uint32_t empty) const {
+    if (lane_ == 0) hopper::arrive(empty);
+  }
+  __device__ void release_keys(int i) const {
+    release(buffers_.empty(0, stage(i)));
+    if (i + 1 == unit_->tiles) release(buffers_.queries_empty());
+  }
+
+  /// Turns go round, group 0 first.
+  __device__ void take_turn() const { hopper::sync_named(1 + group_, 2 * hopper::kWarpgroup); }
+  __device__ void give_turn() const {
+    hopper::arrive_named(1 + (group_ + 1) % P::kGroups, 2 * hopper::kWarpgroup);
+  }
+
+  /// logits [64, kTile] = Q K^T
+  __device__ void start_logits(int i, Logits& logits) const {
+    const uint64_t q = hopper::k_major(buffers_.base + group_ * kGroupRows * hopper::kSwizzledRow);
+    const uint64_t k = hopper::k_major(buffers_.tile(0, stage(i)));
+#pragma unroll
+    for (int step = 0; step < P::kSize / kStep; ++step) {
+      constexpr int kSteps = kBoxSize / kStep;  // of a box
+      const int box = step / kSteps, in_box = step % kSteps * kStep * 2;
+      hopper::multiply<T, P::kTile, false>(
+          logits, q + ((box * P::kRows * hopper::kSwizzledRow + in_box) >> 4),
+          k + ((box * P::kTile * hopper::kSwizzledRow + in_box) >> 4), step > 0);
+    }
+  }
+
+  /// sums [64, kSize] += weights V
+  __device__ void start_values(int i, const Weights& weights) {
+    const uint64_t v = hopper::n_major(buffers_.tile(1, stage(i)), P::kTile * hopper::kSwizzledRow);
+#pragma unroll
+    for (int step = 0; step < P::kTile / kStep; ++step) {
+      hopper::multiply<T, P::kSize, true>(sums_, weights[step],
+                                          v + ((step * kStep * hopper::kSwizzledRow) >> 4), true);
+    }
+  }
+
+  __device__ int position(int row) const { return unit_->position + (row >> args_.pack_shift); }
+
+  /// Logits of keys that a row does not see become -inf.
+  __device__ void hide_keys(int begin, Logits& logits) const {
+    const AttentionArgs& a = args_.a;
+    const bool no_newer = begin + P::kTile - 1 <= position(group_ * kGroupRows);
+    const bool no_older = a.window == 0 || begin > unit_->last - a.window;
+    if (no_newer && no_older) return;
+    const int column = begin + lane_ % 4 * 2;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int newest = position(first_row_ + 8 * r) - column;
+      const int oldest = newest - a.window + 1, sinks = a.sink_tokens - column;
+      const auto hide = [&](const auto& hidden) {
+#pragma unroll
+        for (int j = 0; j < P::kTile / 4; ++j) {
+          float& logit = logits[j / 2 * 4 + 2 * r + j % 2];
+          if (hidden(j / 2 * 8 + j % 2)) logit = -INFINITY;  // keys are counted from `column` on
+        }
+      };
+      if (!no_newer) hide([&](int key) { return key > newest; });
+      if (!no_older) hide([&](int key) { return key < oldest && key >= sinks; });
+    }
+  }
+
+  /// Logits become weights; `correction` is what earlier sums are to be scaled with. A row that has
+  /// seen no key yet has -inf as its largest logit: infinities do not cancel. Shifts are rounded,
+  /// so that a tile in which a row sees nothing leaves it as it is, bit for bit.
+  __device__ void weigh(int i, Logits& logits, float (&correction)[2]) {
+    hide_keys(unit_->template begin<P>(i), logits);
+    float largest[2][2], sum[2][2] = {};  // of this thread's even and odd columns
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      largest[j / 2][j % 2] = fmaxf(largest_[j / 2], logits[j]);
+#pragma unroll
+    for (int j = 4; j < P::kTile / 2; ++j)
+      largest[j % 4 / 2][j % 2] = fmaxf(largest[j % 4 / 2][j % 2], logits[j]);
+    const float scale = args_.a.scale * kLog2E;
+    float shift[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float x = fmaxf(largest[r][0], largest[r][1]);
+      x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
+      x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
+      shift[r] = x == -INFINITY ? 0 : __fmul_rn(x, scale);
+      correction[r] = exp2_of(__fmul_rn(largest_[r], scale) - shift[r]);
+      largest_[r] = x;
+    }
+#pragma unroll
+    for (int j = 0; j < P::kTile / 2; ++j) {
+      logits[j] = exp2_of(fmaf(logits[j], scale, -shift[j % 4 / 2]));
+      sum[j % 4 / 2][j % 2] += logits[j];
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      total_[r] = total_[r] * correction[r] + (sum[r][0] + sum[r][1]);
+  }
+
+  __device__ static void pack(const Logits& weights, Weights& packed) {
+#pragma unroll
+    for (int j = 0; j < P::kTile / 4; ++j)
+      packed[j / 4][j % 4] = pack_pair<T>(weights[2 * j], weights[2 * j + 1]);
+  }
+
+  __device__ void scale_sums(const float (&correction)[2]) {
+#pragma unroll
+    for (int j = 0; j < P::kSize / 2; ++j)
+      sums_[j] *= correction[j % 4 / 2];
+  }
+
+  /// Slots behind the sequence's last token may hold NaN, which a weight of 0 does not hide. Every
+  /// warpgroup writes the zeros itself before it reads them.
+  __device__ void clear_unused_values() const {
+    const int i = unit_->tiles - 1;
+    const int used = unit_->length - unit_->template begin<P>(i);
+    if (used >= P::kTile) return;
+    constexpr int kChunks = hopper::kSwizzledRow / 16;
+    const uint32_t v = buffers_.tile(1, stage(i));
+    for (int box = 0; box < P::kBoxes; ++box) {
+      for (int at = used * kChunks + warp_ * kWarp + lane_; at < P::kTile * kChunks;
+           at += hopper::kWarpgroup) {
+        const uint32_t to = v + box * P::kTile * hopper::kSwizzledRow + at * 16;
+        asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(to), "r"(0) : "memory");
+      }
+    }
+    hopper::order_before_async();
+    hopper::sync_named(1 + P::kGroups + group_, hopper::kWarpgroup);
+  }
+
+  __device__ void write() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float total = total_[r];
+      total += __shfl_xor_sync(0xffffffffu, total, 1);
+      total += __shfl_xor_sync(0xffffffffu, total, 2);
+      const float inverse = 1 / total;
+      const int row = first_row_ + 8 * r;
+      const int token = unit_->first_token + (row >> args_.pack_shift);
+      const int head = unit_->first_head + (row & ((1 << args_.pack_shift) - 1));
+      T* out = static_cast<T*>(args_.a.out) +
+               (int64_t{unit_->row_start + token} * args_.a.heads + head) * P::kSize;
+#pragma unroll
+      for (int n = 0; n < P::kSize / 8; n += 4) {
+        uint32_t words[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const float* pair = sums_ + 4 * (n + j) + 2 * r;
+          words[j] = pack_pair<T>(pair[0] * inverse, pair[1] * inverse);
+        }
+        transpose_quad(words, lane_);
+        if (token < unit_->tokens) {
+          *reinterpret_cast<uint4*>(out + (n + lane_ % 4) * 8) =
+              uint4{words[0], words[1], words[2], words[3]};
+        }
+      }
+    }
+  }
+
+  const ContextArgs& args_;
+  const Buffers<P> buffers_;
+  const int group_, warp_, lane_, first_row_;
+  const Unit* unit_ = nullptr;
+  int first_tile_ = 0;  // the unit's, counted over all units
+  float largest_[2];    // before the scale
+  float total_[2];      // of this thread's columns; write() adds up the four threads of a row
+  float sums_[P::kSize / 2];
+};
+
+/// Grid: as many blocks as there are multiprocessors, or units.
+template <typename T, typename P>
+__global__ void __launch_bounds__(P::kThreads, 1)
+    attend_context_wgmma(const __grid_constant__ ContextArgs args,
+                         const __grid_constant__ CUtensorMap q,
+                         const __grid_constant__ CUtensorMap k,
+                         const __grid_constant__ CUtensorMap v) {
+  extern __shared__ std::byte shared[];
+  const uint32_t start = hopper::address_in_shared(shared);
+  const uint32_t base = (start + kAlignment - 1) / kAlignment * kAlignment;
+  const Buffers<P> buffers{base, reinterpret_cast<Unit*>(shared + (base - start) + P::kUnits)};
+  if (threadIdx.x == 0) {
+    hopper::prefetch_map(q);
+    hopper::prefetch_map(k);
+    hopper::prefetch_map(v);
+    constexpr int kUsers = P::kGroups * hopper::kWarpgroup / kWarp;
+    hopper::init_barrier(buffers.queries_full(), 1);
+    hopper::init_barrier(buffers.queries_empty(), kUsers);
+    for (int i = 0; i < P::kTiles; ++i) {
+      hopper::init_barrier(buffers.full(i / kStages, i % kStages), 1);
+      hopper::init_barrier(buffers.empty(i / kStages, i % kStages), kUsers);
+    }
+    hopper::publish_barriers();
+  }
+  __syncthreads();
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
+  if (group == P::kGroups) {
+    hopper::shrink_registers<P::kCopyRegisters>();
+    if (threadIdx.x % hopper::kWarpgroup < kWarp) Copies<P>(args, buffers).run(q, k, v);
+  } else {
+    hopper::grow_registers<P::kRegisters>();
+    Rows<T, P>(args, buffers, group).run();
+  }
+}
+
+/// One plane of the cache, [blocks, KV heads, tokens of a block, head size] without gaps in a
+/// block. How many blocks there are is not known: as many as fit into the address space of a GPU.
+CUtensorMap make_cache_map(const KvCacheView& cache, const std::byte* first, int size, int piece) {
+  constexpr int64_t kAddressSpace = int64_t{1} << 40;
+  constexpr int64_t kMaxBlocks = int64_t{1} << 30;
+  const int64_t blocks =
+      std::clamp<int64_t>(kAddressSpace / cache.block_bytes, int64_t{1}, kMaxBlocks);
+  const int64_t head_stride = int64_t{cache.tokens_per_block} * size;
+  return device::make_tensor_map(first, {size, cache.tokens_per_block, cache.kv_heads, blocks},
+                                 {size, head_stride, cache.block_bytes / 2},
+                                 {kBoxSize, piece, 1, 1}, device::Swizzle::k128Bytes);
+}
+
+int multiprocessors() {
+  static const int number = [] {
+    int device = 0, count = 0;
+    device::check_cuda(cudaGetDevice(&device), "attention_context", "the device");
+    device::check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+                       "attention_context", "multiprocessors");
+    return count;
+  }();
+  return number;
+}
+
+/// `lengths` are the query lengths of the context sequences, of which there are some with rows.
+template <typename T, int kHeadSize>
+void launch_size(const Launch& launch, const AttentionShape& shape,
+                 std::span<const int32_t> lengths) {
+  using P = Plan<kHeadSize>;
+  static const bool allowed =
+      device::allow_shared("attend_context_wgmma", attend_context_wgmma<T, P>, P::kShared);
+  static_cast<void>(allowed);
+  const KvCacheView& cache = *SequenceRows(launch.in, 1).cache;
+  ContextArgs args{.a = attention_args(launch, shape, 0),
+                   .sequences = static_cast<int>(lengths.size()),
+                   .pack_shift = 0,
+                   .piece = 0};
+  while ((2 << args.pack_shift) <= kMaxPack && shape.group() % (2 << args.pack_shift) == 0)
+    ++args.pack_shift;
+  const int pack = 1 << args.pack_shift, block_tokens = P::kRows / pack;
+  const bool one_block = args.a.blocks_per_sequence == 1;
+  args.piece = one_block ? P::kTile : std::min(P::kTile, cache.tokens_per_block);
+  const CUtensorMap q =
+      device::make_tensor_map(launch.in[0].data, {kHeadSize, shape.heads, launch.in[0].dim(0)},
+                              {kHeadSize, int64_t{shape.heads} * kHeadSize},
+                              {kBoxSize, pack, block_tokens}, device::Swizzle::k128Bytes);
+  const CUtensorMap k = make_cache_map(cache, args.a.k, kHeadSize, args.piece);
+  const CUtensorMap v = make_cache_map(cache, args.a.v, kHeadSize, args.piece);
+  int64_t units = 0;
+  for (const int32_t length : lengths)
+    units += int64_t{(length + block_tokens - 1) / block_tokens} * (shape.heads / pack);
+  const int64_t grid = std::min<int64_t>(units, multiprocessors());
+  device::launch_kernel("attend_context_wgmma", *launch.queue, static_cast<unsigned>(grid),
+                        P::kThreads, static_cast<size_t>(P::kShared), attend_context_wgmma<T, P>,
+                        args, q, k, v);
+}
+
+template <typename T>
+void launch_type(const Launch& launch, const AttentionShape& shape,
+                 std::span<const int32_t> lengths) {
+  switch (shape.head_size) {
+    case 64:
+      return launch_size<T, 64>(launch, shape, lengths);
+    case 128:
+      return launch_size<T, 128>(launch, shape, lengths);
+    case 256:
+      return launch_size<T, 256>(launch, shape, lengths);
+    default:
+      CHECK(false, "no kernel for heads of ", shape.head_size);
+  }
+}
+
+/// Whether boxes can be copied from the cache as it lies: a box lies in one block.
+bool fits(const Launch& launch, const KvCacheView& cache, int64_t blocks_per_sequence) {
+  const bool paged = std::has_single_bit(static_cast<unsigned>(cache.tokens_per_block)) &&
+                     cache.tokens_per_block >= kMinPiece;
+  return launch.in[0].dtype == cache.dtype && (paged || blocks_per_sequence == 1) &&
+         has_packed_keys(cache) && reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
+}
+
+}  // namespace
+
+std::string attention_context_wgmma_why_not(const Launch& launch,
+                                            const device::Properties& properties) {
+  const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionContext>());
+  const int size = shape.head_size;
+  if (properties.sm != 90) return "needs a Hopper GPU (compute capability 9.0)";
+  if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
+  if (shape.v_head_size != size || (size != 64 && size != 128 && size != 256)) {
+    return "needs heads of 64, 128 or 256, for K and V alike";
+  }
+  return "";
+}
+
+// What the cache is like is known only here: other kernels take what these cannot read.
+void attention_context_wgmma_cuda(const Launch& launch) {
+  const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionContext>());
+  const SequenceRows rows(launch.in, 1);
+  if (!fits(launch, *rows.cache, rows.blocks_per_sequence)) return attention_context_cuda(launch);
+  // Steps with context sequences are never captured, so the grid may follow the host's lengths.
+  const std::span<const int32_t> lengths(launch.in[1 + kHostQueryLength].as<int32_t>(),
+                                         static_cast<size_t>(count_context_sequences(launch)));
+  if (std::ranges::all_of(lengths, [](int32_t length) { return length == 0; })) return;
+  if (launch.in[0].dtype == ir::DType::kF16) {
+    launch_type<__half>(launch, shape, lengths);
+  } else {
+    launch_type<__nv_bfloat16>(launch, shape, lengths);
+  }
+}
+
+}  // namespace millrace::ops
