@@ -33,27 +33,37 @@ inline std::string to_string(dim3 d) {
   return str(d.x, "x", d.y, "x", d.z);
 }
 
-/// Enqueues `kernel` on the queue's stream; `name` is the kernel's, for messages. Shared memory
-/// above 48 KiB must have been allowed with allow_shared().
+/// launch_kernel() for blocks in clusters of `cluster` neighbours along x, at most 8; grid.x is a
+/// multiple of it.
 template <typename... P, typename... A>
-void launch_kernel(const char* name, const Queue& queue, dim3 grid, dim3 block, size_t shared_bytes,
-                   void (*kernel)(P...), A... arguments) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+void launch_clusters(const char* name, const Queue& queue, unsigned cluster, dim3 grid, dim3 block,
+                     size_t shared_bytes, void (*kernel)(P...), A... arguments) {
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim = {cluster, 1, 1};
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream_of(queue);
-  config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = cluster > 1 ? 2 : 1;
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
   if (status != cudaSuccess) {
     check_cuda(status, name,
                str("grid ", to_string(grid), ", block ", to_string(block), ", ", shared_bytes,
                    " bytes of shared memory"));
   }
+}
+
+/// Enqueues `kernel` on the queue's stream; `name` is the kernel's, for messages. Shared memory
+/// above 48 KiB must have been allowed with allow_shared().
+template <typename... P, typename... A>
+void launch_kernel(const char* name, const Queue& queue, dim3 grid, dim3 block, size_t shared_bytes,
+                   void (*kernel)(P...), A... arguments) {
+  launch_clusters(name, queue, 1, grid, block, shared_bytes, kernel, arguments...);
 }
 
 /// Of the device that is current.

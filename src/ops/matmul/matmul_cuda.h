@@ -25,6 +25,10 @@ void matmul_rows_mma_cuda(const Launch& launch);
 std::string matmul_wgmma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_wgmma_cuda(const Launch& launch);
 
+/// Up to 64 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
+std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_stream_cuda(const Launch& launch);
+
 /// Any number of rows on tensor cores: x and weight both bf16 or both f16.
 std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_mma_cuda(const Launch& launch);

@@ -1,0 +1,384 @@
+// Few rows on Hopper's tensor cores, at the speed of memory: the weight is streamed once. A tile is
+// 64 or 128 weight rows, the operand of wgmma that has 64 rows; rows of x are its columns, padded
+// to 8, 16, ... In every block one thread keeps a ring of stages in shared memory full by TMA, and
+// fills it with the weight before the kernel before has ended.
+//
+// Time is bytes: all blocks get equally many. Where there are too few tiles for that, the blocks of
+// a cluster divide K, and add up their sums in order. A product's cut follows from N and K; the
+// order of a sum has nothing to do with the number of rows.
+#include <algorithm>
+#include <limits>
+
+#include "base/str.h"
+#include "device/cuda/tensor_map.h"
+#include "ops/common/hopper.cuh"
+#include "ops/matmul/matmul_cpu.h"
+#include "ops/matmul/matmul_cuda.h"
+#include "ops/matmul/matmul_epilogue_cuda.cuh"
+#include "ops/matmul/matmul_stream_cuda.cuh"
+
+namespace millrace::ops {
+namespace {
+
+constexpr const char* kName = "matmul_stream_cuda";
+constexpr int kMaxStreamRows = 64;
+constexpr int kBoxDepth = 64;    // elements of K in a box: rows of 128 bytes
+constexpr int kStepDepth = 128;  // where K is divided, for stages of one and of two boxes alike
+constexpr int kRowBytes = hopper::kSwizzledRow;
+constexpr int kGroupRows = 64;  // of the weight, that a warpgroup multiplies
+constexpr int kMaxSplit = 8;
+
+/// Tiles of kGroups x 64 weight rows and kColumns rows of x; stages of kBoxes x 64 elements of K.
+template <int kColumns_, int kGroups_, int kBoxes_, int kStages_>
+struct StreamShape {
+  static constexpr int kColumns = kColumns_, kGroups = kGroups_, kBoxes = kBoxes_;
+  static constexpr int kStages = kStages_;
+  static constexpr int kRows = kGroups * kGroupRows;
+  static constexpr int kWeightBox = kRows * kRowBytes;
+  static constexpr int kXBox = kColumns * kRowBytes;
+  static constexpr int kStageBytes = kBoxes * (kWeightBox + kXBox);
+  static constexpr int kSumsStride = kRows + 4;  // floats, against bank conflicts
+  static constexpr int kSumsAt = kStages * kStageBytes;
+  static constexpr int kBarriersAt = kSumsAt + kColumns * kSumsStride * 4;
+  static constexpr int kSharedBytes = kBarriersAt + (2 * kStages + 2) * 8;
+  static constexpr int kMultiplying = kGroups * hopper::kWarpgroup;  // threads
+  static constexpr int kThreads = kMultiplying + kWarp;
+  static_assert(kSharedBytes <= 227 * 1024);
+};
+
+/// How a product is cut.
+struct StreamCut {
+  int tiles = 0;
+  int steps = 0;     // along K, of kStepDepth
+  int split = 1;     // blocks of a cluster, which divide the steps
+  int clusters = 0;  // each takes tiles `clusters` apart
+};
+
+/// The shared memory of a block: stages, sums [column][weight row], and barriers.
+template <typename Shape>
+struct StreamMemory {
+  uint32_t base;
+
+  __device__ uint32_t weight(int slot) const { return base + slot * Shape::kStageBytes; }
+  __device__ uint32_t x(int slot) const { return weight(slot) + Shape::kBoxes * Shape::kWeightBox; }
+  __device__ uint32_t sums() const { return base + Shape::kSumsAt; }
+  /// The stage is there: one arrival, and the bytes of both operands.
+  __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
+  /// The stage is used up: one arrival of every multiplying warp.
+  __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
+  /// The sums of all blocks of the cluster are there: one arrival of each.
+  __device__ uint32_t summed() const { return full(2 * Shape::kStages); }
+  /// No block reads this one's sums any more: one arrival of each.
+  __device__ uint32_t read() const { return summed() + 8; }
+};
+
+/// The part of the work that is this block's.
+struct StreamPart {
+  int rank, split;          // which part of K, of how many
+  int tile, tile_step;      // the first tile, and how far to the next
+  int tiles;                // how many
+  int first_stage, stages;  // of each
+
+  __device__ StreamPart(const StreamCut& cut, int stage_boxes) {
+    split = cut.split;
+    rank = static_cast<int>(blockIdx.x % split);
+    tile = static_cast<int>(blockIdx.x / split);
+    tile_step = cut.clusters;
+    tiles = (cut.tiles - tile + tile_step - 1) / tile_step;
+    const int step_stages = kStepDepth / kBoxDepth / stage_boxes;
+    first_stage = cut.steps * rank / split * step_stages;
+    stages = cut.steps * (rank + 1) / split * step_stages - first_stage;
+  }
+};
+
+/// Of one thread: copies the stages of all tiles of this block, in order.
+template <typename Shape>
+class StreamCopies {
+ public:
+  __device__ StreamCopies(const StreamMemory<Shape>& memory, const StreamPart& part,
+                          const CUtensorMap& weight, const CUtensorMap& x)
+      : memory_(memory), part_(part), weight_(weight), x_(x), total_(part.tiles * part.stages) {}
+
+  /// Before wait_for_predecessor().
+  __device__ void fill_with_weight() const {
+    for (int i = 0; i < min(total_, Shape::kStages); ++i)
+      copy_weight(i, i);
+  }
+
+  /// After it.
+  __device__ void run() const {
+    for (int i = 0; i < min(total_, Shape::kStages); ++i)
+      copy_x(i, i);
+    int slot = 0, phase = 0;
+    for (int i = Shape::kStages; i < total_; ++i) {
+      hopper::wait_barrier(memory_.empty(slot), phase);
+      copy_weight(i, slot);
+      copy_x(i, slot);
+      if (++slot == Shape::kStages) {
+        slot = 0;
+        phase ^= 1;
+      }
+    }
+  }
+
+ private:
+  __device__ int first_k(int i) const {
+    return (part_.first_stage + i % part_.stages) * Shape::kBoxes * kBoxDepth;
+  }
+
+  __device__ void copy_weight(int i, int slot) const {
+    const int row = (part_.tile + i / part_.stages * part_.tile_step) * Shape::kRows;
+    const int k = first_k(i);
+    hopper::arrive_expecting(memory_.full(slot), Shape::kStageBytes);
+#pragma unroll
+    for (int box = 0; box < Shape::kBoxes; ++box) {
+      stream::copy_streamed_box(memory_.weight(slot) + box * Shape::kWeightBox, weight_,
+                                memory_.full(slot), k + box * kBoxDepth, row);
+    }
+  }
+
+  __device__ void copy_x(int i, int slot) const {
+    const int k = first_k(i);
+#pragma unroll
+    for (int box = 0; box < Shape::kBoxes; ++box) {
+      hopper::copy_box(memory_.x(slot) + box * Shape::kXBox, x_, memory_.full(slot),
+                       k + box * kBoxDepth, 0);
+    }
+  }
+
+  const StreamMemory<Shape>& memory_;
+  const StreamPart& part_;
+  const CUtensorMap& weight_;
+  const CUtensorMap& x_;
+  int total_;
+};
+
+template <typename T, int kN>
+__device__ void multiply_columns(float (&sums)[kN / 2], uint64_t weight, uint64_t x, bool add) {
+  if constexpr (kN <= 32) {
+    stream::multiply_few<T, kN>(sums, weight, x, add);
+  } else {
+    hopper::multiply<T, kN, false>(sums, weight, x, add);
+  }
+}
+
+/// Where a multiplying warp is in the ring.
+struct StreamPlace {
+  int slot = 0, phase = 0;
+};
+
+/// sums = this warpgroup's 64 weight rows, of this block's part of K, times all columns.
+template <typename T, typename Shape>
+__device__ void multiply_part(const StreamMemory<Shape>& memory, int stages, StreamPlace& place,
+                              float (&sums)[Shape::kColumns / 2]) {
+  const int group = threadIdx.x / hopper::kWarpgroup;
+  const auto release = [&](int slot) {
+    if (threadIdx.x % kWarp == 0) hopper::arrive(memory.empty(slot));
+  };
+  int last_slot = 0;
+#pragma unroll 1
+  for (int stage = 0; stage < stages; ++stage) {
+    hopper::wait_barrier(memory.full(place.slot), place.phase);
+    const uint32_t weight = memory.weight(place.slot) + group * kGroupRows * kRowBytes;
+    const uint32_t x = memory.x(place.slot);
+    hopper::start_products();
+#pragma unroll
+    for (int box = 0; box < Shape::kBoxes; ++box) {
+#pragma unroll
+      for (int k = 0; k < kBoxDepth; k += 16) {
+        multiply_columns<T, Shape::kColumns>(
+            sums, hopper::k_major(weight + box * Shape::kWeightBox + 2 * k),
+            hopper::k_major(x + box * Shape::kXBox + 2 * k), stage > 0 || box > 0 || k > 0);
+      }
+    }
+    hopper::commit_products();
+    hopper::wait_products<1>();  // the stage before is no longer read
+    if (stage > 0) release(last_slot);
+    last_slot = place.slot;
+    if (++place.slot == Shape::kStages) place = {0, place.phase ^ 1};
+  }
+  hopper::wait_products<0>();
+  hopper::pin(sums);
+  release(last_slot);
+}
+
+/// This thread's sums to shared memory.
+template <typename Shape>
+__device__ void store_sums(const float (&sums)[Shape::kColumns / 2], float* to) {
+  const int lane = threadIdx.x % kWarp;
+  const int row = threadIdx.x / kWarp * 16 + lane / 4;
+#pragma unroll
+  for (int i = 0; i < Shape::kColumns / 2; ++i) {
+    const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+    to[column * Shape::kSumsStride + row + i / 2 % 2 * 8] = sums[i];
+  }
+}
+
+/// Writes this block's share of a tile, whose weight rows are a part of the tile's: eights of
+/// neighbours, added over the blocks of the cluster in order.
+template <typename Shape>
+__device__ void write_share(const StreamMemory<Shape>& memory, const MatmulJob& job,
+                            const StreamPart& part, int tile) {
+  const int eights = Shape::kRows / part.split / 8;
+  const bool whole = job.cols % 8 == 0;
+  const int count = eights * static_cast<int>(job.rows);
+  for (int i = threadIdx.x; i < count; i += Shape::kMultiplying) {
+    const int t = i / eights;
+    const int row = (part.rank * eights + i - t * eights) * 8;
+    const int64_t n = int64_t{tile} * Shape::kRows + row;
+    if (n >= job.cols) continue;
+    const uint32_t at = memory.sums() + (t * Shape::kSumsStride + row) * 4;
+    alignas(16) float sums[8] = {};
+    for (int rank = 0; rank < part.split; ++rank) {
+      const float4 low = stream::load_from_block(at, rank);
+      const float4 high = stream::load_from_block(at + 16, rank);
+      const float add[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int j = 0; j < 8; ++j)
+        sums[j] += add[j];
+    }
+    if (whole) {
+      write_eight(job, t, n, sums);
+    } else {
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        if (n + j < job.cols) write_out(job, t, n + j, sums[j]);
+      }
+    }
+  }
+}
+
+/// Of the multiplying warps: all tiles of this block.
+template <typename T, typename Shape>
+__device__ void multiply_tiles(const StreamMemory<Shape>& memory, const MatmulJob& job,
+                               const StreamPart& part, float* sums_memory) {
+  constexpr int kBarrier = 1;
+  const auto thread = static_cast<int>(threadIdx.x);
+  const bool is_divided = part.split > 1;
+  StreamPlace place;
+  float sums[Shape::kColumns / 2];
+  for (int i = 0; i < part.tiles; ++i) {
+    multiply_part<T>(memory, part.stages, place, sums);
+    if (is_divided && i > 0) hopper::wait_barrier(memory.read(), (i - 1) % 2);
+    store_sums<Shape>(sums, sums_memory);
+    hopper::sync_named(kBarrier, Shape::kMultiplying);
+    if (is_divided) {
+      if (thread < part.split) stream::hand_over(memory.summed(), thread);
+      stream::wait_for_blocks(memory.summed(), i % 2);
+    }
+    write_share(memory, job, part, part.tile + i * part.tile_step);
+    hopper::sync_named(kBarrier, Shape::kMultiplying);
+    if (is_divided && thread < part.split) stream::give_back(memory.read(), thread);
+  }
+}
+
+template <typename T, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, 1)
+    matmul_stream_kernel(const __grid_constant__ MatmulJob job,
+                         const __grid_constant__ CUtensorMap weight_map,
+                         const __grid_constant__ CUtensorMap x_map,
+                         const __grid_constant__ StreamCut cut) {
+  extern __shared__ __align__(1024) unsigned char bytes[];
+  device::let_successor_start();
+  const StreamMemory<Shape> memory{hopper::address_in_shared(bytes)};
+  const StreamPart part(cut, Shape::kBoxes);
+  const StreamCopies<Shape> copies(memory, part, weight_map, x_map);
+  const bool copies_boxes = threadIdx.x == Shape::kMultiplying;
+  if (copies_boxes) {
+    for (int i = 0; i < Shape::kStages; ++i) {
+      hopper::init_barrier(memory.full(i), 1);
+      hopper::init_barrier(memory.empty(i), Shape::kMultiplying / kWarp);
+    }
+    hopper::init_barrier(memory.summed(), part.split);
+    hopper::init_barrier(memory.read(), part.split);
+    hopper::publish_barriers();
+    hopper::order_before_async();
+    copies.fill_with_weight();
+  }
+  __syncwarp();
+  if (part.split > 1) {
+    stream::meet_cluster();
+  } else {
+    __syncthreads();
+  }
+  device::wait_for_predecessor();
+  if (threadIdx.x < Shape::kMultiplying) {
+    multiply_tiles<T>(memory, job, part, reinterpret_cast<float*>(bytes + Shape::kSumsAt));
+  } else if (copies_boxes) {
+    copies.run();
+  }
+  __syncwarp();
+  if (part.split > 1) stream::meet_cluster();  // others may still read this block's sums
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+/// Gives all blocks as many tiles, on as many multiprocessors as it takes to use the memory.
+StreamCut cut_product(int64_t cols, int64_t depth, int tile_rows) {
+  constexpr double kEnough = 90;       // multiprocessors
+  constexpr double kSplitCost = 0.02;  // of adding up sums
+  StreamCut best;
+  double best_score = 0;
+  const auto tiles = static_cast<int>(ceil_div(cols, tile_rows));
+  const auto steps = static_cast<int>(ceil_div(depth, kStepDepth));
+  double cost = 1;
+  for (int split = 1; split <= std::min(kMaxSplit, steps); split *= 2) {
+    const int most = std::max(1, device::multiprocessors() / split);
+    const auto rounds = static_cast<int>(ceil_div(tiles, most));
+    const auto clusters = static_cast<int>(ceil_div(tiles, rounds));
+    const double even = static_cast<double>(tiles) / (clusters * rounds);
+    const double score = std::min(1.0, clusters * split / kEnough) * even * cost;
+    if (score > best_score) {
+      best_score = score;
+      best = {.tiles = tiles, .steps = steps, .split = split, .clusters = clusters};
+    }
+    cost -= kSplitCost;
+  }
+  return best;
+}
+
+template <typename T, typename Shape>
+void run_shape(const Launch& launch, const MatmulJob& job) {
+  static const bool allowed =
+      device::allow_shared(kName, matmul_stream_kernel<T, Shape>, Shape::kSharedBytes);
+  CHECK(allowed);
+  const auto map = [&](const void* data, int64_t rows, int box_rows) {
+    return device::make_matrix_map(data, rows, job.depth, box_rows, kBoxDepth,
+                                   device::Swizzle::k128Bytes);
+  };
+  const StreamCut cut = cut_product(job.cols, job.depth, Shape::kRows);
+  device::launch_clusters(
+      kName, *launch.queue, static_cast<unsigned>(cut.split),
+      dim3(static_cast<unsigned>(cut.clusters * cut.split)), dim3(Shape::kThreads),
+      Shape::kSharedBytes, matmul_stream_kernel<T, Shape>, job,
+      map(job.weight, job.cols, Shape::kRows), map(job.x, job.rows, Shape::kColumns), cut);
+}
+
+template <typename T>
+void run_typed(const Launch& launch, const MatmulJob& job) {
+  if (job.rows <= 8) return run_shape<T, StreamShape<8, 1, 2, 5>>(launch, job);
+  if (job.rows <= 16) return run_shape<T, StreamShape<16, 1, 2, 5>>(launch, job);
+  if (job.rows <= 32) return run_shape<T, StreamShape<32, 1, 2, 4>>(launch, job);
+  return run_shape<T, StreamShape<64, 1, 1, 5>>(launch, job);
+}
+
+}  // namespace
+
+std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties&) {
+  if (launch.in[0].dim(0) > kMaxStreamRows) return str("more than ", kMaxStreamRows, " rows");
+  return mma_cuda_why_not(launch);
+}
+
+void matmul_stream_cuda(const Launch& launch) {
+  const MatmulJob job = matmul_job(launch);
+  if (job.rows == 0 || job.cols == 0) return;
+  if (job.x_type == ir::DType::kBF16) {
+    run_typed<__nv_bfloat16>(launch, job);
+  } else {
+    run_typed<__half>(launch, job);
+  }
+}
+
+}  // namespace millrace::ops
