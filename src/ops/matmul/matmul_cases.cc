@@ -110,6 +110,10 @@ void add_16_bit(std::vector<Case>* cases) {
     add("eight rows of one vector", type, all, 8, 33, 8);
     add("nine long rows to f32", type, {}, 9, 40, 8192);
     add("sixteen rows", type, all, 16, 4300, 264);
+    add("few rows, blocks with many tiles", type, all, 2, 17000, 264);
+    add("few rows, K in two parts", type, {}, 5, 4100, 1160);
+    add("32 rows, K in eight parts", type, all, 32, 200, 4104);
+    add("64 rows, K in parts, an odd width", type, all, 64, 2050, 2056);
     add("tiles of 64 x 32", type, all, 40, 100, 520);
     add("tiles of 64 x 64", type, all, 600, 696, 200);
     add("a bias", type, {.bias = true, .dtype = all.dtype}, 24, 136, 200);

@@ -26,13 +26,15 @@ constexpr int kBoxDepth = 64;    // elements of K in a box: rows of 128 bytes
 constexpr int kStepDepth = 128;  // where K is divided, for stages of one and of two boxes alike
 constexpr int kRowBytes = hopper::kSwizzledRow;
 constexpr int kGroupRows = 64;  // of the weight, that a warpgroup multiplies
-constexpr int kMaxSplit = 8;
+constexpr int kMaxCluster = 8;  // blocks
+constexpr int kMaxSplit = kMaxCluster;
 
 /// Tiles of kGroups x 64 weight rows and kColumns rows of x; stages of kBoxes x 64 elements of K.
-template <int kColumns_, int kGroups_, int kBoxes_, int kStages_>
+template <int kColumns_, int kGroups_, int kBoxes_, int kStages_, int kShare_ = 1>
 struct StreamShape {
   static constexpr int kColumns = kColumns_, kGroups = kGroups_, kBoxes = kBoxes_;
   static constexpr int kStages = kStages_;
+  static constexpr int kShare = kShare_;  // tiles that share copies of x, where clusters allow it
   static constexpr int kRows = kGroups * kGroupRows;
   static constexpr int kWeightBox = kRows * kRowBytes;
   static constexpr int kXBox = kColumns * kRowBytes;
@@ -43,15 +45,16 @@ struct StreamShape {
   static constexpr int kSharedBytes = kBarriersAt + (2 * kStages + 2) * 8;
   static constexpr int kMultiplying = kGroups * hopper::kWarpgroup;  // threads
   static constexpr int kThreads = kMultiplying + kWarp;
-  static_assert(kSharedBytes <= 227 * 1024);
+  static_assert(kSharedBytes <= 227 * 1024 && kColumns % (8 * kShare) == 0);
 };
 
 /// How a product is cut.
 struct StreamCut {
   int tiles = 0;
   int steps = 0;     // along K, of kStepDepth
-  int split = 1;     // blocks of a cluster, which divide the steps
-  int clusters = 0;  // each takes tiles `clusters` apart
+  int split = 1;     // blocks of a cluster that divide the steps of a tile
+  int share = 1;     // tiles of a cluster, side by side: they share what is copied of x
+  int clusters = 0;  // each takes every `clusters`-th group of such tiles
 };
 
 /// The shared memory of a block: stages, sums [column][weight row], and barriers.
@@ -64,7 +67,8 @@ struct StreamMemory {
   __device__ uint32_t sums() const { return base + Shape::kSumsAt; }
   /// The stage is there: one arrival, and the bytes of both operands.
   __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
-  /// The stage is used up: one arrival of every multiplying warp.
+  /// The stage is used up here, and in the blocks that share x: one arrival of every multiplying
+  /// warp.
   __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
   /// The sums of all blocks of the cluster are there: one arrival of each.
   __device__ uint32_t summed() const { return full(2 * Shape::kStages); }
@@ -72,23 +76,33 @@ struct StreamMemory {
   __device__ uint32_t read() const { return summed() + 8; }
 };
 
-/// The part of the work that is this block's.
+/// The part of the work that is this block's. Blocks of a cluster are numbered rank + split * mate.
 struct StreamPart {
   int rank, split;          // which part of K, of how many
+  int mate, share;          // which of the cluster's tiles, of how many
   int tile, tile_step;      // the first tile, and how far to the next
-  int tiles;                // how many
+  int tiles;                // how many; the last one may lie outside
   int first_stage, stages;  // of each
 
   __device__ StreamPart(const StreamCut& cut, int stage_boxes) {
     split = cut.split;
-    rank = static_cast<int>(blockIdx.x % split);
-    tile = static_cast<int>(blockIdx.x / split);
-    tile_step = cut.clusters;
-    tiles = (cut.tiles - tile + tile_step - 1) / tile_step;
+    share = cut.share;
+    const int in_cluster = static_cast<int>(blockIdx.x % (split * share));
+    const int cluster = static_cast<int>(blockIdx.x / (split * share));
+    rank = in_cluster % split;
+    mate = in_cluster / split;
+    tile = cluster * share + mate;
+    tile_step = cut.clusters * share;
+    tiles = ((cut.tiles + share - 1) / share - cluster + cut.clusters - 1) / cut.clusters;
     const int step_stages = kStepDepth / kBoxDepth / stage_boxes;
     first_stage = cut.steps * rank / split * step_stages;
     stages = cut.steps * (rank + 1) / split * step_stages - first_stage;
   }
+
+  /// The block with another part of the same tile's K, or with the same part of another tile's.
+  __device__ int block_of_rank(int other) const { return mate * split + other; }
+  __device__ int block_of_mate(int other) const { return other * split + rank; }
+  __device__ bool is_alone() const { return split * share == 1; }
 };
 
 /// Of one thread: copies the stages of all tiles of this block, in order.
@@ -97,7 +111,10 @@ class StreamCopies {
  public:
   __device__ StreamCopies(const StreamMemory<Shape>& memory, const StreamPart& part,
                           const CUtensorMap& weight, const CUtensorMap& x)
-      : memory_(memory), part_(part), weight_(weight), x_(x), total_(part.tiles * part.stages) {}
+      : memory_(memory), part_(part), weight_(weight), x_(x), total_(part.tiles * part.stages) {
+    for (int i = 0; i < part.share; ++i)
+      mates_ |= 1U << part.block_of_mate(i);
+  }
 
   /// Before wait_for_predecessor().
   __device__ void fill_with_weight() const {
@@ -139,10 +156,16 @@ class StreamCopies {
 
   __device__ void copy_x(int i, int slot) const {
     const int k = first_k(i);
+    const int columns = Shape::kColumns / part_.share;  // that this block brings, to all its mates
+    const int first = part_.mate * columns;
 #pragma unroll
     for (int box = 0; box < Shape::kBoxes; ++box) {
-      hopper::copy_box(memory_.x(slot) + box * Shape::kXBox, x_, memory_.full(slot),
-                       k + box * kBoxDepth, 0);
+      const uint32_t to = memory_.x(slot) + box * Shape::kXBox + first * kRowBytes;
+      if (part_.share == 1) {
+        hopper::copy_box(to, x_, memory_.full(slot), k + box * kBoxDepth, 0);
+      } else {
+        stream::copy_box_to_blocks(to, x_, memory_.full(slot), k + box * kBoxDepth, first, mates_);
+      }
     }
   }
 
@@ -150,7 +173,8 @@ class StreamCopies {
   const StreamPart& part_;
   const CUtensorMap& weight_;
   const CUtensorMap& x_;
-  int total_;
+  int total_;           // stages
+  uint32_t mates_ = 0;  // bits of the blocks that share x
 };
 
 template <typename T, int kN>
@@ -169,15 +193,21 @@ struct StreamPlace {
 
 /// sums = this warpgroup's 64 weight rows, of this block's part of K, times all columns.
 template <typename T, typename Shape>
-__device__ void multiply_part(const StreamMemory<Shape>& memory, int stages, StreamPlace& place,
-                              float (&sums)[Shape::kColumns / 2]) {
+__device__ void multiply_part(const StreamMemory<Shape>& memory, const StreamPart& part,
+                              StreamPlace& place, float (&sums)[Shape::kColumns / 2]) {
   const int group = threadIdx.x / hopper::kWarpgroup;
   const auto release = [&](int slot) {
-    if (threadIdx.x % kWarp == 0) hopper::arrive(memory.empty(slot));
+    const auto lane = static_cast<int>(threadIdx.x % kWarp);
+    if (lane >= part.share) return;
+    if (part.share == 1) {
+      hopper::arrive(memory.empty(slot));
+    } else {
+      stream::give_back(memory.empty(slot), part.block_of_mate(lane));
+    }
   };
   int last_slot = 0;
 #pragma unroll 1
-  for (int stage = 0; stage < stages; ++stage) {
+  for (int stage = 0; stage < part.stages; ++stage) {
     hopper::wait_barrier(memory.full(place.slot), place.phase);
     const uint32_t weight = memory.weight(place.slot) + group * kGroupRows * kRowBytes;
     const uint32_t x = memory.x(place.slot);
@@ -230,8 +260,8 @@ __device__ void write_share(const StreamMemory<Shape>& memory, const MatmulJob& 
     const uint32_t at = memory.sums() + (t * Shape::kSumsStride + row) * 4;
     alignas(16) float sums[8] = {};
     for (int rank = 0; rank < part.split; ++rank) {
-      const float4 low = stream::load_from_block(at, rank);
-      const float4 high = stream::load_from_block(at + 16, rank);
+      const float4 low = stream::load_from_block(at, part.block_of_rank(rank));
+      const float4 high = stream::load_from_block(at + 16, part.block_of_rank(rank));
       const float add[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
       for (int j = 0; j < 8; ++j)
@@ -258,17 +288,18 @@ __device__ void multiply_tiles(const StreamMemory<Shape>& memory, const MatmulJo
   StreamPlace place;
   float sums[Shape::kColumns / 2];
   for (int i = 0; i < part.tiles; ++i) {
-    multiply_part<T>(memory, part.stages, place, sums);
+    multiply_part<T>(memory, part, place, sums);
     if (is_divided && i > 0) hopper::wait_barrier(memory.read(), (i - 1) % 2);
     store_sums<Shape>(sums, sums_memory);
     hopper::sync_named(kBarrier, Shape::kMultiplying);
     if (is_divided) {
-      if (thread < part.split) stream::hand_over(memory.summed(), thread);
+      if (thread < part.split) stream::hand_over(memory.summed(), part.block_of_rank(thread));
       stream::wait_for_blocks(memory.summed(), i % 2);
     }
     write_share(memory, job, part, part.tile + i * part.tile_step);
     hopper::sync_named(kBarrier, Shape::kMultiplying);
-    if (is_divided && thread < part.split) stream::give_back(memory.read(), thread);
+    if (is_divided && thread < part.split)
+      stream::give_back(memory.read(), part.block_of_rank(thread));
   }
 }
 
@@ -287,7 +318,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
   if (copies_boxes) {
     for (int i = 0; i < Shape::kStages; ++i) {
       hopper::init_barrier(memory.full(i), 1);
-      hopper::init_barrier(memory.empty(i), Shape::kMultiplying / kWarp);
+      hopper::init_barrier(memory.empty(i), part.share * Shape::kMultiplying / kWarp);
     }
     hopper::init_barrier(memory.summed(), part.split);
     hopper::init_barrier(memory.read(), part.split);
@@ -296,10 +327,10 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     copies.fill_with_weight();
   }
   __syncwarp();
-  if (part.split > 1) {
-    stream::meet_cluster();
-  } else {
+  if (part.is_alone()) {
     __syncthreads();
+  } else {
+    stream::meet_cluster();
   }
   device::wait_for_predecessor();
   if (threadIdx.x < Shape::kMultiplying) {
@@ -308,35 +339,48 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     copies.run();
   }
   __syncwarp();
-  if (part.split > 1) stream::meet_cluster();  // others may still read this block's sums
+  if (!part.is_alone()) stream::meet_cluster();  // others may still use this block's memory
 }
 
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-/// Gives all blocks as many tiles, on as many multiprocessors as it takes to use the memory.
-StreamCut cut_product(int64_t cols, int64_t depth, int tile_rows) {
+/// The least number of clusters that take as many groups of tiles each as any other number would
+/// give to some.
+int even_clusters(int groups, int cluster_blocks) {
+  const int most = std::max(1, device::multiprocessors() / cluster_blocks);
+  return static_cast<int>(ceil_div(groups, ceil_div(groups, most)));
+}
+
+/// Divides K so that all blocks get equally much, on as many multiprocessors as it takes to use the
+/// memory. By N and K alone: the order of sums follows from it.
+int split_of(int tiles, int steps) {
   constexpr double kEnough = 90;       // multiprocessors
-  constexpr double kSplitCost = 0.02;  // of adding up sums
-  StreamCut best;
-  double best_score = 0;
-  const auto tiles = static_cast<int>(ceil_div(cols, tile_rows));
-  const auto steps = static_cast<int>(ceil_div(depth, kStepDepth));
-  double cost = 1;
-  for (int split = 1; split <= std::min(kMaxSplit, steps); split *= 2) {
-    const int most = std::max(1, device::multiprocessors() / split);
-    const auto rounds = static_cast<int>(ceil_div(tiles, most));
-    const auto clusters = static_cast<int>(ceil_div(tiles, rounds));
-    const double even = static_cast<double>(tiles) / (clusters * rounds);
+  constexpr double kSplitCost = 0.02;  // of adding up sums, for every doubling
+  int best = 1;
+  double best_score = 0, cost = 1;
+  for (int split = 1; split <= std::min(kMaxSplit, steps); split *= 2, cost -= kSplitCost) {
+    const int clusters = even_clusters(tiles, split);
+    const double even = tiles / static_cast<double>(clusters * ceil_div(tiles, clusters));
     const double score = std::min(1.0, clusters * split / kEnough) * even * cost;
-    if (score > best_score) {
-      best_score = score;
-      best = {.tiles = tiles, .steps = steps, .split = split, .clusters = clusters};
-    }
-    cost -= kSplitCost;
+    if (score <= best_score) continue;
+    best_score = score;
+    best = split;
   }
   return best;
+}
+
+/// `share`: tiles that should share x.
+StreamCut cut_product(int64_t cols, int64_t depth, int tile_rows, int share) {
+  StreamCut cut;
+  cut.tiles = static_cast<int>(ceil_div(cols, tile_rows));
+  cut.steps = static_cast<int>(ceil_div(depth, kStepDepth));
+  cut.split = split_of(cut.tiles, cut.steps);
+  cut.share = std::min(share, kMaxCluster / cut.split);
+  cut.clusters =
+      even_clusters(static_cast<int>(ceil_div(cut.tiles, cut.share)), cut.split * cut.share);
+  return cut;
 }
 
 template <typename T, typename Shape>
@@ -348,20 +392,21 @@ void run_shape(const Launch& launch, const MatmulJob& job) {
     return device::make_matrix_map(data, rows, job.depth, box_rows, kBoxDepth,
                                    device::Swizzle::k128Bytes);
   };
-  const StreamCut cut = cut_product(job.cols, job.depth, Shape::kRows);
-  device::launch_clusters(
-      kName, *launch.queue, static_cast<unsigned>(cut.split),
-      dim3(static_cast<unsigned>(cut.clusters * cut.split)), dim3(Shape::kThreads),
-      Shape::kSharedBytes, matmul_stream_kernel<T, Shape>, job,
-      map(job.weight, job.cols, Shape::kRows), map(job.x, job.rows, Shape::kColumns), cut);
+  const StreamCut cut = cut_product(job.cols, job.depth, Shape::kRows, Shape::kShare);
+  const int blocks = cut.split * cut.share;
+  device::launch_clusters(kName, *launch.queue, static_cast<unsigned>(blocks),
+                          dim3(static_cast<unsigned>(cut.clusters * blocks)), dim3(Shape::kThreads),
+                          Shape::kSharedBytes, matmul_stream_kernel<T, Shape>, job,
+                          map(job.weight, job.cols, Shape::kRows),
+                          map(job.x, job.rows, Shape::kColumns / cut.share), cut);
 }
 
 template <typename T>
 void run_typed(const Launch& launch, const MatmulJob& job) {
   if (job.rows <= 8) return run_shape<T, StreamShape<8, 1, 2, 5>>(launch, job);
   if (job.rows <= 16) return run_shape<T, StreamShape<16, 1, 2, 5>>(launch, job);
-  if (job.rows <= 32) return run_shape<T, StreamShape<32, 1, 2, 4>>(launch, job);
-  return run_shape<T, StreamShape<64, 1, 1, 5>>(launch, job);
+  if (job.rows <= 32) return run_shape<T, StreamShape<32, 1, 2, 4, 2>>(launch, job);
+  return run_shape<T, StreamShape<64, 1, 1, 5, 2>>(launch, job);
 }
 
 }  // namespace

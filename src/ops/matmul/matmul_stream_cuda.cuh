@@ -73,6 +73,17 @@ __device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, ui
       : "memory");
 }
 
+/// Starts to copy a box to blocks of the cluster, to the same place in each, where the barrier at
+/// the same place counts its bytes.
+__device__ inline void copy_box_to_blocks(uint32_t to, const CUtensorMap& map, uint32_t barrier,
+                                          int x, int y, uint32_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;" ::"r"(to),
+      "l"(&map), "r"(barrier), "h"(static_cast<uint16_t>(blocks)), "r"(x), "r"(y)
+      : "memory");
+}
+
 // clang-format off
 #define MILLRACE_SUMS_4(i) "+f"(sums[i]), "+f"(sums[(i) + 1]), "+f"(sums[(i) + 2]), "+f"(sums[(i) + 3])
 #define MILLRACE_SUMS_8(i) MILLRACE_SUMS_4(i), MILLRACE_SUMS_4((i) + 4)
