@@ -34,7 +34,12 @@ std::string why_not_cuda(const Launch& launch, const device::Properties&) {
 #endif
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA({.name = "attention_generation_cuda",
+    MILLRACE_ON_CUDA({.name = "attention_generation_mma_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = attention_generation_mma_cuda_why_not,
+                      .workspace = attention_generation_mma_cuda_workspace,
+                      .run = attention_generation_mma_cuda},
+                     {.name = "attention_generation_cuda",
                       .device = device::Kind::kCuda,
                       .why_not = why_not_cuda,
                       .workspace = attention_generation_cuda_workspace,

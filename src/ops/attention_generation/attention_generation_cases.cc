@@ -22,6 +22,15 @@ KvCaseSpec mixed_step() {
           .row_gap = 3};
 }
 
+/// Lengths around the edges of tiles and pieces.
+KvCaseSpec edges() {
+  KvCaseSpec spec{.sequences = {}, .row_gap = 1};
+  for (const int length :
+       {1, 15, 16, 17, 63, 64, 65, 127, 128, 129, 511, 512, 513, 1023, 1024, 1025})
+    spec.sequences.push_back({length - 1, 1, kGeneration});
+  return spec;
+}
+
 KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
   spec.dtype = dtype;
   spec.tokens_per_block = tokens_per_block;
@@ -42,11 +51,13 @@ Case split(Case c, int64_t pieces) {
   return c;
 }
 
-Case timed(std::string name, const AttentionShape& shape, int past, size_t batch) {
+Case timed(std::string name, const AttentionShape& shape, int past, size_t batch,
+           ir::DType q = ir::DType::kF32) {
   Case c = make(std::move(name), shape,
                 {.sequences = std::vector<KvCaseSequence>(batch, {past, 1, kGeneration}),
                  .dtype = ir::DType::kBF16,
-                 .tokens_per_block = 64});
+                 .tokens_per_block = 64},
+                q);
   c.benchmark = true;
   return c;
 }
@@ -77,11 +88,41 @@ std::vector<Case> attention_generation_cases() {
       make("f16 cache, contiguous", small, stored_as(mixed_step(), kF16, 0)),
       make("bf16 activations", small, stored_as(mixed_step(), kBF16, 16), kBF16),
       make("f16 activations", small, stored_as(mixed_step(), kF16, 16), kF16),
+      make("16-bit, a head each", {4, 4, 64, 64, 0.125F, 0, 0}, stored_as(mixed_step(), kBF16, 16),
+           kBF16),
+      make("16-bit, heads of 64", one_b, stored_as(mixed_step(), kF16, 64), kF16),
+      make("16-bit, heads of 80", {6, 2, 80, 80, 0.1118F, 0, 0}, stored_as(mixed_step(), kBF16, 32),
+           kBF16),
+      make("16-bit, heads of 96", {6, 3, 96, 96, 0.1021F, 0, 0}, stored_as(mixed_step(), kF16, 32),
+           kF16),
+      make("16-bit, heads of 128", eight_b, stored_as(mixed_step(), kBF16, 64), kBF16),
+      make("16-bit, heads of 256", {8, 1, 256, 256, 0.0625F, 0, 0},
+           stored_as(mixed_step(), kBF16, 64), kBF16),
+      make("16-bit, eight heads share one", {16, 2, 128, 128, 0.0884F, 0, 0},
+           stored_as(mixed_step(), kF16, 64), kF16),
+      make("16-bit, contiguous", {4, 1, 128, 128, 0.0884F, 0, 0}, stored_as(mixed_step(), kBF16, 0),
+           kBF16),
+      make("16-bit, edges of pieces", eight_b, stored_as(edges(), kBF16, 64), kBF16),
+      make("16-bit, edges of pieces, a head each", {3, 3, 64, 64, 0.125F, 0, 0},
+           stored_as(edges(), kF16, 16), kF16),
+      make("16-bit, window", {4, 2, 128, 128, 0.0884F, 64, 0}, stored_as(mixed_step(), kBF16, 16),
+           kBF16),
+      make("16-bit, window and sinks", {4, 2, 64, 64, 0.125F, 300, 20},
+           stored_as(mixed_step(), kBF16, 16), kBF16),
+      make("16-bit, more sinks than lie before the window", {4, 2, 64, 64, 0.125F, 250, 40},
+           stored_as(mixed_step(), kF16, 16), kF16),
+      split(make("16-bit, one piece", eight_b, stored_as(mixed_step(), kBF16, 64), kBF16), 1),
+      split(make("16-bit, 32 pieces", eight_b, stored_as(mixed_step(), kF16, 64), kF16), 32),
+      make("16-bit, blocks that no tile fits", eight_b, stored_as(mixed_step(), kBF16, 8), kBF16),
+      make("16-bit, cache of another type", eight_b, stored_as(mixed_step(), kBF16, 64), kF16),
       timed("1 x 1k of 1B", one_b, 1023, 1),
       timed("1 x 8k of 1B", one_b, 8191, 1),
       timed("1 x 32k of 1B", one_b, 32767, 1),
       timed("16 x 1k of 1B", one_b, 1023, 16),
       timed("1 x 8k of 8B", eight_b, 8191, 1),
+      timed("1 x 1k of 8B, bf16", eight_b, 1023, 1, kBF16),
+      timed("1 x 128k of 8B, bf16", eight_b, 131071, 1, kBF16),
+      timed("64 x 4k of 8B, bf16", eight_b, 4095, 64, kBF16),
   };
 }
 

@@ -8,8 +8,9 @@
 namespace millrace::ops {
 namespace {
 
-// Partial results of so many rows fit into the workspace; more rows are computed in several goes.
-constexpr int kRowsAtOnce = 256;
+// Partial results of more rows than fit here are computed in several goes.
+constexpr int64_t kMostPartialBytes = 32 << 20;
+constexpr int64_t kMostRowsAtOnce = 256;
 // About eight for each multiprocessor of a large GPU: what one step should have at least.
 constexpr int kBlocksWanted = 1056;
 
@@ -32,13 +33,21 @@ int most_rows(const Launch& launch, int context_sequences) {
   return static_cast<int>(rows);
 }
 
+int64_t row_bytes(const AttentionGeneration& a) {
+  return int64_t{a.heads} * kMaxUnitPieces * unit_partial_floats(a.v_head_size) *
+         static_cast<int64_t>(sizeof(float));
+}
+
+int rows_at_once(const AttentionGeneration& a) {
+  return static_cast<int>(
+      std::clamp<int64_t>(kMostPartialBytes / row_bytes(a), 1, kMostRowsAtOnce));
+}
+
 }  // namespace
 
 int64_t attention_generation_cuda_workspace(const Launch& launch, const device::Properties&) {
   const auto& a = launch.attrs<AttentionGeneration>();
-  const int64_t rows = std::min<int64_t>(launch.in[0].dim(0), kRowsAtOnce);
-  return rows * a.heads * kMaxUnitPieces * unit_partial_floats(a.v_head_size) *
-         static_cast<int64_t>(sizeof(float));
+  return std::min<int64_t>(launch.in[0].dim(0), rows_at_once(a)) * row_bytes(a);
 }
 
 void attention_generation_cuda(const Launch& launch) {
@@ -48,9 +57,10 @@ void attention_generation_cuda(const Launch& launch) {
   const int sequences = static_cast<int>(launch.in[1].dim(0)) - first;
   const int rows = most_rows(launch, first);
   if (rows <= 0) return;
+  const int at_once = rows_at_once(a);
   UnitPieces pieces{.splits = a.splits,
                     .partials = static_cast<float*>(launch.workspace),
-                    .by_step_row = launch.in[0].dim(0) <= kRowsAtOnce};
+                    .by_step_row = launch.in[0].dim(0) <= at_once};
   if (pieces.by_step_row) {
     pieces.num_rows = static_cast<int>(launch.in[0].dim(0));
     attend_units_cuda(launch, shape, first, sequences, blocks_per_head(sequences, a.kv_heads),
@@ -58,8 +68,8 @@ void attention_generation_cuda(const Launch& launch) {
     join_pieces_cuda(launch, shape, first, sequences, pieces);
     return;
   }
-  pieces.num_rows = kRowsAtOnce;
-  for (pieces.first_row = 0; pieces.first_row < rows; pieces.first_row += kRowsAtOnce) {
+  pieces.num_rows = at_once;
+  for (pieces.first_row = 0; pieces.first_row < rows; pieces.first_row += at_once) {
     attend_units_cuda(launch, shape, first, sequences, blocks_per_head(sequences, a.kv_heads),
                       pieces);
     join_pieces_cuda(launch, shape, first, sequences, pieces);

@@ -1,0 +1,186 @@
+// How attention_generation_mma_cuda divides its work, on the device: lengths are known there only.
+//
+// The keys of a sequence are tiles of 16 positions; a unit is one KV head of one sequence with up
+// to 8 or 16 query rows, and its tiles are cut into pieces whose size follows from the sequence
+// alone. All tiles of all units, one after the other, are shared evenly by the blocks of the grid:
+// block b has the pieces that begin in its part. So what a piece is does not depend on the batch,
+// only who computes it does. For .cu files.
+#pragma once
+
+#include "ops/common/attention_cuda.cuh"
+
+namespace millrace::ops::generation {
+
+inline constexpr int kWarps = 4;
+inline constexpr int kThreads = kWarps * kWarp;
+inline constexpr int kTileKeys = 16;
+inline constexpr int kMaxPieces = 32;
+/// Multiprocessors of the GPU that the grid is made for; others run it in more or less than one go.
+inline constexpr int kMultiprocessors = 132;
+
+inline constexpr int kMaxBlocks = 2 * kMultiprocessors;
+inline constexpr int kQueues = 64;
+
+/// Pieces of a unit that are stored, by the block where the unit begins. Zeros between launches;
+/// launches that overlap use different rows.
+static __device__ unsigned arrivals[kQueues][kMaxBlocks];
+
+/// What a launch adds to the arguments that all attention kernels have.
+struct Work {
+  int sequences;      // generation sequences, from first_sequence on
+  int splits;         // the attribute
+  int wanted_pieces;  // of a long sequence, if splits is 0
+  int block_shift;    // log2 of tokens_per_block; 30 where one block holds a sequence
+  int blocks_per_multiprocessor;
+  int early;          // 0: wait first; 1: read lengths before; 2: also old keys
+  int partial_slots;  // of a block: as many as a unit may have pieces
+  int partial_rows;   // query rows of one of them
+  float* partials;    // [blocks, partial_slots] of Sizes::partial_floats()
+  int queue;          // whose counters (arrivals) this launch uses
+};
+
+/// One sequence's tiles: first those with sinks, then those of the window.
+struct SequencePlan {
+  int tokens, length, row_start, first_position;
+  int window_begin, sinks, sink_tiles, first_tile;
+  int tiles, piece_tiles, pieces, units, row_tiles;
+
+  /// Position of a tile's first key.
+  __device__ int tile_begin(int tile) const {
+    return (tile < sink_tiles ? tile : tile - sink_tiles + first_tile) * kTileKeys;
+  }
+  /// Positions of a tile that count: sinks and window may begin and end inside.
+  __device__ int low(int tile) const { return tile < sink_tiles ? 0 : window_begin; }
+  __device__ int high(int tile) const { return tile < sink_tiles ? sinks : length; }
+};
+
+/// Of numbers that are not negative.
+__device__ inline int div_up(int a, int b) {
+  return static_cast<int>((static_cast<unsigned>(a) + static_cast<unsigned>(b) - 1) /
+                          static_cast<unsigned>(b));
+}
+
+/// `unit_rows` query rows go into a unit.
+__device__ inline SequencePlan plan_sequence(const AttentionArgs& a, const Work& work, int sequence,
+                                             int unit_rows) {
+  SequencePlan p;
+  const int s = a.first_sequence + sequence;
+  p.tokens = a.query_length[s];
+  p.length = a.sequence_length[s];
+  p.row_start = a.query_start[s];
+  p.first_position = p.length - p.tokens;
+  p.window_begin = static_cast<int>(a.window_begin(p.first_position));
+  p.sinks = min(a.sink_tokens, p.window_begin);
+  p.sink_tiles = div_up(p.sinks, kTileKeys);
+  p.first_tile = p.window_begin / kTileKeys;
+  p.tiles = p.sink_tiles + div_up(p.length, kTileKeys) - p.first_tile;
+  if (work.splits > 0) {
+    p.piece_tiles = max(1, div_up(p.tiles, work.splits));
+  } else {
+    // Each warp of a block takes every fourth tile.
+    p.piece_tiles = max(1, div_up(div_up(p.tiles, work.wanted_pieces), kWarps)) * kWarps;
+  }
+  p.pieces = div_up(p.tiles, p.piece_tiles);
+  p.row_tiles = div_up(p.tokens * a.group, unit_rows);
+  p.units = p.tokens == 0 ? 0 : a.kv_heads * p.row_tiles;
+  return p;
+}
+
+/// offsets[s]: tiles of the sequences before s, for s up to and with work.sequences.
+__device__ inline void add_up_tiles(const AttentionArgs& a, const Work& work, int unit_rows,
+                                    unsigned* offsets, unsigned* scratch) {
+  const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
+  unsigned before = 0;
+  for (int base = 0; base < work.sequences; base += kThreads) {
+    unsigned sum = 0;
+    if (base + thread < work.sequences) {
+      const SequencePlan plan = plan_sequence(a, work, base + thread, unit_rows);
+      sum = static_cast<unsigned>(plan.units) * static_cast<unsigned>(plan.tiles);
+    }
+    for (int step = 1; step < kWarp; step *= 2) {
+      const unsigned below = __shfl_up_sync(0xffffffffu, sum, step);
+      if (lane >= step) sum += below;
+    }
+    if (lane == kWarp - 1) scratch[warp] = sum;
+    __syncthreads();
+    for (int w = 0; w < kWarps; ++w) {
+      if (w < warp) sum += scratch[w];
+    }
+    if (base + thread < work.sequences) offsets[base + thread + 1] = before + sum;
+    for (int w = 0; w < kWarps; ++w)
+      before += scratch[w];
+    __syncthreads();
+  }
+  if (thread == 0) offsets[0] = 0;
+  __syncthreads();
+}
+
+/// Who has which tiles.
+class Shares {
+ public:
+  Shares() = default;
+  __device__ Shares(unsigned tiles, unsigned sharing) : total_(tiles), blocks_(sharing) {}
+
+  __device__ unsigned begin(unsigned block) const {
+    if (is_small()) return (block * total_ + blocks_ - 1) / blocks_;
+    return static_cast<unsigned>((uint64_t{block} * total_ + blocks_ - 1) / blocks_);
+  }
+  __device__ unsigned owner(unsigned tile) const {
+    if (is_small()) return tile * blocks_ / total_;
+    return static_cast<unsigned>(uint64_t{tile} * blocks_ / total_);
+  }
+
+ private:
+  /// 64-bit divisions take long.
+  __device__ bool is_small() const { return total_ < (1u << 31) / blocks_ - 1; }
+
+  unsigned total_ = 0, blocks_ = 1;
+};
+
+/// A walk over the pieces of one block, in order.
+struct Walk {
+  int sequence = 0, unit = 0, piece = 0;
+  unsigned unit_start = 0;  // number of the unit's first tile
+  SequencePlan plan;
+
+  __device__ unsigned start() const {
+    return unit_start + static_cast<unsigned>(piece * plan.piece_tiles);
+  }
+  __device__ int piece_begin() const { return piece * plan.piece_tiles; }
+  __device__ int piece_end() const { return min(piece_begin() + plan.piece_tiles, plan.tiles); }
+};
+
+/// To the first piece of the next unit. Behind the last unit, start() is the number of all tiles.
+__device__ inline void next_unit(const AttentionArgs& a, const Work& work, const unsigned* offsets,
+                                 int unit_rows, Walk* walk) {
+  walk->piece = 0;
+  walk->unit_start += static_cast<unsigned>(walk->plan.tiles);
+  if (++walk->unit < walk->plan.units) return;
+  walk->unit = 0;
+  do {
+    if (++walk->sequence == work.sequences) return;
+  } while (offsets[walk->sequence] == offsets[walk->sequence + 1]);
+  walk->plan = plan_sequence(a, work, walk->sequence, unit_rows);
+}
+
+/// The first piece that begins at tile `begin` or later, or the end of the unit before it.
+/// REQUIRES: there is such a tile.
+__device__ inline Walk find_piece(const AttentionArgs& a, const Work& work, const unsigned* offsets,
+                                  int unit_rows, unsigned begin) {
+  Walk walk;
+  int high = work.sequences;  // offsets[walk.sequence] <= begin < offsets[high]
+  while (high - walk.sequence > 1) {
+    const int middle = (walk.sequence + high) / 2;
+    (offsets[middle] <= begin ? walk.sequence : high) = middle;
+  }
+  walk.plan = plan_sequence(a, work, walk.sequence, unit_rows);
+  const unsigned tile = begin - offsets[walk.sequence];
+  const auto tiles = static_cast<unsigned>(walk.plan.tiles);
+  const unsigned unit = tile / tiles;
+  walk.unit = static_cast<int>(unit);
+  walk.unit_start = begin - tile + unit * tiles;
+  walk.piece = div_up(static_cast<int>(tile - unit * tiles), walk.plan.piece_tiles);
+  return walk;
+}
+
+}  // namespace millrace::ops::generation
