@@ -38,7 +38,7 @@ struct EngineOptions {
 
   std::vector<std::string> disabled_passes;
   std::string dump_graph;  // folder; empty: none
-  int64_t max_build_memory = int64_t{1} << 30;
+  int64_t max_build_memory = int64_t{2} << 30;
   std::string timing_cache;  // file; empty: in the cache folder
 };
 

@@ -39,11 +39,11 @@ void fill_input(const InputSpec& input, Random& random, std::vector<std::byte>* 
 
 }  // namespace
 
-CaseData::CaseData(const Op& the_op, const Case& c)
+CaseData::CaseData(const Op& the_op, const Case& c, Contents contents)
     : op(the_op), source(c), inputs(c.inputs.size()), views(c.inputs.size()) {
   Random random(hash(c.name, hash(op.name, 0xcbf29ce484222325u)));
   for (size_t i = 0; i < c.inputs.size(); ++i) {
-    fill_input(c.inputs[i], random, &inputs[i], &views[i]);
+    if (contents == kFilled) fill_input(c.inputs[i], random, &inputs[i], &views[i]);
     in.emplace_back(nullptr, c.inputs[i].dtype, c.inputs[i].shape);
   }
   const ir::Bindings no_symbols;
@@ -59,6 +59,10 @@ Launch CaseData::shape_launch() const {
   launch.out = out;
   launch.attributes = attributes_.get();
   return launch;
+}
+
+double CaseData::flops() const {
+  return op.cost == nullptr ? 0 : op.cost(shape_launch()).flops;
 }
 
 int CaseData::state_input() const {

@@ -21,7 +21,8 @@ namespace millrace::ops {
 /// its outputs.
 class CaseData {
  public:
-  CaseData(const Op& op, const Case& c);
+  enum Contents { kShapes, kFilled };
+  CaseData(const Op& op, const Case& c, Contents contents = kFilled);
 
   const Op& op;
   const Case& source;
@@ -31,6 +32,8 @@ class CaseData {
 
   /// A launch without data.
   Launch shape_launch() const;
+  /// 0 when the op does not say.
+  double flops() const;
   /// The first state among the inputs, or -1. Outputs of type kState are the same state afterwards.
   int state_input() const;
 
