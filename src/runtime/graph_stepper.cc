@@ -153,7 +153,6 @@ void GraphStepper::launch(const Batch& batch) {
   ++steps_;
   upload_lists();
   instance.start = std::chrono::steady_clock::now();
-  instance.pending = true;
   instance.result = {};
   instance.result.chosen.resize(batch.sequences.size());
   instance.result.targets.resize(batch.sequences.size());
@@ -178,6 +177,7 @@ void GraphStepper::launch(const Batch& batch) {
     sample(instance, batch, logits);
   }
   run_target_rows(instance, regime, batch);
+  instance.pending = true;  // a launch that throws leaves nothing to collect
 }
 
 void GraphStepper::run_body(Instance& instance, Regime regime) {
@@ -300,9 +300,9 @@ StepResult GraphStepper::collect() {
   Instance& older = instances_[static_cast<size_t>(steps_ % 2)];
   Instance& instance = older.pending ? older : instances_[static_cast<size_t>((steps_ + 1) % 2)];
   CHECK(instance.pending, "no step is under way");
+  instance.pending = false;
   device_.synchronize();
   loaded_->weights->check_intact();
-  instance.pending = false;
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - instance.start;
   instance.result.seconds = took.count();
   return std::move(instance.result);
