@@ -143,13 +143,17 @@ TEST_F(WeightsTest, WhatIsNotAlignedIsCopied) {
   const auto values = bf16_values(12);
   const WeightSlice a = source_.add_bf16(3, values);
   const WeightSlice bytes = source_.add("I8", DType::kI8, 2, "abcd");
-  const auto weights = load(source_.write(
-      {{"matrix", {3, 4}, DType::kBF16, false, {a}}, {"bytes", {2, 2}, DType::kI8, false, {bytes}}},
-      true));
+  const auto weights = load(source_.write({{"matrix", {3, 4}, DType::kBF16, false, {a}},
+                                           {"bytes", {2, 2}, DType::kI8, false, {bytes}},
+                                           {"wider", {3, 4}, DType::kF32, false, {a}}},
+                                          true));
   EXPECT_EQ(read<uint16_t>(*weights, 0), values);
   EXPECT_EQ(read<char>(*weights, 1), (std::vector<char>{'a', 'b', 'c', 'd'}));
+  const auto wider = read<float>(*weights, 2);
+  for (size_t i = 0; i < wider.size(); ++i)
+    EXPECT_EQ(wider[i], value(static_cast<int64_t>(i)));
   EXPECT_EQ(weights->mapped_bytes(), 4);
-  EXPECT_EQ(weights->copied_bytes(), 64);  // 24, rounded up to a cache line
+  EXPECT_EQ(weights->copied_bytes(), 64 + 64);  // 24 and 48, rounded up to a cache line
 }
 
 // Q, K and V as one product, of parts with different types and numbers of rows, in the order of the
