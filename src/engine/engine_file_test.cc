@@ -185,6 +185,18 @@ TEST_F(EngineFileTest, SaysWhatIsWrong) {
   EXPECT_FALSE(looks_like_engine(folder_.string()));
 }
 
+// Text that reads as a graph but is none: the engine is at fault, not a pass.
+TEST_F(EngineFileTest, InvalidGraphsAreBadInput) {
+  Engine engine = small_engine();
+  engine.graph = ir::parse(
+      "graph g { %0: f32[2] = input() {name=\"x\"} %1: f32[2] = input() {name=\"x\"} return y=%0 }",
+      "test");
+  write_engine(engine, path(), nullptr);
+  EXPECT_EQ(message([&] { EngineFile::open(path()); }),
+            str("the engine file holds an invalid graph: two inputs are called x (", path(),
+                "); build it again with `millrace build`"));
+}
+
 TEST_F(EngineFileTest, HostileOffsetsStayInside) {
   write_engine(small_engine(), path(), nullptr);
   const std::string whole = read();
@@ -222,6 +234,8 @@ TEST(EnginePlan, HostileTextIsAnError) {
            {"\"dtype\":\"bf16\"", "\"dtype\":\"state\""},
            {"\"shape\":[3,2]", "\"shape\":[3,null]"},
            {"[0,128]", "[0]"},
+           {"[0,128]", "[0,128.0]"},
+           {"\"chunk_hashes\":[1,", "\"chunk_hashes\":[18446744073709551616,"},
            {"\"layers\":[\"kv.0\"]", "\"layers\":[7]"},
            {"\"chunk_hashes\":[1,", "\"chunk_hashes\":[{},"}}) {
     std::string text = good;
@@ -292,6 +306,24 @@ TEST(EngineValidate, NamesWhatDoesNotFit) {
             "a weight outside its file");
   EXPECT_EQ(fault([](Engine& e) { e.weights[0].slices[0].row_bytes = 7; }),
             "a weight with half an element");
+  const auto types = [&](ir::DType stored, ir::DType wanted) {
+    return fault([&](Engine& e) {
+      e.weights[0].dtype = wanted;
+      e.weights[0].slices = {{0, 0, 3, 2 * ir::dtype_size(stored), stored, "w"}};
+    });
+  };
+  const std::string unconvertible = "a weight whose type cannot be converted";
+  EXPECT_EQ(types(ir::DType::kF8E5M2, ir::DType::kF16), "");
+  EXPECT_EQ(types(ir::DType::kI8, ir::DType::kI8), "");
+  EXPECT_EQ(types(ir::DType::kI8, ir::DType::kF32), unconvertible);
+  EXPECT_EQ(types(ir::DType::kF32, ir::DType::kI32), unconvertible);
+  EXPECT_EQ(types(ir::DType::kF32, ir::DType::kF8E4M3), unconvertible);
+  EXPECT_EQ(types(ir::DType::kF32, ir::DType::kF64), unconvertible);
+  EXPECT_EQ(fault([](Engine& e) {
+              e.dummy_weights = true;
+              e.weights[0].dtype = ir::DType::kI8;
+            }),
+            unconvertible);
   EXPECT_EQ(fault([](Engine& e) { e.weights[0].slices.pop_back(); }),
             "a weight whose parts do not give its shape");
   // As many elements as the shape has, but a row read from the second slice would leave it.
