@@ -85,7 +85,8 @@ class GenerationSession;
 /// A generator over the steps of a decode. Abandoning it leaves the session usable.
 class DecodeStream {
  public:
-  /// Runs one step and returns what it added; nothing when all sequences have ended.
+  /// Runs one step and returns what it added; nothing when all sequences have ended. When it
+  /// throws, they have ended, and the session stays usable.
   std::optional<std::vector<StepToken>> next();
   /// Ends a sequence: the caller found a stop text.
   void finish(int sequence);

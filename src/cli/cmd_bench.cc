@@ -1,6 +1,7 @@
 // millrace bench latency | throughput: a model's speed, with random prompts.
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <random>
@@ -43,7 +44,7 @@ Json summary(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const auto at = [&](double q) {
     const auto last = static_cast<double>(values.size() - 1);
-    return values[static_cast<size_t>(q * last + 0.5)];
+    return values[static_cast<size_t>(std::lround(q * last))];
   };
   const double mean =
       std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());

@@ -170,9 +170,9 @@ class Line {
     *target = v->get<bool>();
   }
 
-  const Json& list(const Json& v, const char* key) {
+  const Json::array_t& list(const Json& v, const char* key) {
     if (!v.is_array()) fail(str(key, " is not a list"));
-    return v;
+    return v.get_ref<const Json::array_t&>();
   }
 
   std::string text(const Json& v, const char* key) {

@@ -200,7 +200,11 @@ void EngineFile::read(const MappedFile& file) {
       (weights_bytes_ + kChunkBytes - 1) / kChunkBytes) {
     throw_bad_input("the engine file's weights have no checksums", path, rebuild);
   }
-  ir::verify(engine_.graph, path);
+  try {
+    ir::verify(engine_.graph, path);
+  } catch (const Error& error) {  // whose advice is for who writes passes
+    throw_bad_input(str("the engine file holds an ", error.message()), path, rebuild);
+  }
   validate(engine_, weights_bytes_, path);
 }
 

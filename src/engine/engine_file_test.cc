@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "engine/engine_json.h"
+#include "engine/test_engine.h"
 #include "engine/validate.h"
 
 namespace millrace::engine {
@@ -18,49 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::TempDir;
-
-Engine small_engine() {
-  Engine e;
-  e.manifest = {.model = "small",
-                .architecture = "LlamaForCausalLM",
-                .version = "0.1.0",
-                .commit = "abc",
-                .dtype = "fp32",
-                .kv_dtype = "f32",
-                .device = "cpu",
-                .device_name = "a machine",
-                .isa = "scalar",
-                .options = "--dtype fp32",
-                .source = "0123",
-                .vocab_size = 100,
-                .max_positions = 64,
-                .parameters = 6,
-                .max_batch_size = 2,
-                .max_beam_width = 1,
-                .max_seq_len = 64,
-                .max_num_tokens = 8,
-                .untimed = true};
-  e.graph = ir::parse(
-      "graph g { dim T <= 8 %0: f32[T, 2] = input() {name=\"x\"} "
-      "%1: f32[3, 2] = weight() {name=\"w\"} %2: state[] = input() {name=\"kv.0\"} "
-      "%3: f32[T, 3] = matmul(%0, %1) return y=%3 }",
-      "test");
-  e.launches = {{.node = 3, .choices = {{1, "rows"}, {8, "reference"}}}};
-  e.regimes = {{"context", {{"T", 8}}, 256, {{}, {}, {}, {0, 128}}, {{128, 64}}},
-               {"generation", {{"T", 2}}, 128, {{}, {}, {}, {64, 64}}, {{0, 64}}}};
-  e.captures = {{0, 1, true}};
-  e.kv_groups = {{2, 4, 6, 16, 3, {"kv.0"}}};
-  e.weights = {
-      {.name = "w",
-       .shape = {3, 2},
-       .dtype = ir::DType::kF32,
-       .transposed = false,
-       .slices = {{0, 64, 1, 8, ir::DType::kF32, "w.a"}, {0, 128, 2, 4, ir::DType::kBF16, "w.b"}}}};
-  e.files = {{"/nowhere/model.safetensors", 1000, 123456789012345678, "beef"}};
-  e.dummy_seed = 0xffffffffffffffff;
-  e.assets = {{"tokenizer.json", std::string("\0\xff\xfe{}\n", 6)}, {"empty", ""}, {"a", "b"}};
-  return e;
-}
 
 std::string message(const std::function<void()>& action) {
   try {
@@ -227,6 +185,18 @@ TEST_F(EngineFileTest, SaysWhatIsWrong) {
   EXPECT_FALSE(looks_like_engine(folder_.string()));
 }
 
+// Text that reads as a graph but is none: the engine is at fault, not a pass.
+TEST_F(EngineFileTest, InvalidGraphsAreBadInput) {
+  Engine engine = small_engine();
+  engine.graph = ir::parse(
+      "graph g { %0: f32[2] = input() {name=\"x\"} %1: f32[2] = input() {name=\"x\"} return y=%0 }",
+      "test");
+  write_engine(engine, path(), nullptr);
+  EXPECT_EQ(message([&] { EngineFile::open(path()); }),
+            str("the engine file holds an invalid graph: two inputs are called x (", path(),
+                "); build it again with `millrace build`"));
+}
+
 TEST_F(EngineFileTest, HostileOffsetsStayInside) {
   write_engine(small_engine(), path(), nullptr);
   const std::string whole = read();
@@ -264,6 +234,8 @@ TEST(EnginePlan, HostileTextIsAnError) {
            {"\"dtype\":\"bf16\"", "\"dtype\":\"state\""},
            {"\"shape\":[3,2]", "\"shape\":[3,null]"},
            {"[0,128]", "[0]"},
+           {"[0,128]", "[0,128.0]"},
+           {"\"chunk_hashes\":[1,", "\"chunk_hashes\":[18446744073709551616,"},
            {"\"layers\":[\"kv.0\"]", "\"layers\":[7]"},
            {"\"chunk_hashes\":[1,", "\"chunk_hashes\":[{},"}}) {
     std::string text = good;
@@ -334,6 +306,24 @@ TEST(EngineValidate, NamesWhatDoesNotFit) {
             "a weight outside its file");
   EXPECT_EQ(fault([](Engine& e) { e.weights[0].slices[0].row_bytes = 7; }),
             "a weight with half an element");
+  const auto types = [&](ir::DType stored, ir::DType wanted) {
+    return fault([&](Engine& e) {
+      e.weights[0].dtype = wanted;
+      e.weights[0].slices = {{0, 0, 3, 2 * ir::dtype_size(stored), stored, "w"}};
+    });
+  };
+  const std::string unconvertible = "a weight whose type cannot be converted";
+  EXPECT_EQ(types(ir::DType::kF8E5M2, ir::DType::kF16), "");
+  EXPECT_EQ(types(ir::DType::kI8, ir::DType::kI8), "");
+  EXPECT_EQ(types(ir::DType::kI8, ir::DType::kF32), unconvertible);
+  EXPECT_EQ(types(ir::DType::kF32, ir::DType::kI32), unconvertible);
+  EXPECT_EQ(types(ir::DType::kF32, ir::DType::kF8E4M3), unconvertible);
+  EXPECT_EQ(types(ir::DType::kF32, ir::DType::kF64), unconvertible);
+  EXPECT_EQ(fault([](Engine& e) {
+              e.dummy_weights = true;
+              e.weights[0].dtype = ir::DType::kI8;
+            }),
+            unconvertible);
   EXPECT_EQ(fault([](Engine& e) { e.weights[0].slices.pop_back(); }),
             "a weight whose parts do not give its shape");
   // As many elements as the shape has, but a row read from the second slice would leave it.

@@ -201,6 +201,12 @@ auto list_from(const Json& list, Read read) {
   return items;
 }
 
+// A plan has no others, and the conversion of large ones to integers is undefined.
+bool whole_numbers_only(int, Json::parse_event_t, const Json& value) {
+  if (value.is_number_float()) throw_bad_input("the plan of the engine holds a broken number");
+  return true;
+}
+
 }  // namespace
 
 std::string plan_to_json(const Engine& engine, const std::vector<uint64_t>& chunk_hashes) {
@@ -226,7 +232,7 @@ std::string plan_to_json(const Engine& engine, const std::vector<uint64_t>& chun
 void plan_from_json(std::string_view text, Engine* engine, std::vector<int64_t>* asset_sizes,
                     std::vector<uint64_t>* chunk_hashes) {
   try {
-    const Json j = Json::parse(text);
+    const Json j = Json::parse(text, whole_numbers_only);
     engine->manifest = manifest_from(j.at("manifest"));
     engine->launches = list_from(j.at("launches"), launch_from);
     engine->regimes = list_from(j.at("regimes"), regime_from);

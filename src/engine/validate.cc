@@ -118,7 +118,10 @@ class Validator {
       elements = product(elements, dim, "a weight of absurd size");
     }
     rows(weight);
-    if (e_.dummy_weights) return;
+    if (e_.dummy_weights) {
+      check_conversion(ir::DType::kF32, weight.dtype);
+      return;
+    }
     int64_t stored = 0;
     for (const WeightSlice& s : weight.slices) {
       require(s.file >= -1 && s.file < static_cast<int32_t>(e_.files.size()),
@@ -127,6 +130,7 @@ class Validator {
       require(s.rows > 0 && s.row_bytes > 0 && s.offset >= 0 && s.offset <= size &&
                   product(s.rows, s.row_bytes, "a weight of absurd size") <= size - s.offset,
               "a weight outside its file");
+      check_conversion(s.dtype, weight.dtype);
       require(s.row_bytes % ir::dtype_size(s.dtype) == 0, "a weight with half an element");
       const int64_t in_row = s.row_bytes / ir::dtype_size(s.dtype);
       require(in_row == (weight.transposed ? weight.shape[0] : elements / weight.shape[0]),
@@ -134,6 +138,10 @@ class Validator {
       stored += s.rows * in_row;
     }
     require(stored == elements, "a weight whose parts do not give its shape");
+  }
+
+  void check_conversion(ir::DType from, ir::DType to) const {
+    require(ir::is_convertible(from, to), "a weight whose type cannot be converted");
   }
 
   // A reader goes through the slices row by row of the weight.

@@ -2,6 +2,8 @@
 
 #include <array>
 #include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <limits>
 
 #include "base/check.h"
@@ -50,20 +52,28 @@ float small_float(uint8_t bits, int exponent_bits, int bias) {
   return (bits & 0x80) ? -magnitude : magnitude;
 }
 
+// Element i of an array at any address.
+template <typename T>
+T element(const void* source, int64_t i) {
+  T value;
+  std::memcpy(&value, static_cast<const std::byte*>(source) + i * int64_t{sizeof(T)}, sizeof(T));
+  return value;
+}
+
 float load(DType type, const void* source, int64_t i) {
   switch (type) {
     case DType::kF64:
-      return static_cast<float>(static_cast<const double*>(source)[i]);
+      return static_cast<float>(element<double>(source, i));
     case DType::kF32:
-      return static_cast<const float*>(source)[i];
+      return element<float>(source, i);
     case DType::kBF16:
-      return bf16_to_float(static_cast<const uint16_t*>(source)[i]);
+      return bf16_to_float(element<uint16_t>(source, i));
     case DType::kF16:
-      return f16_to_float(static_cast<const uint16_t*>(source)[i]);
+      return f16_to_float(element<uint16_t>(source, i));
     case DType::kF8E4M3:
-      return f8e4m3_to_float(static_cast<const uint8_t*>(source)[i]);
+      return f8e4m3_to_float(element<uint8_t>(source, i));
     case DType::kF8E5M2:
-      return f8e5m2_to_float(static_cast<const uint8_t*>(source)[i]);
+      return f8e5m2_to_float(element<uint8_t>(source, i));
     default:
       CHECK(false, "not a floating-point type: ", dtype_name(type));
   }
@@ -145,10 +155,9 @@ void convert(DType from, const void* source, DType to, void* target, int64_t cou
     return;
   }
   if (from == DType::kBF16 && to == DType::kF32) {  // the common case, a loop that vectorises
-    const auto* in = static_cast<const uint16_t*>(source);
     auto* out = static_cast<float*>(target);
     for (int64_t i = 0; i < count; ++i)
-      out[i] = bf16_to_float(in[i]);
+      out[i] = bf16_to_float(element<uint16_t>(source, i));
     return;
   }
   for (int64_t i = 0; i < count; ++i) {

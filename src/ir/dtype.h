@@ -47,6 +47,13 @@ inline bool is_float(DType type) {
   return type <= DType::kF8E5M2;
 }
 
+/// True when convert() can: from a floating-point type to F32, BF16 or F16, and between equal
+/// types.
+inline bool is_convertible(DType from, DType to) {
+  const bool is_target = to == DType::kF32 || to == DType::kBF16 || to == DType::kF16;
+  return from == to || (is_float(from) && is_target);
+}
+
 // Scalar conversions. To bf16 and fp16: round to nearest, ties to even; NaN stays NaN.
 
 inline float bf16_to_float(uint16_t bits) {
@@ -64,8 +71,8 @@ uint16_t float_to_f16(float value);
 float f8e4m3_to_float(uint8_t bits);
 float f8e5m2_to_float(uint8_t bits);
 
-/// Converts `count` elements. REQUIRES: both types are floating-point and the target is F32, BF16
-/// or F16.
+/// Converts `count` elements; `source` may lie anywhere, as tensors of files do. REQUIRES:
+/// is_convertible(from, to).
 void convert(DType from, const void* source, DType to, void* target, int64_t count);
 
 }  // namespace millrace::ir

@@ -73,7 +73,8 @@ class Upload {
   }
 
   void prompt_segment(const StepSequence& sequence, int start) {
-    int32_t* segment = buffers_.host(StepBuffers::kPromptSegments) + 4 * shape_.prompt_segments++;
+    int32_t* segment =
+        buffers_.host(StepBuffers::kPromptSegments) + int64_t{4} * shape_.prompt_segments++;
     segment[0] = sequence.slot;
     segment[1] = sequence.past_length;
     segment[2] = start;

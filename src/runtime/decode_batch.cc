@@ -340,6 +340,7 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
   std::vector<StepToken> added;
   if (result.failed_sequence >= 0) {
     const int request = record.sequences[static_cast<size_t>(result.failed_sequence)];
+    forget(record);
     throw_failed("the logits are not finite numbers, or every token is forbidden",
                  str("request ", request),
                  "check the checkpoint, --bad-words-ids and the other limits on tokens");
@@ -374,6 +375,31 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
     }
   }
   return added;
+}
+
+void DecodeBatch::fail_newest_step() {
+  CHECK(!under_way_.empty());
+  forget(under_way_.back());
+  under_way_.pop_back();
+}
+
+void DecodeBatch::fail_oldest_step() {
+  CHECK(!under_way_.empty());
+  forget(under_way_.front());
+  under_way_.erase(under_way_.begin());
+}
+
+void DecodeBatch::forget(const StepRecord& record) {
+  for (Sequence& sequence : sequences_)
+    sequence.ended = true;
+  for (const int index : record.sequences) {
+    Sequence& sequence = sequences_[static_cast<size_t>(index)];
+    Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
+    sequence.computed = 0;
+    slot.tokens.clear();
+    for (size_t g = 0; g < groups_.size(); ++g)
+      blocks_[g].truncate(slot.blocks[g], 0);
+  }
 }
 
 void DecodeBatch::finish(int index, FinishReason reason) {

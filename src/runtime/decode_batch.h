@@ -43,7 +43,13 @@ class DecodeBatch {
   /// to this object.
   const Batch* next_batch();
   /// Takes in the results of the oldest step that next_batch gave and was not taken in.
+  /// Throws Error, as after fail_oldest_step(), when the step found no token for a sequence.
   std::vector<StepToken> absorb(StepResult result);
+  /// Instead of absorb(), for a step that did not come to its end: the newest when its launch
+  /// threw, the oldest when its results did not come. All sequences end, without a reason; what the
+  /// step's own have in the cache is unknown and not used again.
+  void fail_newest_step();
+  void fail_oldest_step();
   void finish(int sequence, FinishReason reason);
   bool done() const;
 
@@ -90,6 +96,7 @@ class DecodeBatch {
   void add_generation(Batch& batch, int index);
   void extend_blocks(Sequence& sequence, int tokens);
   void release_behind_windows(Sequence& sequence);
+  void forget(const StepRecord& record);
   void take_token(int index, TokenLogprobs token, std::vector<StepToken>* added);
 
   SessionLimits limits_;

@@ -21,18 +21,43 @@ int32_t next_of(const std::vector<int32_t>& visible) {
   return static_cast<int32_t>((state >> 8) % kVocab);
 }
 
-// Keeps "K and V" (the token itself) in blocks and computes the next token from what the batch's
+using ops::RopeRule;
+constexpr int kFirstLong = 25;  // the shortest prompt with frequencies of its own
+
+// Which frequencies a prompt of this length is computed with, by the definitions: "dynamic" has
+// some of its own for each length beyond its limit, "longrope" one set for all of these.
+int32_t frequencies(RopeRule rule, int prompt_length) {
+  if (prompt_length < kFirstLong) return 0;
+  if (rule == RopeRule::kDynamic) return prompt_length;
+  return rule == RopeRule::kLongRope ? 1 : 0;
+}
+
+// What K of a token holds: the token, turned with the sequence's frequencies.
+int32_t key(int32_t token, int32_t frequencies) {
+  return token + 100 * frequencies;
+}
+
+enum class Fault { kNone, kLaunch, kCollect, kNoToken };
+constexpr int32_t kGarbage = -77;
+
+// Keeps "K and V" (of the token itself) in blocks and computes the next token from what the batch's
 // block tables lead to, so that a wrong block, position or reuse gives other tokens.
 class FakeStepper : public Stepper {
  public:
-  FakeStepper(bool ahead, int tokens_per_block, int window)
-      : ahead_(ahead), block_(tokens_per_block), window_(window) {}
+  FakeStepper(bool ahead, int tokens_per_block, int window, RopeRule rope)
+      : ahead_(ahead), block_(tokens_per_block), window_(window), rope_(rope) {}
+
+  // The step after `steps` more does not come to its end, and leaves garbage.
+  void plant(Fault fault, int steps) {
+    fault_ = fault;
+    steps_to_fault_ = steps;
+  }
 
   int max_sequences() const override { return 4; }
   int max_num_tokens() const override { return 8; }
   bool runs_ahead() const override { return ahead_; }
   void begin_sequence(int slot, const SequenceOptions& options) override {
-    (void)options;
+    frequencies_[slot] = frequencies(rope_, options.prompt_length);
     chosen_[slot].clear();
   }
 
@@ -53,13 +78,19 @@ class FakeStepper : public Stepper {
     if (batch.padded) rows = longest * static_cast<int>(batch.sequences.size());
     EXPECT_LE(rows, max_num_tokens());
     rows_ += rows;
-    results_.push_back(std::move(result));
+    const bool fails = fault_ != Fault::kNone && steps_to_fault_-- == 0;
+    if (fails && fault_ == Fault::kNoToken) {
+      result.failed_sequence = static_cast<int>(batch.sequences.size()) - 1;
+    }
+    if (fails && fault_ == Fault::kLaunch) throw Error(ErrorCode::kFailed, "launch");
+    results_.push_back({std::move(result), fails && fault_ == Fault::kCollect});
     EXPECT_LE(results_.size(), ahead_ ? 2U : 1U);
   }
 
   StepResult collect() override {
-    StepResult result = std::move(results_.front());
+    auto [result, lost] = std::move(results_.front());
     results_.pop_front();
+    if (lost) throw Error(ErrorCode::kFailed, "collect");
     return result;
   }
 
@@ -74,9 +105,11 @@ class FakeStepper : public Stepper {
       return stored_[{block, position % block_}];
     };
     const int end = s.past_length + s.num_tokens();
+    const bool fails = fault_ != Fault::kNone && steps_to_fault_ == 0;
     for (int i = s.past_length; i < end; ++i) {
-      cell(i) = s.tokens.empty() ? chosen_[s.slot].at(i)
-                                 : s.tokens[static_cast<size_t>(i - s.past_length)];
+      const int32_t token = s.tokens.empty() ? chosen_[s.slot].at(i)
+                                             : s.tokens[static_cast<size_t>(i - s.past_length)];
+      cell(i) = fails ? kGarbage : key(token, frequencies_[s.slot]);
     }
     if (!s.sample) return {};
     std::vector<int32_t> visible;
@@ -88,15 +121,25 @@ class FakeStepper : public Stepper {
 
   bool ahead_;
   int block_, window_, rows_ = 0;
+  RopeRule rope_;
+  Fault fault_ = Fault::kNone;
+  int steps_to_fault_ = 0;
+  std::map<int, int32_t> frequencies_;                 // by slot
   std::map<int, std::map<int, int32_t>> chosen_;       // by slot and position
   std::map<std::pair<int32_t, int>, int32_t> stored_;  // by block and place in it
-  std::deque<StepResult> results_;
+  std::deque<std::pair<StepResult, bool>> results_;    // and whether it is lost
 };
 
 struct Mode {
   bool ahead = false, padded = false;
   int block = 4, window = 0;
+  RopeRule rope = RopeRule::kDefault;
 };
+
+ops::RopeScaling scaling(RopeRule rule) {
+  constexpr int kLimit = kFirstLong - 1;
+  return {.rule = rule, .max_position = kLimit, .original_max_position = kLimit};
+}
 
 constexpr int kSequences = 4, kLength = 64, kStepTokens = 8;
 
@@ -111,7 +154,7 @@ int pool_blocks(const Mode& setup) {
 class Driver {
  public:
   explicit Driver(const Mode& setup)
-      : stepper_(setup.ahead, setup.block, setup.window),
+      : stepper_(setup.ahead, setup.block, setup.window, setup.rope),
         batch_({.batch_size = kSequences,
                 .max_context_length = 40,
                 .max_new_tokens = 24,
@@ -121,19 +164,28 @@ class Driver {
                 .vocab_size = kVocab,
                 .padded = setup.padded},
                {{.kv_heads = 1, .k_size = 1, .v_size = 1, .window = setup.window, .layers = {}}},
-               {KvBlocks(pool_blocks(setup), setup.block)}, {}) {}
+               {KvBlocks(pool_blocks(setup), setup.block)}, {scaling(setup.rope)}) {}
 
   std::vector<GenerationOutput> decode(const std::vector<GenerationRequest>& requests,
                                        int steps = 1 << 20) {
     const std::vector<int> end = {kVocab - 1};
-    while (under_way_ > 0)
-      take();
+    while (under_way_ > 0) {
+      try {
+        take();
+      } catch (const Error&) {
+      }
+    }
     batch_.begin(requests, end, {}, stepper_);
     while (steps-- > 0) {
       while (under_way_ < (stepper_.runs_ahead() ? 2 : 1) && !batch_.done()) {
         const Batch* next = batch_.next_batch();
         if (next == nullptr) break;
-        stepper_.launch(*next);
+        try {
+          stepper_.launch(*next);
+        } catch (...) {
+          batch_.fail_newest_step();
+          throw;
+        }
         ++under_way_;
       }
       if (under_way_ == 0) break;
@@ -142,11 +194,19 @@ class Driver {
     return batch_.outputs();
   }
   int rows() const { return stepper_.rows(); }
+  void plant(Fault fault, int steps) { stepper_.plant(fault, steps); }
 
  private:
   void take() {
     --under_way_;
-    batch_.absorb(stepper_.collect());
+    StepResult result;
+    try {
+      result = stepper_.collect();
+    } catch (...) {
+      batch_.fail_oldest_step();
+      throw;
+    }
+    batch_.absorb(std::move(result));
     batch_.check_integrity();
   }
 
@@ -164,23 +224,28 @@ GenerationRequest request(int length, int max_new, int salt) {
 }
 
 // What must come out, from the rule alone.
-std::vector<int32_t> expected(const GenerationRequest& r, int window) {
-  std::vector<int32_t> all = r.input_ids, made;
+std::vector<int32_t> expected(const GenerationRequest& r, int window,
+                              RopeRule rope = RopeRule::kDefault) {
+  const int32_t turned = frequencies(rope, static_cast<int>(r.input_ids.size()));
+  std::vector<int32_t> all, made;
+  for (const int32_t id : r.input_ids)
+    all.push_back(key(id, turned));
   while (static_cast<int>(made.size()) < *r.sampling.max_new_tokens) {
     const auto first =
         window > 0 && static_cast<int>(all.size()) > window ? all.end() - window : all.begin();
     made.push_back(next_of({first, all.end()}));
-    all.push_back(made.back());
+    all.push_back(key(made.back(), turned));
     if (made.back() == kVocab - 1) break;
   }
   return made;
 }
 
 void expect_right(const std::vector<GenerationRequest>& requests,
-                  const std::vector<GenerationOutput>& outputs, int window) {
+                  const std::vector<GenerationOutput>& outputs, int window,
+                  RopeRule rope = RopeRule::kDefault) {
   ASSERT_EQ(outputs.size(), requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
-    const std::vector<int32_t> ids = expected(requests[i], window);
+    const std::vector<int32_t> ids = expected(requests[i], window, rope);
     EXPECT_EQ(outputs[i].output_ids, ids) << "request " << i;
     const bool stopped = !ids.empty() && ids.back() == kVocab - 1;
     EXPECT_EQ(outputs[i].finish_reason, stopped ? FinishReason::kStop : FinishReason::kLength);
@@ -238,6 +303,67 @@ TEST(DecodeBatch, AbandonedDecodesLeaveItUsable) {
     for (int steps = 0; steps < 12; ++steps) {
       driver.decode({request(17, 20, 1), request(3, 20, 2)}, steps);
       const std::vector<GenerationRequest> requests = {request(17, 9, 1), request(30, 9, 4)};
+      expect_right(requests, driver.decode(requests), 0);
+    }
+  }
+}
+
+// The first `length` tokens of one long text.
+GenerationRequest beginning(int length) {
+  GenerationRequest r = request(40, 6, 3);
+  r.input_ids.resize(static_cast<size_t>(length));
+  return r;
+}
+
+// Prompts of lengths around the limit, each beginning like the one before: what is reused was
+// computed with the same frequencies, and all of that is reused.
+TEST(DecodeBatch, ReusesOnlyKeysOfTheSameFrequencies) {
+  for (const RopeRule rope : {RopeRule::kDynamic, RopeRule::kLongRope, RopeRule::kYarn}) {
+    for (const bool ahead : {false, true}) {
+      SCOPED_TRACE(str(ops::rope_rule_name(rope), " ahead ", ahead));
+      Driver driver({.ahead = ahead, .rope = rope});
+      int before = 0;
+      for (const int length : {20, 24, 25, 25, 26, 24, 12, 40, 40, 39, 3, 30}) {
+        SCOPED_TRACE(str(length, " tokens after ", before));
+        // Four alike take all slots, so that no older prefix is left.
+        const std::vector<GenerationRequest> all(kSequences, beginning(length));
+        const std::vector<GenerationOutput> outputs = driver.decode(all);
+        expect_right(all, outputs, 0, rope);
+        const bool same = frequencies(rope, length) == frequencies(rope, before);
+        for (const GenerationOutput& output : outputs)
+          EXPECT_EQ(output.reused_tokens, same ? std::min(length - 1, before) : 0);
+        before = length;
+      }
+    }
+  }
+}
+
+TEST(DecodeBatch, FailedStepsEndADecodeAndLeaveNothingToReuse) {
+  const std::vector<GenerationRequest> requests = {request(17, 9, 1), request(3, 9, 2)};
+  for (const Fault fault : {Fault::kLaunch, Fault::kCollect, Fault::kNoToken}) {
+    for (const bool ahead : {false, true}) {
+      Driver driver({.ahead = ahead});
+      for (int step = 0; step < 9; ++step) {
+        SCOPED_TRACE(str("fault ", static_cast<int>(fault), " ahead ", ahead, " step ", step));
+        driver.plant(fault, step);
+        EXPECT_THROW(driver.decode(requests), Error);
+        driver.plant(Fault::kNone, 0);
+        expect_right(requests, driver.decode(requests), 0);
+      }
+    }
+  }
+}
+
+// A stream that is given up may leave a step that fails: the next decode is none the wiser.
+TEST(DecodeBatch, AbandonedStepsMayFail) {
+  const std::vector<GenerationRequest> requests = {request(17, 9, 1), request(3, 9, 2)};
+  for (const Fault fault : {Fault::kCollect, Fault::kNoToken}) {
+    Driver driver({.ahead = true});
+    for (int step = 1; step < 9; ++step) {
+      SCOPED_TRACE(str("fault ", static_cast<int>(fault), " step ", step));
+      driver.plant(fault, step);
+      EXPECT_NO_THROW(driver.decode(requests, step));
+      driver.plant(Fault::kNone, 0);
       expect_right(requests, driver.decode(requests), 0);
     }
   }

@@ -12,13 +12,33 @@ struct GenerationSession::State {
   int under_way = 0;             // steps launched and not taken in
   std::vector<double> step_seconds;
 
+  void launch(const Batch& step) {
+    try {
+      parts.stepper->launch(step);
+    } catch (...) {
+      parts.batch->fail_newest_step();
+      throw;
+    }
+    ++under_way;
+  }
+
+  StepResult collect() {
+    --under_way;
+    try {
+      return parts.stepper->collect();
+    } catch (...) {
+      parts.batch->fail_oldest_step();
+      throw;
+    }
+  }
+
   /// Waits for steps that an abandoned stream left behind. Whether they failed concerns nobody.
   void drain() {
     while (under_way > 0) {
-      --under_way;
-      StepResult result = parts.stepper->collect();
-      result.failed_sequence = -1;
-      parts.batch->absorb(std::move(result));
+      try {
+        parts.batch->absorb(collect());
+      } catch (const Error&) {
+      }
     }
   }
 };
@@ -57,20 +77,17 @@ std::vector<GenerationOutput> GenerationSession::decode_regular() {
 
 bool GenerationSession::handle_per_step() {
   runtime::DecodeBatch& batch = *state_->parts.batch;
-  Stepper& stepper = *state_->parts.stepper;
   state_->added.clear();
   // While the device runs a step, the next one is prepared and launched behind it: its tokens need
   // not be known here.
-  const int ahead = stepper.runs_ahead() ? 2 : 1;
+  const int ahead = state_->parts.stepper->runs_ahead() ? 2 : 1;
   while (state_->under_way < ahead && !batch.done()) {
     const Batch* next = batch.next_batch();
     if (next == nullptr) break;
-    stepper.launch(*next);
-    ++state_->under_way;
+    state_->launch(*next);
   }
   if (state_->under_way == 0) return false;
-  StepResult result = stepper.collect();
-  --state_->under_way;
+  StepResult result = state_->collect();
   state_->step_seconds.push_back(result.seconds);
   state_->added = batch.absorb(std::move(result));
   return true;

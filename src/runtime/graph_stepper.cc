@@ -159,7 +159,6 @@ void GraphStepper::launch(const Batch& batch) {
   ++steps_;
   upload_lists();
   instance.start = std::chrono::steady_clock::now();
-  instance.pending = true;
   instance.logprobs = batch.logprobs;
   instance.result = {};
   instance.result.chosen.resize(batch.sequences.size());
@@ -174,6 +173,7 @@ void GraphStepper::launch(const Batch& batch) {
   instance.done->record();
   if (batch.logits_sink) deliver_sampled_logits(instance, regime, batch);
   run_target_rows(instance, regime, batch);
+  instance.pending = true;  // a launch that throws leaves nothing to collect
 }
 
 // Replays the step when one like it was captured, else enqueues its launches one by one.

@@ -28,38 +28,40 @@ std::unique_ptr<GraphStepper> make_stepper(const std::shared_ptr<const LoadedEng
   return std::make_unique<GraphStepper>(engine, options);
 }
 
-}  // namespace
+// A step as the options describe it; all sequences are alike.
+struct StepSize {
+  int sequences = 0;
+  int tokens = 0;  // of a sequence, in this step
+  int length = 0;  // of a sequence, after this step
+  int blocks() const { return (length + kTokensPerBlock - 1) / kTokensPerBlock; }
+};
 
-std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngine>& engine,
-                                         const MeasureOptions& options) {
+StepSize step_size(const MeasureOptions& options) {
   const bool context = options.regime == Regime::kContext;
-  const int sequences = context ? 1 : options.rows;
   const int tokens = context ? options.rows : 1;
-  const int length = options.past_length + tokens;
-  if (length > engine->engine().manifest.max_seq_len) {
-    throw_bad_input(str(length, " tokens exceed the engine's sequences of ",
-                        engine->engine().manifest.max_seq_len),
-                    engine->engine().manifest.model, "choose fewer");
-  }
-  const std::unique_ptr<GraphStepper> stepper = make_stepper(engine, sequences, length);
-  std::vector<std::vector<double>> times(static_cast<size_t>(stepper->program().num_launches()));
-  std::vector<char> launched(times.size(), 0);
-  std::vector<Program::Observation> observations;
-  stepper->program().observations = &observations;
+  return {context ? 1 : options.rows, tokens, options.past_length + tokens};
+}
 
-  const std::vector<int32_t> ids(static_cast<size_t>(tokens), 1);
-  std::vector<std::vector<BlockList>> blocks(static_cast<size_t>(sequences));
+// Runs the step and returns the times of each launch, none for launches that such a step leaves
+// out.
+std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOptions& options,
+                                          size_t groups) {
+  std::vector<std::vector<double>> times(static_cast<size_t>(stepper.program().num_launches()));
+  std::vector<Program::Observation> observations;
+  stepper.program().observations = &observations;
+  const StepSize size = step_size(options);
+  const bool context = options.regime == Regime::kContext;
+  const std::vector<int32_t> ids(static_cast<size_t>(size.tokens), 1);
+  std::vector<std::vector<BlockList>> blocks(static_cast<size_t>(size.sequences));
   Batch batch;
-  const auto groups = engine->engine().kv_groups.size();
-  const int per_sequence = (length + kTokensPerBlock - 1) / kTokensPerBlock;
-  for (int s = 0; s < sequences; ++s) {
+  for (int s = 0; s < size.sequences; ++s) {
     BlockList list;
-    for (int b = 0; b < per_sequence; ++b)
-      list.push_back(s * per_sequence + b);
+    for (int b = 0; b < size.blocks(); ++b)
+      list.push_back(s * size.blocks() + b);
     blocks[static_cast<size_t>(s)].assign(groups, list);
     SequenceOptions sequence;
-    sequence.prompt_length = context ? tokens : options.past_length;
-    stepper->begin_sequence(s, sequence);
+    sequence.prompt_length = context ? size.tokens : options.past_length;
+    stepper.begin_sequence(s, sequence);
     batch.sequences.push_back({.slot = s,
                                .is_context = context,
                                .past_length = options.past_length,
@@ -75,28 +77,45 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
     }
     observations.clear();
     // Launches that wait in the queue run without the host's pauses between them.
-    const auto hold = run == 0 ? nullptr : engine->device->hold();
-    stepper->launch(batch);
+    const auto hold = run == 0 ? nullptr : device.hold();
+    stepper.launch(batch);
     if (hold) hold->release();
-    stepper->collect();
+    stepper.collect();
     for (const Program::Observation& o : observations) {
       times[static_cast<size_t>(o.launch)].push_back(1e6 * o.end->seconds_since(*o.begin));
-      launched[static_cast<size_t>(o.launch)] = 1;
     }
   }
+  stepper.program().observations = nullptr;
+  return times;
+}
+
+}  // namespace
+
+std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngine>& engine,
+                                         const MeasureOptions& options) {
+  const StepSize size = step_size(options);
+  if (size.length > engine->engine().manifest.max_seq_len) {
+    throw_bad_input(str(size.length, " tokens exceed the engine's sequences of ",
+                        engine->engine().manifest.max_seq_len),
+                    engine->engine().manifest.model, "choose fewer");
+  }
+  const std::unique_ptr<GraphStepper> stepper = make_stepper(engine, size.sequences, size.length);
+  std::vector<std::vector<double>> times =
+      run_step(*stepper, options, engine->engine().kv_groups.size(), *engine->device);
 
   ir::Bindings sizes;
-  for (const auto& [name, value] : {std::pair<const char*, int64_t>{"T", sequences * tokens},
-                                    {"S", sequences},
-                                    {"L", sequences},
-                                    {"R", sequences},
-                                    {"N", length},
-                                    {"M", per_sequence}}) {
+  for (const auto& [name, value] :
+       {std::pair<const char*, int64_t>{"T", int64_t{size.sequences} * size.tokens},
+        {"S", size.sequences},
+        {"L", size.sequences},
+        {"R", size.sequences},
+        {"N", size.length},
+        {"M", size.blocks()}}) {
     sizes.set(name, value);
   }
   std::vector<MeasuredLaunch> result;
   for (size_t i = 0; i < times.size(); ++i) {
-    if (launched[i] == 0) continue;
+    if (times[i].empty()) continue;
     Program::Description d = stepper->program().describe(static_cast<int>(i), sizes);
     MeasuredLaunch m{d.op->name, d.tactic->name, d.scope, {}, d.in, d.out, d.cost, 0};
     ops::Launch launch;

@@ -86,9 +86,11 @@ class Stepper {
   virtual bool runs_ahead() const = 0;
 
   virtual void begin_sequence(int slot, const SequenceOptions& options) = 0;
-  /// Starts a step. REQUIRES: at most one step launched and not collected.
+  /// Starts a step. REQUIRES: at most one step launched and not collected. When it throws, there is
+  /// no step to collect.
   virtual void launch(const Batch& batch) = 0;
-  /// Waits for the oldest step that was launched. Throws Error when the device failed.
+  /// Waits for the oldest step that was launched. Throws Error when the device failed; the step is
+  /// over then, too.
   virtual StepResult collect() = 0;
 };
 

@@ -36,7 +36,7 @@ bool fuse_gated(ir::Graph& graph, ir::NodeId id) {
   const auto g = attrs_of<ops::SliceCols>(graph, gate), u = attrs_of<ops::SliceCols>(graph, up);
   const int64_t width = graph.type(merged).shape.back().value();
   if (graph.node(gate).inputs[0] != merged || g.begin != 0 || g.end != u.begin || u.end != width ||
-      2 * g.end != width) {
+      width != int64_t{2} * g.end) {
     return false;
   }
   const ops::GatedActivation fused{.kind = attrs_of<ops::Activation>(graph, activation).kind};

@@ -27,24 +27,28 @@ int64_t aligned(int64_t bytes) {
 }
 
 // Places the items and returns the size of the arena.
-int64_t place(std::vector<Item>& items) {
-  std::stable_sort(items.begin(), items.end(),
-                   [](const Item& a, const Item& b) { return a.bytes > b.bytes; });
+int64_t place(const std::vector<Item>& items) {
+  std::vector<const Item*> largest_first;
+  for (const Item& item : items)
+    largest_first.push_back(&item);
+  std::sort(largest_first.begin(), largest_first.end(), [](const Item* a, const Item* b) {
+    return a->bytes != b->bytes ? a->bytes > b->bytes : a < b;  // of equals, the first
+  });
   int64_t arena = 0;
   std::vector<const Item*> placed;  // by offset
-  for (Item& item : items) {
+  for (const Item* item : largest_first) {
     int64_t offset = 0;
     for (const Item* other : placed) {
-      if (other->begin > item.end || other->end < item.begin) continue;
-      if (other->target->offset - offset >= item.bytes) break;
+      if (other->begin > item->end || other->end < item->begin) continue;
+      if (other->target->offset - offset >= item->bytes) break;
       offset = std::max(offset, aligned(other->target->offset + other->bytes));
     }
-    *item.target = {offset, item.bytes};
-    arena = std::max(arena, aligned(offset + item.bytes));
+    *item->target = {offset, item->bytes};
+    arena = std::max(arena, aligned(offset + item->bytes));
     const auto place = std::upper_bound(
-        placed.begin(), placed.end(), &item,
+        placed.begin(), placed.end(), item,
         [](const Item* a, const Item* b) { return a->target->offset < b->target->offset; });
-    placed.insert(place, &item);
+    placed.insert(place, item);
   }
   return arena;
 }

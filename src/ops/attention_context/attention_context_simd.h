@@ -66,7 +66,7 @@ class ContextKernel {
         largest_(p_ + kKeyTile * stride_),
         total_(largest_ + stride_),
         k_(total_ + stride_),
-        v_(k_ + kKeyTile * int64_t{(shape.head_size + 15) / 16 * 16}) {}
+        v_(k_ + kKeyTile * int64_t{16} * ((shape.head_size + 15) / 16)) {}
 
   void run(const QueryTile& tile) {
     tile_ = tile;

@@ -9,7 +9,7 @@ std::vector<Case> gated_activation_cases() {
   for (const char* kind : {"silu", "gelu", "gelu_pytorch_tanh", "relu"}) {
     cases.push_back({.name = str(kind, ", width that no vector divides"),
                      .attrs = to_attrs(GatedActivation{.kind = kind}),
-                     .inputs = {normal(kF32, {5, 2 * 45}, 2)}});
+                     .inputs = {normal(kF32, {5, int64_t{2} * 45}, 2)}});
   }
   const auto silu = [&](const char* name, ir::DType dtype, int64_t rows, int64_t width) {
     return Case{.name = name, .inputs = {normal(dtype, {rows, 2 * width})}};

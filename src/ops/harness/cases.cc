@@ -85,7 +85,7 @@ InputSpec ids(std::vector<int64_t> shape, int64_t end) {
 
 InputSpec ints(std::vector<int64_t> shape, std::vector<int32_t> values) {
   return filled(ir::DType::kI32, std::move(shape),
-                [values](ir::DType, std::byte* data, int64_t count, Random&) {
+                [values = std::move(values)](ir::DType, std::byte* data, int64_t count, Random&) {
                   CHECK(count == static_cast<int64_t>(values.size()),
                         "values do not fit the shape");
                   if (count > 0) std::memcpy(data, values.data(), values.size() * 4);
@@ -94,7 +94,8 @@ InputSpec ints(std::vector<int64_t> shape, std::vector<int32_t> values) {
 
 InputSpec floats(ir::DType dtype, std::vector<int64_t> shape, std::vector<float> values) {
   return filled(
-      dtype, std::move(shape), [values](ir::DType type, std::byte* data, int64_t count, Random&) {
+      dtype, std::move(shape),
+      [values = std::move(values)](ir::DType type, std::byte* data, int64_t count, Random&) {
         CHECK(count == static_cast<int64_t>(values.size()), "values do not fit the shape");
         ir::convert(ir::DType::kF32, values.data(), type, data, count);
       });

@@ -24,7 +24,7 @@ float product_chains(int64_t rounds) {
 
 CeilingKernels ceiling_kernels_avx512bf16() {
   constexpr int64_t kProducts = 32;  // of one instruction
-  return {nullptr, product_chains, 2 * kFmaChains * kProducts};
+  return {nullptr, product_chains, int64_t{2} * kFmaChains * kProducts};
 }
 
 }  // namespace millrace::ops

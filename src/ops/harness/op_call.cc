@@ -42,7 +42,7 @@ HostTensor host_ints(std::vector<int64_t> shape, const std::vector<int32_t>& val
 }
 
 std::vector<HostTensor> call_op(std::string_view op, const ir::Attrs& attrs,
-                                std::vector<HostTensor> inputs, std::string_view tactic) {
+                                const std::vector<HostTensor>& inputs, std::string_view tactic) {
   const Op* found = find_op(op);
   CHECK(found != nullptr, "no op is called ", op);
   const Tactic* chosen = reference_tactic(*found);
@@ -53,7 +53,7 @@ std::vector<HostTensor> call_op(std::string_view op, const ir::Attrs& attrs,
   Case c;
   c.name = "call";
   c.attrs = attrs;
-  for (HostTensor& input : inputs) {
+  for (const HostTensor& input : inputs) {
     const auto copy = [bytes = input.bytes](ir::DType, std::byte* data, int64_t, Random&) {
       if (!bytes.empty()) std::memcpy(data, bytes.data(), bytes.size());
     };

@@ -27,6 +27,7 @@ HostTensor host_ints(std::vector<int64_t> shape, const std::vector<int32_t>& val
 
 /// The outputs. `tactic` is a CPU tactic, the reference if empty. For ops without state.
 std::vector<HostTensor> call_op(std::string_view op, const ir::Attrs& attrs,
-                                std::vector<HostTensor> inputs, std::string_view tactic = "");
+                                const std::vector<HostTensor>& inputs,
+                                std::string_view tactic = "");
 
 }  // namespace millrace::ops

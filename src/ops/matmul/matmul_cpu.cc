@@ -67,7 +67,7 @@ void run_rows(const Launch& launch) {
   constexpr int64_t kGrain = 24;  // a whole number of streams of every kernel
   const int64_t row_bytes = job.depth * ir::dtype_size(job.weight_type);
   const int64_t wanted = std::max<int64_t>(kPartBytes / row_bytes, 4 * kGrain);
-  const int64_t fair = job.cols / (4 * launch.pool().thread_count());
+  const int64_t fair = job.cols / (int64_t{4} * launch.pool().thread_count());
   const int64_t chunk = ceil_div(std::max<int64_t>(1, std::min(wanted, fair)), kGrain) * kGrain;
   launch.pool().parallel_for(ceil_div(job.cols, chunk), [&](int64_t i) {
     kKernel(job, {0, job.rows, i * chunk, std::min(job.cols, (i + 1) * chunk)});
@@ -89,7 +89,7 @@ void multiply_panels(const PanelsKernel& kernel, const MatmulJob& job, const Lau
   const int64_t col_parts = ceil_div(job.cols, kernel.col_block);
   int64_t row_parts = 1;
   constexpr int64_t kMinPartRows = 96;  // that pay for packing a panel again
-  while (col_parts * row_parts < 2 * pool.thread_count() &&
+  while (col_parts * row_parts < int64_t{2} * pool.thread_count() &&
          job.rows >= 2 * row_parts * kMinPartRows) {
     row_parts *= 2;
   }

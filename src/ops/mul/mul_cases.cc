@@ -8,7 +8,7 @@ namespace millrace::ops {
 
 std::vector<Case> mul_cases() {
   using enum ir::DType;
-  const auto same = [](std::string name, ir::DType dtype, std::vector<int64_t> shape) {
+  const auto same = [](std::string name, ir::DType dtype, const std::vector<int64_t>& shape) {
     return Case{.name = std::move(name), .inputs = {normal(dtype, shape), normal(dtype, shape)}};
   };
   Case wide = same("512 x 2048", kF32, {512, 2048});
