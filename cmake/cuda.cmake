@@ -44,6 +44,7 @@ target_compile_options(
   millrace_cuda
   INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo
             --expt-relaxed-constexpr
+            --compress-mode=size
             -Werror=all-warnings
             -Xcompiler=-Wall,-Wextra,-Wno-restrict,-Wno-parentheses>)
 find_library(cudart_static NAMES cudart_static PATHS "${cuda_root}/lib" "${cuda_root}/lib64" NO_DEFAULT_PATH REQUIRED)

@@ -18,7 +18,7 @@ using Json = nlohmann::ordered_json;
 
 struct ExplainOptions {
   ModelOptions model;
-  std::optional<int64_t> rows, context;
+  std::optional<int64_t> rows, context, batch_size;
   bool measure = false, json = false;
 };
 
@@ -76,14 +76,16 @@ void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings&
       .measure = o.measure};
   const std::vector<runtime::MeasuredLaunch> launches =
       runtime::measure_step(engine.loaded(), options);
+  const device::Kind kind = engine.loaded()->device->properties().kind;
   double total = 0, floor = 0;
   if (!o.json) {
     std::printf("%s, %lld rows\n%10s %10s %8s %8s  %s\n", name, static_cast<long long>(rows),
                 "time us", "ceiling us", "MB", "MFLOP", "operation");
   }
   for (const runtime::MeasuredLaunch& launch : launches) {
-    const double ceiling_us = 1e6 * std::max(launch.cost.bytes / (1e9 * ceilings.read_gb_per_s),
-                                             launch.cost.flops / (1e9 * ceilings.fma_gflop_per_s));
+    const ir::DType x = launch.in.empty() ? ir::DType::kF32 : launch.in[0].dtype;
+    const double ceiling_us =
+        1e6 * ops::lower_bound(launch.cost, {kind, launch.tactic, x}, ceilings).seconds;
     total += launch.time_us;
     floor += ceiling_us;
     if (o.json) {
@@ -110,14 +112,19 @@ int run(ExplainOptions& o) {
   const std::shared_ptr<Engine> engine = o.model.open();
   const ops::Ceilings ceilings = ops::measure_ceilings(*engine->loaded()->device);
   if (!o.json) {
-    std::printf("%s: %.1f GB/s read, %.1f GFLOP/s fp32, measured now with %d threads\n\n",
+    std::printf("%s: %.1f GB/s read, %.1f GFLOP/s fp32, %.1f GFLOP/s bf16, measured now\n\n",
                 engine->info().device_name.c_str(), ceilings.read_gb_per_s,
-                ceilings.fma_gflop_per_s, engine->loaded()->device->properties().threads);
+                ceilings.fma_gflop_per_s, ceilings.bf16_gflop_per_s);
   }
   const int64_t limit = std::min(engine->info().max_num_tokens, engine->info().max_seq_len);
   explain(*engine, o, ceilings, runtime::Regime::kContext,
           positive(o.rows, std::min<int64_t>(512, limit), "--rows"));
-  explain(*engine, o, ceilings, runtime::Regime::kGeneration, 1);
+  const int64_t sequences = positive(o.batch_size, 1, "--batch-size");
+  if (sequences > engine->info().max_batch_size) {
+    throw_bad_input(str("the engine has at most ", engine->info().max_batch_size, " requests"),
+                    "--batch-size", "choose fewer, or raise --max-batch-size");
+  }
+  explain(*engine, o, ceilings, runtime::Regime::kGeneration, sequences);
   return 0;
 }
 
@@ -130,6 +137,7 @@ void add_explain(Program& program) {
   o.model.declare(command);
   command.group("Measurement")
       .option("--rows", &o.rows, "prompt tokens of the context step; default 512")
+      .option("--batch-size", &o.batch_size, "requests of the generation step; default 1")
       .option("--context", &o.context, "tokens before the generation step; default 128")
       .flag("--measure", &o.measure, "run the step and time each operation")
       .flag("--json", &o.json, "one line of JSON for each operation");

@@ -72,6 +72,16 @@ double gflop_per_s(ThreadPool& pool, const CeilingKernels& kernels) {
 
 }  // namespace
 
+Bound lower_bound(const Cost& cost, const Arithmetic& arithmetic, const Ceilings& ceilings) {
+  const bool on_tensor_cores =
+      arithmetic.device == device::Kind::kCuda && ir::dtype_size(arithmetic.x) == 2;
+  const bool is_bf16 = on_tensor_cores || arithmetic.tactic.ends_with("bf16");
+  const double peak = is_bf16 ? ceilings.bf16_gflop_per_s : ceilings.fma_gflop_per_s;
+  const double memory = ceilings.read_gb_per_s > 0 ? cost.bytes / ceilings.read_gb_per_s / 1e9 : 0;
+  const double compute = peak > 0 ? cost.flops / peak / 1e9 : 0;
+  return {std::max(memory, compute), memory >= compute};
+}
+
 Ceilings measure_ceilings(device::Device& device) {
   const device::Properties& properties = device.properties();
 #if defined(MILLRACE_CUDA)

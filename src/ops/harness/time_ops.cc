@@ -70,18 +70,6 @@ double median_seconds(const CaseData& data, const Tactic& tactic, device::Device
   return device::median(std::move(seconds));
 }
 
-/// What the machine would need for it at best, in seconds.
-double bound_seconds(const Cost& cost, const Tactic& tactic, ir::DType x, const Ceilings& ceilings,
-                     bool* by_memory) {
-  const bool on_tensor_cores = tactic.device == device::Kind::kCuda && ir::dtype_size(x) == 2;
-  const bool is_bf16 = on_tensor_cores || std::string_view(tactic.name).ends_with("bf16");
-  const double peak = is_bf16 ? ceilings.bf16_gflop_per_s : ceilings.fma_gflop_per_s;
-  const double memory = ceilings.read_gb_per_s > 0 ? cost.bytes / ceilings.read_gb_per_s / 1e9 : 0;
-  const double compute = peak > 0 ? cost.flops / peak / 1e9 : 0;
-  *by_memory = memory >= compute;
-  return std::max(memory, compute);
-}
-
 /// The cost of the case's contents, as far as they are in host memory.
 Cost cost_of(const Op& op, CaseData* data) {
   if (op.cost == nullptr) return {};
@@ -136,8 +124,9 @@ class CaseTimer {
     timing->median_us = seconds * 1e6;
     timing->gb_per_s = cost.bytes / seconds / 1e9;
     timing->gflop_per_s = cost.flops / seconds / 1e9;
-    timing->of_ceiling =
-        bound_seconds(cost, tactic, x, ceilings_, &timing->bound_by_memory) / seconds;
+    const Bound bound = lower_bound(cost, {tactic.device, tactic.name, x}, ceilings_);
+    timing->bound_by_memory = bound.by_memory;
+    timing->of_ceiling = bound.seconds / seconds;
     timing->times_reference = reference_seconds / seconds;
   }
 
