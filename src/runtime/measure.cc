@@ -45,7 +45,7 @@ StepSize step_size(const MeasureOptions& options) {
 // Runs the step and returns the times of each launch, none for launches that such a step leaves
 // out.
 std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOptions& options,
-                                          size_t groups) {
+                                          size_t groups, device::Device& device) {
   std::vector<std::vector<double>> times(static_cast<size_t>(stepper.program().num_launches()));
   std::vector<Program::Observation> observations;
   stepper.program().observations = &observations;
