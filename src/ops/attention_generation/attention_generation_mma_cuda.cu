@@ -20,44 +20,68 @@ using generation::Sizes;
 using generation::Work;
 
 constexpr int kMaxSequences = 1024;
+// Above, the list of sequences takes too much of the shared memory of blocks of one warp.
+constexpr int kMaxSequencesAlone = 400;
+// From so many units on there is enough work for warps that need nobody.
+constexpr int kMinUnitsAlone = 96;
 
-/// Calls `function(Sizes<...>{})`; false when there is no kernel for the size.
+/// Which kernel: blocks of one warp with up to 4 query rows, or of four warps with up to 8 or 16.
+enum class Kind { kAlone, kTeam, kWideTeam };
+
+/// Calls `function(Sizes<...>{})` with the sizes of the kernel to be used where `kind` is wanted;
+/// false when there is none for these heads.
 template <typename F>
-bool with_sizes(int head_size, int columns, const F& function) {
-  const bool is_wide = columns > 8;
+bool with_sizes(int head_size, Kind kind, const F& function) {
+  const auto choose = [&]<int kSize>() {
+    if (kind == Kind::kAlone) {
+      function(Sizes<kSize, 1, 1>{});
+    } else if (kind == Kind::kTeam) {
+      function(Sizes<kSize, 1, 4>{});
+    } else {
+      function(Sizes<kSize, 2, 4>{});
+    }
+    return true;
+  };
   switch (head_size) {
     case 64:
-      is_wide ? function(Sizes<64, 2>{}) : function(Sizes<64, 1>{});
-      return true;
+      return choose.template operator()<64>();
     case 80:
-      function(Sizes<80, 1>{});
+      function(Sizes<80, 1, 4>{});
       return true;
     case 96:
-      function(Sizes<96, 1>{});
+      function(Sizes<96, 1, 4>{});
       return true;
     case 128:
-      is_wide ? function(Sizes<128, 2>{}) : function(Sizes<128, 1>{});
-      return true;
+      return choose.template operator()<128>();
     case 256:
-      function(Sizes<256, 1>{});
+      function(Sizes<256, 1, 4>{});
       return true;
     default:
       return false;
   }
 }
 
-/// Query rows that share a KV head in a usual sequence of the launch. Others are divided, so this
-/// is no promise.
-int usual_rows(const Launch& launch, int group, int context_sequences) {
-  if (context_sequences > 0) return group;
-  const int64_t rows = launch.in[0].dim(0), sequences = launch.in[1].dim(0);
-  return static_cast<int>(std::min<int64_t>((rows + sequences - 1) / sequences, 64)) * group;
+/// The sizes of a launch alone decide, and results are the same bits.
+Kind choose_kind(const Launch& launch, const AttentionShape& shape, int first, int sequences) {
+  // Steps with context sequences say nothing about the tokens of others: one is usual.
+  const int64_t rows = first > 0 ? sequences : launch.in[0].dim(0);
+  const int64_t unit_rows = (rows + sequences - 1) / sequences * shape.group();
+  if (unit_rows > 8) return Kind::kWideTeam;
+  const bool is_alone = unit_rows <= 4 && sequences <= kMaxSequencesAlone &&
+                        int64_t{sequences} * shape.kv_heads >= kMinUnitsAlone;
+  return is_alone ? Kind::kAlone : Kind::kTeam;
 }
 
-/// Pieces of a unit, at most: so many that one long sequence keeps every multiprocessor busy.
-int most_pieces(const AttentionGeneration& a) {
-  if (a.splits > 0) return a.splits;
+/// Pieces of a sequence, so that one alone gives each multiprocessor of a large GPU a block, and
+/// two if it is long.
+int usual_pieces(const AttentionGeneration& a) {
   return std::clamp((kMultiprocessors + a.kv_heads / 2) / a.kv_heads, 1, kMaxPieces);
+}
+int pieces_if_long(const AttentionGeneration& a) {
+  return std::clamp(2 * kMultiprocessors / a.kv_heads, 1, kMaxPieces);
+}
+int most_pieces(const AttentionGeneration& a) {
+  return a.splits > 0 ? a.splits : std::max(usual_pieces(a), pieces_if_long(a));
 }
 
 /// Query rows of a partial result; even, so that the next one is aligned.
@@ -93,15 +117,21 @@ bool fits(const Launch& launch, const SequenceRows& rows) {
 
 template <typename T, typename S>
 void launch_generation(const Launch& launch, const AttentionArgs& args, Work work) {
-  constexpr int kMaxShared = S::shared_bytes(kMaxSequences);
-  constexpr auto* kKernel = generation::attend_generation<T, S::kHeadSize, S::kColumns>;
-  static const bool allowed = device::allow_shared("attend_generation", kKernel, kMaxShared);
+  constexpr int kMaxShared = S::shared_bytes(S::kWarps == 1 ? kMaxSequencesAlone : kMaxSequences);
+  constexpr auto* kKernel = generation::attend_generation<T, S::kHeadSize, S::kColumns, S::kWarps>;
+  static const bool allowed = [] {
+    // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
+    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                            cudaSharedmemCarveoutMaxShared),
+                       "attend_generation", "shared memory");
+    return device::allow_shared("attend_generation", kKernel, kMaxShared);
+  }();
   static_cast<void>(allowed);
   work.blocks_per_multiprocessor = S::kBlocks;
-  work.partial_rows = partial_rows(launch, args.group, S::kRows);
+  work.partial_rows = partial_rows(launch, args.group, S::kUnitRows);
   device::launch_kernel("attend_generation", *launch.queue, kMultiprocessors * S::kBlocks,
-                        generation::kThreads, static_cast<size_t>(S::shared_bytes(work.sequences)),
-                        kKernel, args, work);
+                        S::kThreads, static_cast<size_t>(S::shared_bytes(work.sequences)), kKernel,
+                        args, work);
 }
 
 }  // namespace
@@ -110,7 +140,7 @@ std::string attention_generation_mma_cuda_why_not(const Launch& launch, const de
   const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionGeneration>());
   if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
   if (shape.head_size != shape.v_head_size) return "needs K and V of one size";
-  if (!with_sizes(shape.head_size, 8, [](auto) {})) {
+  if (!with_sizes(shape.head_size, Kind::kTeam, [](auto) {})) {
     return "needs heads of 64, 80, 96, 128 or 256";
   }
   if (launch.in[1].dim(0) > kMaxSequences) {
@@ -125,12 +155,14 @@ int64_t attention_generation_mma_cuda_workspace(const Launch& launch,
   const auto& a = launch.attrs<AttentionGeneration>();
   const AttentionShape shape = AttentionShape::of(a);
   int64_t bytes = 0;
-  // Smaller steps may have more rows in a sequence.
-  with_sizes(a.head_size, Sizes<64, 2>::kRows, [&]<typename S>(S) {
-    const int rows = partial_rows(launch, shape.group(), S::kRows);
-    bytes = int64_t{kMultiprocessors} * S::kBlocks * most_pieces(a) * S::partial_floats(rows) *
-            static_cast<int64_t>(sizeof(float));
-  });
+  for (const Kind kind :
+       {Kind::kAlone, Kind::kTeam, Kind::kWideTeam}) {  // smaller steps may differ
+    with_sizes(a.head_size, kind, [&]<typename S>(S) {
+      const int rows = partial_rows(launch, shape.group(), S::kUnitRows);
+      bytes = std::max(bytes, int64_t{kMultiprocessors} * S::kBlocks * most_pieces(a) *
+                                  S::partial_floats(rows) * static_cast<int64_t>(sizeof(float)));
+    });
+  }
   return std::max(bytes, attention_generation_cuda_workspace(launch, properties));
 }
 
@@ -146,14 +178,15 @@ void attention_generation_mma_cuda(const Launch& launch) {
   Work work{};
   work.sequences = sequences;
   work.splits = a.splits;
-  work.wanted_pieces = work.partial_slots = most_pieces(a);
+  work.wanted_pieces = usual_pieces(a);
+  work.wanted_pieces_if_long = pieces_if_long(a);
+  work.partial_slots = most_pieces(a);
   work.block_shift = rows.blocks_per_sequence == 1
                          ? 30
                          : std::countr_zero(static_cast<unsigned>(args.tokens_per_block));
-  work.early = 2;
   work.partials = static_cast<float*>(launch.workspace);
   work.queue = number_of(*launch.queue);
-  with_sizes(a.head_size, usual_rows(launch, args.group, first), [&]<typename S>(S) {
+  with_sizes(a.head_size, choose_kind(launch, shape, first, sequences), [&]<typename S>(S) {
     if (launch.in[0].dtype == ir::DType::kF16) {
       launch_generation<__half, S>(launch, args, work);
     } else {

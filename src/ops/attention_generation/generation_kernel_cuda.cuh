@@ -1,5 +1,8 @@
 // The kernel of attention_generation_mma_cuda. Every warp copies tiles of 16 keys into a ring of
-// its own and needs no other warp until a piece ends. Query rows are the columns of the matrix
+// its own. A piece has four quarters, quarter i every fourth tile from tile i on: where there is
+// little work, each of the four warps of a block has one, and they meet when the piece ends; where
+// there is much, a warp is a block and has them all, one after the other, and waits for nobody. The
+// result has the same bits. Query rows are the columns of the matrix
 // instructions, 8 or 16: logits^T = K q^T, out^T = V^T weights^T. For .cu files.
 #pragma once
 
@@ -62,8 +65,13 @@ __device__ inline uint32_t pack_pair(float low, float high) {
   }
 }
 
-/// Copies 16 bytes, or writes zeros.
-__device__ inline void copy_or_clear(uint32_t to, const std::byte* from, bool is_there) {
+/// Copies 16 bytes; if they may be missing and are not there, writes zeros.
+template <bool kMayMiss>
+__device__ inline void copy_to_shared(uint32_t to, const std::byte* from, bool is_there) {
+  if constexpr (!kMayMiss) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+    return;
+  }
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(is_there ? 16 : 0)
                : "memory");
@@ -77,7 +85,11 @@ struct Part {
 
 /// What a part is multiplied by when the largest logit is `largest`: infinities do not cancel.
 __device__ inline float weight_of(float own, float largest) {
-  return exp2f(own - (largest == -INFINITY ? 0 : largest));
+  float weight;
+  asm("ex2.approx.ftz.f32 %0, %1;"
+      : "=f"(weight)
+      : "f"(own - (largest == -INFINITY ? 0.0F : largest)));
+  return weight;
 }
 
 /// Adds the keys of `next`. Every piece is added in the order of positions by this function, so
@@ -93,18 +105,21 @@ __device__ inline void add_part(Part& to, const Part& next) {
   to.sum.w = fmaf(to.sum.w, a, __fmul_rn(next.sum.w, b));
 }
 
-/// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows.
-template <int kSize, int kColumnTiles>
+/// Sizes of a kernel for heads of kSize elements, 8 * kColumnTiles query rows, and blocks of kTeam
+/// warps: kQuarters or 1.
+template <int kSize, int kColumnTiles, int kTeam>
 struct Sizes {
-  static constexpr int kHeadSize = kSize, kColumns = kColumnTiles;
+  static constexpr int kHeadSize = kSize, kColumns = kColumnTiles, kWarps = kTeam;
+  static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kRows = 8 * kColumnTiles;
+  static constexpr int kUnitRows = kTeam == 1 ? 4 : kRows;  // that are kept
   static constexpr int kStride = kSize + 8;  // elements: rows of a matrix lie in different banks
   static constexpr int kPlane = kTileKeys * kStride;
   static constexpr int kStage = 2 * kPlane;  // elements of a tile's K and V
-  static constexpr int kStages = kSize <= 64 ? 6 : kSize <= 96 ? 4 : 3;
-  static constexpr int kBlocks = kSize <= 128 ? 2 : 1;  // on a multiprocessor
-  static constexpr int kSumStride = kSize + 4;          // floats; a stage has room for all rows
-  static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
+  static constexpr int kStages = kSize <= 64 ? 5 : kSize <= 96 ? 4 : 3;
+  static constexpr int kBlocks = (kSize <= 128 ? 8 : 4) / kWarps;  // on a multiprocessor
+  static constexpr int kSumStride = kSize + 4;  // floats; a stage has room for all rows
+  static constexpr int kVectors = (kUnitRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
   static constexpr int kRingBytes = kWarps * kStages * kStage * 2;
   static_assert(kRows * kSumStride * 4 <= kStage * 2);
 
@@ -114,7 +129,7 @@ struct Sizes {
 };
 
 /// What the warps of a block tell each other.
-template <int kRows>
+template <int kRows, int kWarps>
 struct Exchange {
   float2 stats[kWarps][kRows];  // largest, total
   int stage[kWarps];            // whose sums lie there
@@ -124,13 +139,13 @@ struct Exchange {
   bool is_last;
 };
 
-template <typename T, int kSize, int kColumnTiles>
+template <typename T, int kSize, int kColumnTiles, int kWarps>
 class Kernel {
  public:
-  using S = Sizes<kSize, kColumnTiles>;
-  static constexpr int kRows = S::kRows;
+  using S = Sizes<kSize, kColumnTiles, kWarps>;
+  static constexpr int kRows = S::kRows, kUnitRows = S::kUnitRows, kThreads = S::kThreads;
 
-  __device__ Kernel(const AttentionArgs& a, const Work& work, Exchange<kRows>& exchange,
+  __device__ Kernel(const AttentionArgs& a, const Work& work, Exchange<kRows, kWarps>& exchange,
                     std::byte* shared)
       : a_(a),
         w_(work),
@@ -141,16 +156,15 @@ class Kernel {
 
   __device__ void run() {
     touch_blocks();
-    add_up_tiles(a_, w_, kRows, offsets_, x_.scratch);
+    add_up_tiles<kThreads>(a_, w_, kUnitRows, offsets_, x_.scratch);
     shares_ = Shares(offsets_[w_.sequences], gridDim.x);
     // Blocks that get work where there is little of it are spread over the multiprocessors.
     block_ = blockIdx.x % kMultiprocessors * static_cast<unsigned>(w_.blocks_per_multiprocessor) +
              blockIdx.x / kMultiprocessors;
     const unsigned begin = shares_.begin(block_);
     end_ = shares_.begin(block_ + 1);
-    if (w_.early == 1) device::wait_for_predecessor();
     if (begin < end_) {
-      now_ = find_piece(a_, w_, offsets_, kRows, begin);
+      now_ = find_piece(a_, w_, offsets_, kUnitRows, begin);
       attend();
       wait_for_copies<0>();
     } else {
@@ -161,6 +175,15 @@ class Kernel {
  private:
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
+  /// The quarter of a piece that this warp begins with.
+  __device__ static int first_quarter() { return kWarps == 1 ? 0 : warp(); }
+  __device__ static void sync() {
+    if constexpr (kWarps == 1) {
+      __syncwarp();
+    } else {
+      __syncthreads();
+    }
+  }
 
   /// Brings a small block table into the cache while lengths are read.
   __device__ void touch_blocks() const {
@@ -173,15 +196,16 @@ class Kernel {
     asm volatile("ld.global.s32 %0, [%1];" : "=r"(block) : "l"(at) : "memory");
   }
 
-  /// All pieces of this block, tile by tile. Keys of earlier steps may be fetched while the kernel
-  /// before this one still runs: it is of this step and writes keys of this step only.
+  /// All pieces of this block, tile by tile. Lengths and block tables are copied from the host
+  /// before the first kernel of a step, and a step's kernels write keys of its own tokens only: so
+  /// these and the keys of earlier steps are read while the kernel before this one still runs.
   __device__ void attend() {
     ahead_ = now_;
-    ahead_tile_ = ahead_.piece_begin() + warp();
-    Part sums[S::kVectors];
-    bool waited = w_.early != 2;
+    ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
+    Result result;
+    bool waited = false;
     int tile = 0;
-    bool in_piece = false;
+    bool in_quarter = false;
     int refill = -1;  // the stage to be filled; a fetch to no stage only finds the first tile
     for (int filled = -1;;) {
       if (!waited && !is_ahead_old()) {
@@ -195,24 +219,24 @@ class Kernel {
       }
       if (!waited) device::wait_for_predecessor();
       waited = true;
-      if (!in_piece) {
-        if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &now_);
+      if (!in_quarter) {
+        if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, kUnitRows, &now_);
         if (now_.start() >= end_) return;
-        if (rows_ == 0) enter_unit(sums);
-        start_piece();
-        tile = now_.piece_begin() + warp();
-        in_piece = true;
+        if (rows_ == 0) enter_unit(result);
+        start_quarter();
+        tile = now_.piece_begin() + quarter_;
+        in_quarter = true;
       }
       refill = -1;
       const int end = now_.piece_end();
       if (tile < end) {
         refill = stage_;
         add_tile(tile);
-        tile += kWarps;
+        tile += kQuarters;
         if (tile < end) continue;
       }
-      finish_piece(refill, sums);
-      in_piece = false;
+      finish_quarter(refill, result);
+      in_quarter = false;
     }
   }
 
@@ -226,12 +250,17 @@ class Kernel {
   /// tile's block, so that it is there when the tile is fetched.
   __device__ void skip_to_tile() {
     while (ahead_tile_ >= ahead_.piece_end()) {
-      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &ahead_);
+      if (kWarps == 1 && ++ahead_quarter_ < kQuarters) {
+        ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
+        continue;
+      }
+      ahead_quarter_ = first_quarter();
+      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(a_, w_, offsets_, kUnitRows, &ahead_);
       if (ahead_.start() >= end_) {
         ahead_state_ = Ahead::kDone;
         return;
       }
-      ahead_tile_ = ahead_.piece_begin() + warp();
+      ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
     }
     ahead_state_ = Ahead::kTile;
     const int64_t row = a_.first_sequence + ahead_.sequence;
@@ -239,11 +268,9 @@ class Kernel {
                              (ahead_.plan.tile_begin(ahead_tile_) >> w_.block_shift)];
   }
 
-  /// Starts to copy the next tile. Keys that do not count become zeros: their weights are 0, but
-  /// what lies there may be no number.
+  /// Starts to copy the next tile.
   __device__ void fetch(int stage) {
     if (ahead_state_ == Ahead::kTile) {
-      constexpr int kChunks = kSize / 8;
       const SequencePlan& plan = ahead_.plan;
       const int begin = plan.tile_begin(ahead_tile_);
       const int low = plan.low(ahead_tile_) - begin, high = plan.high(ahead_tile_) - begin;
@@ -251,37 +278,67 @@ class Kernel {
       const int slot = begin - (begin >> w_.block_shift << w_.block_shift);
       const int64_t from = ahead_block_ * a_.block_bytes +
                            (int64_t{kv_head} * a_.tokens_per_block + slot) * (kSize * 2);
-      const uint32_t to = shared_address(ring_ + stage * S::kStage);
-#pragma unroll
-      for (int i = 0; i < kTileKeys * kChunks / kWarp; ++i) {
-        const int chunk = lane() + i * kWarp;
-        const int key = chunk / kChunks;
-        const bool is_there = key >= low && key < high;
-        const auto at = static_cast<uint32_t>(key * S::kStride + chunk % kChunks * 8) * 2;
-        copy_or_clear(to + at, a_.k + from + chunk * 16, is_there);
-        copy_or_clear(to + at + S::kPlane * 2, a_.v + from + chunk * 16, is_there);
+      if (low <= 0 && high >= kTileKeys) {
+        copy_tile<false>(stage, from, low, high);
+      } else {
+        copy_tile<true>(stage, from, low, high);
       }
-      ahead_tile_ += kWarps;
+      ahead_tile_ += kQuarters;
     }
     if (ahead_state_ != Ahead::kDone) skip_to_tile();
     commit_copies();
   }
 
-  /// Adds up the warps' results, and writes or stores the unit's when this block is through with
-  /// it.
-  __device__ void finish_piece(int last_stage, Part (&sums)[S::kVectors]) {
+  /// Keys that do not count, those before `low` and from `high` on, become zeros: their weights are
+  /// 0, but what lies there may be no number.
+  template <bool kMayMiss>
+  __device__ void copy_tile(int stage, int64_t from, int low, int high) {
+    constexpr unsigned kChunks = kSize / 8;
+    const auto first = static_cast<unsigned>(lane());
+    const uint32_t to = shared_address(ring_ + stage * S::kStage);
+    const uint32_t first_to = to + (first / kChunks * S::kStride + first % kChunks * 8) * 2;
+    const std::byte* k = a_.k + from + first * 16;
+    const std::byte* v = a_.v + from + first * 16;
+#pragma unroll
+    for (unsigned i = 0; i < kTileKeys * kChunks / kWarp; ++i) {
+      const unsigned chunk = first + i * kWarp;
+      const unsigned key = chunk / kChunks;
+      const bool is_there = static_cast<int>(key) >= low && static_cast<int>(key) < high;
+      uint32_t at = to + (key * S::kStride + chunk % kChunks * 8) * 2;
+      // Whole rows at a time: a constant away from the first.
+      if constexpr (kWarp % kChunks == 0) at = first_to + i * (kWarp / kChunks * S::kStride * 2);
+      copy_to_shared<kMayMiss>(at, k + i * (kWarp * 16), is_there);
+      copy_to_shared<kMayMiss>(at + S::kPlane * 2, v + i * (kWarp * 16), is_there);
+    }
+  }
+
+  /// What a thread has of the results of a unit: of the pieces before, and of the quarters of the
+  /// piece that is computed.
+  struct Result {
+    Part unit[S::kVectors];
+    Part piece[S::kVectors];
+  };
+
+  /// Adds a quarter's result, or those of all warps; when it was the piece's last, writes or stores
+  /// the unit's if this block is through with it.
+  __device__ void finish_quarter(int last_stage, Result& result) {
     share_sums(last_stage);
-    gather(sums);
+    gather(result);
+    if (kWarps == 1) {
+      if (++quarter_ < kQuarters) return;
+      quarter_ = 0;
+    }
+    add_piece(result);
     ++count_;
     ++now_.piece;
     if (now_.piece < now_.plan.pieces && now_.start() < end_) return;
     if (count_ == now_.plan.pieces) {
-      for_each_vector([&](int i, int row, int d) { write(row, d, sums[i]); });
+      for_each_vector([&](int i, int row, int d) { write(row, d, result.unit[i]); });
     } else {
       // Pieces in the middle of a unit lie in the slots before.
       const int slot = w_.partial_slots - 1;
       if (first_piece_ == 0) {
-        for_each_vector([&](int i, int row, int d) { store_part(slot, row, d, sums[i]); });
+        for_each_vector([&](int i, int row, int d) { store_part(slot, row, d, result.unit[i]); });
       }
       announce();
     }
@@ -303,20 +360,20 @@ class Kernel {
   /// (row of the step) * heads + head.
   __device__ int64_t head_row(int row) const {
     const int kv_head = now_.unit / now_.plan.row_tiles;
-    const int at = now_.unit % now_.plan.row_tiles * kRows + row;
+    const int at = now_.unit % now_.plan.row_tiles * kUnitRows + row;
     return int64_t{now_.plan.row_start + at / a_.group} * a_.heads + kv_head * a_.group +
            at % a_.group;
   }
 
   /// Queries are the B operands of all products of the unit; rows that are not there are zeros.
-  __device__ void enter_unit(Part (&sums)[S::kVectors]) {
+  __device__ void enter_unit(Result& result) {
 #pragma unroll
-    for (Part& sum : sums)
-      sum = Part{};
+    for (int i = 0; i < S::kVectors; ++i)
+      result.unit[i] = result.piece[i] = Part{};
     first_piece_ = now_.piece;
     count_ = 0;
-    const int first_row = now_.unit % now_.plan.row_tiles * kRows;
-    rows_ = min(now_.plan.tokens * a_.group - first_row, kRows);
+    const int first_row = now_.unit % now_.plan.row_tiles * kUnitRows;
+    rows_ = min(now_.plan.tokens * a_.group - first_row, kUnitRows);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
@@ -339,7 +396,7 @@ class Kernel {
     }
   }
 
-  __device__ void start_piece() {
+  __device__ void start_quarter() {
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
@@ -410,9 +467,14 @@ class Kernel {
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < 4; ++i)
         logits[n][i] *= scale;
-        if (all_seen) continue;
+    }
+    if (all_seen) return;
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
         const int key = begin + lane() / 4 + i / 2 * 8;
         if (key < low || key >= high || !a_.sees(position_[n][i % 2], key)) {
           logits[n][i] = -INFINITY;
@@ -504,34 +566,35 @@ class Kernel {
     }
   }
 
-  /// Adds up the warps' results of a piece, each thread some elements: to `sums` where all pieces
-  /// before are this block's, else they are stored by themselves.
-  __device__ void gather(Part (&sums)[S::kVectors]) {
-    __syncthreads();
+  /// Adds what the warps have shared to the piece's result, each thread some elements.
+  __device__ void gather(Result& result) {
+    sync();
     for_each_vector([&](int i, int row, int d) {
-      Part piece;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w)
-        piece.largest = fmaxf(piece.largest, x_.stats[w][row].x);
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) {
-        if (x_.stage[w] < 0) continue;
+        const int stage = x_.stage[w];
+        if (stage < 0) continue;
         const float2 stats = x_.stats[w][row];
         const auto* from =
-            reinterpret_cast<const float*>(all_rings_ + (w * S::kStages + x_.stage[w]) * S::kStage);
-        const float4 x = *reinterpret_cast<const float4*>(from + row * S::kSumStride + d);
-        const float weight = weight_of(stats.x, piece.largest);
-        piece.total = fmaf(stats.y, weight, piece.total);
-        piece.sum = {fmaf(x.x, weight, piece.sum.x), fmaf(x.y, weight, piece.sum.y),
-                     fmaf(x.z, weight, piece.sum.z), fmaf(x.w, weight, piece.sum.w)};
-      }
-      if (first_piece_ == 0) {
-        add_part(sums[i], piece);
-      } else {
-        store_part(count_, row, d, piece);
+            reinterpret_cast<const float*>(all_rings_ + (w * S::kStages + stage) * S::kStage);
+        add_part(
+            result.piece[i],
+            {stats.x, stats.y, *reinterpret_cast<const float4*>(from + row * S::kSumStride + d)});
       }
     });
-    __syncthreads();
+    sync();
+  }
+
+  /// To the unit's result where all pieces before are this block's, else it is stored by itself.
+  __device__ void add_piece(Result& result) {
+    for_each_vector([&](int i, int row, int d) {
+      if (first_piece_ == 0) {
+        add_part(result.unit[i], result.piece[i]);
+      } else {
+        store_part(count_, row, d, result.piece[i]);
+      }
+      result.piece[i] = Part{};
+    });
   }
 
   /// Partial result `slot` of a block, counted over all blocks.
@@ -560,19 +623,24 @@ class Kernel {
 
   /// Some pieces of the unit are stored; the block that stores the last ones joins them all.
   __device__ void announce() {
-    __syncthreads();
+    sync();
     const unsigned home = shares_.owner(now_.unit_start);
     if (threadIdx.x == 0) {
-      __threadfence();
+      // What the block has stored is there before the count, what others have stored after it.
       unsigned* arrived = &arrivals[w_.queue][home];
       const auto count = static_cast<unsigned>(count_);
-      const unsigned before = atomicAdd(arrived, count);
+      unsigned before;
+      asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], %2;"
+                   : "=r"(before)
+                   : "l"(arrived), "r"(count)
+                   : "memory");
       x_.is_last = before + count == static_cast<unsigned>(now_.plan.pieces);
       if (x_.is_last) *arrived = 0;  // for the next launch
-      __threadfence();
     }
-    __syncthreads();
-    if (x_.is_last) join(home);
+    // Meanwhile, in case it is the last.
+    if (warp() == kWarps - 1) find_partials(home);
+    sync();
+    if (x_.is_last) join();
   }
 
   /// Where the pieces of the unit lie: those of the block where it begins have been added up. One
@@ -597,20 +665,19 @@ class Kernel {
     }
   }
 
-  __device__ void join(unsigned home) {
-    if (warp() == 0) find_partials(home);
-    __syncthreads();
+  __device__ void join() {
     const int count = x_.num_partials;
-    for_each_vector([&](int, int row, int d) {
+    for (int at = static_cast<int>(threadIdx.x); at < rows_ * (kSize / 4); at += kThreads) {
+      const int row = at / (kSize / 4), d = at % (kSize / 4) * 4;
+      constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : kWarps == 1 ? 8 : 16;
       Part sum;
-      constexpr int kAtOnce = 8;
 #pragma unroll 1
       for (int first = 0; first < count; first += kAtOnce) {
         Part parts[kAtOnce];
 #pragma unroll
         for (int j = 0; j < kAtOnce; ++j) {
-          if (first + j >= count) continue;
-          const float* from = partial(x_.partial[first + j]);
+          // Behind the last one stands the first one again, which is not added.
+          const float* from = partial(x_.partial[first + j < count ? first + j : 0]);
           const float* stats = from + w_.partial_rows * kSize + row * 2;
           parts[j].sum = __ldcg(reinterpret_cast<const float4*>(from + row * kSize + d));
           parts[j].largest = __ldcg(stats);
@@ -622,15 +689,15 @@ class Kernel {
         }
       }
       write(row, d, sum);
-    });
-    __syncthreads();  // what was found may be overwritten
+    }
+    sync();  // what was found may be overwritten
   }
 
   enum class Ahead { kStart, kTile, kDone };
 
   const AttentionArgs& a_;
   const Work& w_;
-  Exchange<kRows>& x_;
+  Exchange<kRows, kWarps>& x_;
   T* const ring_;  // this warp's
   const T* const all_rings_;
   unsigned* const offsets_;  // [sequences + 1]
@@ -638,10 +705,11 @@ class Kernel {
   unsigned block_, end_;  // its number, and the first tile of the next block's part
   Walk now_;              // the piece that is computed
   Walk ahead_;            // the piece of the tile that is fetched next
-  int ahead_tile_ = 0;
+  int ahead_tile_ = 0, ahead_quarter_ = first_quarter();
   int64_t ahead_block_ = 0;
   Ahead ahead_state_ = Ahead::kStart;
-  int stage_ = 0;                    // of the next tile to be computed
+  int stage_ = 0;  // of the next tile to be computed
+  int quarter_ = first_quarter();
   int rows_ = 0;                     // of the unit; 0 when the next piece is of another one
   int first_piece_ = 0, count_ = 0;  // the unit's first piece here, and how many are done
   int position_[kColumnTiles][2];
@@ -651,14 +719,13 @@ class Kernel {
 };
 
 /// Grid: as many blocks as fit at once.
-template <typename T, int kSize, int kColumnTiles>
-__global__ void __launch_bounds__(kThreads, Sizes<kSize, kColumnTiles>::kBlocks)
+template <typename T, int kSize, int kColumnTiles, int kWarps>
+__global__ void __launch_bounds__(kWarps* kWarp, (Sizes<kSize, kColumnTiles, kWarps>::kBlocks))
     attend_generation(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work) {
   extern __shared__ __align__(16) std::byte shared[];
-  __shared__ Exchange<8 * kColumnTiles> exchange;
+  __shared__ Exchange<8 * kColumnTiles, kWarps> exchange;
   device::let_successor_start();
-  if (work.early == 0) device::wait_for_predecessor();
-  Kernel<T, kSize, kColumnTiles>(a, work, exchange, shared).run();
+  Kernel<T, kSize, kColumnTiles, kWarps>(a, work, exchange, shared).run();
 }
 
 }  // namespace millrace::ops::generation

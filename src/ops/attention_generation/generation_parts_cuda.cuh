@@ -11,14 +11,14 @@
 
 namespace millrace::ops::generation {
 
-inline constexpr int kWarps = 4;
-inline constexpr int kThreads = kWarps * kWarp;
 inline constexpr int kTileKeys = 16;
+inline constexpr int kQuarters = 4;
 inline constexpr int kMaxPieces = 32;
+inline constexpr int kLongTiles = 512;  // of a sequence that is cut into more pieces
 /// Multiprocessors of the GPU that the grid is made for; others run it in more or less than one go.
 inline constexpr int kMultiprocessors = 132;
 
-inline constexpr int kMaxBlocks = 2 * kMultiprocessors;
+inline constexpr int kMaxBlocks = 8 * kMultiprocessors;
 inline constexpr int kQueues = 64;
 
 /// Pieces of a unit that are stored, by the block where the unit begins. Zeros between launches;
@@ -27,12 +27,11 @@ static __device__ unsigned arrivals[kQueues][kMaxBlocks];
 
 /// What a launch adds to the arguments that all attention kernels have.
 struct Work {
-  int sequences;      // generation sequences, from first_sequence on
-  int splits;         // the attribute
-  int wanted_pieces;  // of a long sequence, if splits is 0
-  int block_shift;    // log2 of tokens_per_block; 30 where one block holds a sequence
+  int sequences;                             // generation sequences, from first_sequence on
+  int splits;                                // the attribute
+  int wanted_pieces, wanted_pieces_if_long;  // of a sequence, if splits is 0
+  int block_shift;  // log2 of tokens_per_block; 30 where one block holds a sequence
   int blocks_per_multiprocessor;
-  int early;          // 0: wait first; 1: read lengths before; 2: also old keys
   int partial_slots;  // of a block: as many as a unit may have pieces
   int partial_rows;   // query rows of one of them
   float* partials;    // [blocks, partial_slots] of Sizes::partial_floats()
@@ -77,8 +76,8 @@ __device__ inline SequencePlan plan_sequence(const AttentionArgs& a, const Work&
   if (work.splits > 0) {
     p.piece_tiles = max(1, div_up(p.tiles, work.splits));
   } else {
-    // Each warp of a block takes every fourth tile.
-    p.piece_tiles = max(1, div_up(div_up(p.tiles, work.wanted_pieces), kWarps)) * kWarps;
+    const int wanted = p.tiles < kLongTiles ? work.wanted_pieces : work.wanted_pieces_if_long;
+    p.piece_tiles = max(1, div_up(div_up(p.tiles, wanted), kQuarters)) * kQuarters;
   }
   p.pieces = div_up(p.tiles, p.piece_tiles);
   p.row_tiles = div_up(p.tokens * a.group, unit_rows);
@@ -86,7 +85,9 @@ __device__ inline SequencePlan plan_sequence(const AttentionArgs& a, const Work&
   return p;
 }
 
-/// offsets[s]: tiles of the sequences before s, for s up to and with work.sequences.
+/// For blocks of kThreads. offsets[s]: tiles of the sequences before s, for s up to and with
+/// work.sequences.
+template <int kThreads>
 __device__ inline void add_up_tiles(const AttentionArgs& a, const Work& work, int unit_rows,
                                     unsigned* offsets, unsigned* scratch) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
@@ -103,11 +104,11 @@ __device__ inline void add_up_tiles(const AttentionArgs& a, const Work& work, in
     }
     if (lane == kWarp - 1) scratch[warp] = sum;
     __syncthreads();
-    for (int w = 0; w < kWarps; ++w) {
+    for (int w = 0; w < kThreads / kWarp; ++w) {
       if (w < warp) sum += scratch[w];
     }
     if (base + thread < work.sequences) offsets[base + thread + 1] = before + sum;
-    for (int w = 0; w < kWarps; ++w)
+    for (int w = 0; w < kThreads / kWarp; ++w)
       before += scratch[w];
     __syncthreads();
   }
