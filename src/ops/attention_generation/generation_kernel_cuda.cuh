@@ -167,9 +167,11 @@ class Kernel {
       now_ = find_piece(a_, w_, offsets_, kUnitRows, begin);
       attend();
       wait_for_copies<0>();
-    } else {
+    } else if (block_ == 0) {
       device::wait_for_predecessor();
     }
+    // Other blocks without work make room for the next kernel's at once: block 0 has work if any
+    // has, so that this kernel never ends before the one in front of it.
   }
 
  private:

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "ops/common/activation_kind.h"
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 
 namespace millrace::ops {
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "ops/common/attention_ref.h"
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 #include "ops/common/sequence_rows.h"
 
 namespace millrace::ops {

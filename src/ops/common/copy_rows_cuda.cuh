@@ -13,8 +13,8 @@ template <typename Unit>
 __global__ void __launch_bounds__(kCopyThreads)
     copy_rows_kernel(const Unit* in, const int32_t* index, Unit* out, int64_t in_width,
                      int64_t out_width, int64_t begin) {
-  device::wait_for_predecessor();
   device::let_successor_start();
+  device::wait_for_predecessor();
   const int64_t column = int64_t{blockIdx.y} * kCopyThreads + threadIdx.x;
   if (column >= out_width) return;
   const int64_t row = index == nullptr ? int64_t{blockIdx.x} : int64_t{index[blockIdx.x]};

@@ -11,8 +11,8 @@ inline constexpr int kElementwiseThreads = 256;
 template <bool kBinary, int kPack, typename T, typename F>
 __global__ void __launch_bounds__(kElementwiseThreads)
     elementwise_kernel(const T* a, const T* b, T* out, int64_t count, F f) {
-  device::wait_for_predecessor();
   device::let_successor_start();
+  device::wait_for_predecessor();
   const int64_t first = (int64_t{blockIdx.x} * kElementwiseThreads + threadIdx.x) * kPack;
   if (first + kPack <= count) {
     float x[kPack], y[kPack] = {};

@@ -127,9 +127,9 @@ __device__ inline void store_row(const NormRows<X>& rows, float scale, float (&h
 template <NormKind kKind, bool kAdd, int kPack, typename X>
 __global__ void __launch_bounds__(kNormThreads) norm_rows_kernel(NormRows<X> rows) {
   __shared__ float scratch[kWarp];
+  device::let_successor_start();
   prefetch_weights<kPack>(rows);
   device::wait_for_predecessor();
-  device::let_successor_start();
   float held[kNormHeld];
   load_row<kAdd, kPack>(rows, held);
   const float width = static_cast<float>(rows.width);

@@ -1,7 +1,7 @@
 // Which sequence owns a row of the step, found on the device. For .cu files.
 #pragma once
 
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 
 namespace millrace::ops {
 

@@ -6,7 +6,7 @@
 
 #include <cooperative_groups.h>
 
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 #include "ops/common/sampling_math.h"
 
 namespace millrace::ops {

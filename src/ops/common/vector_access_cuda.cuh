@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 
 namespace millrace::ops {
 

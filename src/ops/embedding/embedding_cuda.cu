@@ -12,8 +12,8 @@ constexpr int kThreads = 128;
 template <int kPack, typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
     embedding_kernel(const int32_t* ids, const In* table, Out* out, int64_t width, int offset) {
-  device::wait_for_predecessor();
   device::let_successor_start();
+  device::wait_for_predecessor();
   const int64_t column = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kPack;
   if (column >= width) return;
   const int64_t row = int64_t{ids[blockIdx.x]} + offset;

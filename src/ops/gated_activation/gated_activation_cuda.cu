@@ -11,8 +11,8 @@ constexpr int kThreads = 128;
 template <int kPack, typename T>
 __global__ void __launch_bounds__(kThreads)
     gated_activation_kernel(const T* gate_up, T* out, int64_t width, ActivationKind kind) {
-  device::wait_for_predecessor();
   device::let_successor_start();
+  device::wait_for_predecessor();
   const int64_t column = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kPack;
   if (column >= width) return;
   const T* from = gate_up + int64_t{blockIdx.x} * 2 * width + column;

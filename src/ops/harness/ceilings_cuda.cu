@@ -1,7 +1,7 @@
 // What a GPU can do at most: reading memory, multiply-adds, and tensor cores on random numbers
 // (they draw less power on zeros and then run faster than real data lets them).
 #include "device/time_launches.h"
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 #include "ops/harness/ceilings.h"
 
 namespace millrace::ops {

@@ -17,8 +17,10 @@ bool matches(const std::string& wanted, std::string_view name) {
   return wanted.empty() || wanted == name;
 }
 
-/// Larger cases are for benchmarks: making their numbers takes longer than checking many others.
-constexpr double kTimedOnlyFlops = 1e11;
+/// Larger cases are for benchmarks: they take longer than checking many others.
+double timed_only_flops(device::Kind kind) {
+  return kind == device::Kind::kCpu ? 5e9 : 1e11;
+}
 
 bool is_slow(const CaseRun::Placement& place) {
   return place.queue.kind == device::Kind::kCpu && place.threads == 1;
@@ -76,7 +78,10 @@ class OpChecker {
   void check_case(const Case& c) {
     ++report_.cases;
     try {
-      if (CaseData(op_, c, CaseData::kShapes).flops() > kTimedOnlyFlops) return;
+      if (CaseData(op_, c, CaseData::kShapes).flops() >
+          timed_only_flops(device_.properties().kind)) {
+        return;
+      }
       const CaseData data(op_, c);
       const Expected expected(*this, data);
       if (!expected.inexact.empty()) {

@@ -168,6 +168,10 @@ constexpr Tactic panels_tactic(const char* name) {
 
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
+        {.name = "matmul_gemv_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_gemv_cuda_why_not,
+         .run = matmul_gemv_cuda},
         {.name = "matmul_stream_cuda",
          .device = device::Kind::kCuda,
          .why_not = matmul_stream_cuda_why_not,

@@ -17,6 +17,10 @@ void matmul_rows_cuda(const Launch& launch);
 /// Why tensor cores cannot multiply these types and this K; empty if they can.
 std::string mma_cuda_why_not(const Launch& launch);
 
+/// Up to 8 rows on tensor cores, beside other kernels: x and weight both bf16 or both f16.
+std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_gemv_cuda(const Launch& launch);
+
 /// Up to 16 rows on tensor cores, the weight streamed once: x and weight both bf16 or both f16.
 std::string matmul_rows_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_rows_mma_cuda(const Launch& launch);

@@ -5,7 +5,7 @@
 #include <concepts>
 #include <cstdint>
 
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 
 namespace millrace::ops {
 

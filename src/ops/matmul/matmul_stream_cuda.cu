@@ -354,7 +354,7 @@ int even_clusters(int groups, int cluster_blocks) {
 }
 
 /// Divides K so that all blocks get equally much, on as many multiprocessors as it takes to use the
-/// memory. By N and K alone: the order of sums follows from it.
+/// memory. By N, K and the number of multiprocessors alone: the order of sums follows from it.
 int split_of(int tiles, int steps) {
   constexpr double kEnough = 90;       // multiprocessors
   constexpr double kSplitCost = 0.02;  // of adding up sums, for every doubling
@@ -411,7 +411,8 @@ void run_typed(const Launch& launch, const MatmulJob& job) {
 
 }  // namespace
 
-std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties&) {
+std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties& properties) {
+  if (properties.sm != 90) return "the kernel is for compute capability 9.0";
   if (launch.in[0].dim(0) > kMaxStreamRows) return str("more than ", kMaxStreamRows, " rows");
   return mma_cuda_why_not(launch);
 }

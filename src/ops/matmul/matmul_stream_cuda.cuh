@@ -85,7 +85,8 @@ __device__ inline void copy_box_to_blocks(uint32_t to, const CUtensorMap& map, u
 }
 
 // clang-format off
-#define MILLRACE_SUMS_4(i) "+f"(sums[i]), "+f"(sums[(i) + 1]), "+f"(sums[(i) + 2]), "+f"(sums[(i) + 3])
+#define MILLRACE_SUMS_2(i) "+f"(sums[i]), "+f"(sums[(i) + 1])
+#define MILLRACE_SUMS_4(i) MILLRACE_SUMS_2(i), MILLRACE_SUMS_2((i) + 2)
 #define MILLRACE_SUMS_8(i) MILLRACE_SUMS_4(i), MILLRACE_SUMS_4((i) + 4)
 #define MILLRACE_SUMS_16(i) MILLRACE_SUMS_8(i), MILLRACE_SUMS_8((i) + 8)
 #define MILLRACE_NAMES_4 "%0, %1, %2, %3"
@@ -119,6 +120,7 @@ __device__ inline void multiply_few(float (&sums)[kN / 2], uint64_t a, uint64_t 
   }
 }
 
+#undef MILLRACE_SUMS_2
 #undef MILLRACE_SUMS_4
 #undef MILLRACE_SUMS_8
 #undef MILLRACE_SUMS_16

@@ -87,13 +87,21 @@ __device__ void write_head(const AppendArgs& a, const T* x, const void* norm, ir
 template <typename T, typename Stored>
 __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ AppendArgs a) {
   __shared__ int scratch;
-  device::wait_for_predecessor();
   device::let_successor_start();
+  // Where rows go follows from lengths and block tables, which no kernel writes.
   const int64_t row = blockIdx.x;
   const int sequence =
       find_owner(a.query_start, a.query_length, static_cast<int>(a.sequences), row, &scratch);
-  if (sequence < 0) return;
   int head = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  int64_t block = 0, token = 0;
+  if (sequence >= 0 && head >= a.heads) {
+    const int64_t position = int64_t{a.sequence_length[sequence]} - a.query_length[sequence] + row -
+                             a.query_start[sequence];
+    block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+    token = position % a.tokens_per_block;
+  }
+  device::wait_for_predecessor();
+  if (sequence < 0) return;
   const float* angles = a.angles == nullptr ? nullptr : a.angles + row * a.rotary_dim;
   if (head < a.heads) {
     const T* x = reinterpret_cast<const T*>(a.q) + row * a.q_stride + head * a.head_size;
@@ -103,10 +111,6 @@ __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ Appen
   }
   head -= a.heads;
   if (head >= 2 * a.kv_heads) return;
-  const int64_t position = int64_t{a.sequence_length[sequence]} - a.query_length[sequence] + row -
-                           a.query_start[sequence];
-  const int64_t block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
-  const int64_t token = position % a.tokens_per_block;
   if (head < a.kv_heads) {
     const T* x = reinterpret_cast<const T*>(a.k) + row * a.k_stride + head * a.head_size;
     const int64_t slot = int64_t{head} * a.tokens_per_block + token;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 #include "ops/common/sampling_row.h"
 #include "ops/sample_process/process_row.h"
 

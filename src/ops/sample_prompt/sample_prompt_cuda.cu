@@ -1,7 +1,7 @@
 // Blocks over segments and parts of the ids; how long a segment is, is known on the device only.
 #include <algorithm>
 
-#include "ops/common/cuda_kernel.h"
+#include "ops/common/cuda_kernel.cuh"
 
 namespace millrace::ops {
 namespace {
