@@ -8,6 +8,7 @@
 #   check      every CUDA tactic against the reference on the CPU (bench op --check)
 #   ops        every CUDA tactic timed, with its share of the measured ceilings (bench op)
 #   tokens     the bundled models: the same greedy tokens on the GPU as on the CPU, in fp32
+#   goldens    texts, ids, logits, log-probabilities and perplexity recorded from transformers, on the GPU
 #   sanitize   compute-sanitizer (memcheck, racecheck, initcheck, synccheck) on the smallest bundled model
 #   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
 #   prefill    time to the first token of the 8B shape by prompt length
@@ -60,6 +61,15 @@ group_tokens() {
   done
 }
 
+group_goldens() {
+  local test
+  export MILLRACE=$program
+  for test in models/test_model_goldens e2e/test_run e2e/test_perplexity; do
+    python3 "tests/$test.py" >&2 && echo "{\"test\": \"$test\", \"passed\": true}" || fail "$test"
+  done
+  python3 bench/device_goldens.py
+}
+
 group_sanitize() {
   local tool
   for tool in memcheck racecheck initcheck synccheck; do
@@ -79,8 +89,8 @@ latency() {
 group_decode() {
   local batch
   for batch in 1 8 32 128; do
-    latency bench/models/llama-3.1-8b --max-batch-size 128 --max-seq-len 1024 --input-len 128 --output-len 256 \
-      --batch-size "$batch" --num-iters 3
+    latency bench/models/llama-3.1-8b --max-batch-size 128 --max-seq-len 1024 --max-num-tokens 16384 \
+      --input-len 128 --output-len 256 --batch-size "$batch" --num-iters 3
   done
   latency bench/models/llama-3.2-1b --max-batch-size 1 --max-seq-len 1024 --input-len 128 --output-len 256 --num-iters 3
 }

@@ -1,11 +1,11 @@
 // Kernel launches with their errors checked and programmatic dependent launch (PDL): a kernel may
 // start while the one before it drains. For .cu files.
 //
-// The rule that makes this safe: a thread calls wait_for_predecessor() before it touches memory that
-// another kernel of the step reads or writes. Weights are constant and may be fetched before, and so
-// may what came by a copy at the step's beginning (lengths, block tables) or is of an earlier step
-// (old keys): copies end all overlap. let_successor_start() may be called at any time; the successor
-// waits for this kernel's end in its own wait.
+// The rule that makes this safe: a thread calls wait_for_predecessor() before it touches memory
+// that another kernel of the step reads or writes. Weights are constant and may be fetched before,
+// and so may what came by a copy at the step's beginning (lengths, block tables) or is of an
+// earlier step (old keys): copies end all overlap. let_successor_start() may be called at any time;
+// the successor waits for this kernel's end in its own wait.
 #pragma once
 
 #include <string>

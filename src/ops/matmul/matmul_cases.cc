@@ -106,6 +106,8 @@ void add_16_bit(std::vector<Case>* cases) {
     const Matmul all = {
         .bias = true, .residual = true, .activation = "silu", .dtype = ir::dtype_name(type)};
     add("one row to f32", type, {}, 1, 1003, 1000);
+    add("one row in three pieces", type, all, 1, 4300, 2056);
+    add("one long row", type, all, 1, 40, 14344);
     add("three rows", type, all, 3, 72, 136);
     add("eight rows of one vector", type, all, 8, 33, 8);
     add("nine long rows to f32", type, {}, 9, 40, 8192);

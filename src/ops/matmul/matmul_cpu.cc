@@ -168,6 +168,10 @@ constexpr Tactic panels_tactic(const char* name) {
 
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
+        {.name = "matmul_row_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_row_cuda_why_not,
+         .run = matmul_row_cuda},
         {.name = "matmul_gemv_cuda",
          .device = device::Kind::kCuda,
          .why_not = matmul_gemv_cuda_why_not,

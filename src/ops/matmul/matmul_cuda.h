@@ -17,6 +17,10 @@ void matmul_rows_cuda(const Launch& launch);
 /// Why tensor cores cannot multiply these types and this K; empty if they can.
 std::string mma_cuda_why_not(const Launch& launch);
 
+/// One row on FMA units, beside other kernels: x and weight both bf16 or both f16, exact products.
+std::string matmul_row_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_row_cuda(const Launch& launch);
+
 /// Up to 8 rows on tensor cores, beside other kernels: x and weight both bf16 or both f16.
 std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_gemv_cuda(const Launch& launch);
