@@ -20,25 +20,19 @@ using generation::Sizes;
 using generation::Work;
 
 constexpr int kMaxSequences = 1024;
-// Above, the list of sequences takes too much of the shared memory of blocks of one warp.
-constexpr int kMaxSequencesAlone = 400;
-// From so many units on there is enough work for warps that need nobody.
-constexpr int kMinUnitsAlone = 96;
 
-/// Which kernel: blocks of one warp with up to 4 query rows, or of four warps with up to 8 or 16.
-enum class Kind { kAlone, kTeam, kWideTeam };
+/// Which kernel: for up to 8 query rows of a KV head, or up to 16.
+enum class Kind { kNarrow, kWide };
 
 /// Calls `function(Sizes<...>{})` with the sizes of the kernel to be used where `kind` is wanted;
 /// false when there is none for these heads.
 template <typename F>
 bool with_sizes(int head_size, Kind kind, const F& function) {
   const auto choose = [&]<int kSize>() {
-    if (kind == Kind::kAlone) {
-      function(Sizes<kSize, 1, 1>{});
-    } else if (kind == Kind::kTeam) {
-      function(Sizes<kSize, 1, 4>{});
+    if (kind == Kind::kNarrow) {
+      function(Sizes<kSize, 1>{});
     } else {
-      function(Sizes<kSize, 2, 4>{});
+      function(Sizes<kSize, 2>{});
     }
     return true;
   };
@@ -46,15 +40,15 @@ bool with_sizes(int head_size, Kind kind, const F& function) {
     case 64:
       return choose.template operator()<64>();
     case 80:
-      function(Sizes<80, 1, 4>{});
+      function(Sizes<80, 1>{});
       return true;
     case 96:
-      function(Sizes<96, 1, 4>{});
+      function(Sizes<96, 1>{});
       return true;
     case 128:
       return choose.template operator()<128>();
     case 256:
-      function(Sizes<256, 1, 4>{});
+      function(Sizes<256, 1>{});
       return true;
     default:
       return false;
@@ -66,10 +60,7 @@ Kind choose_kind(const Launch& launch, const AttentionShape& shape, int first, i
   // Steps with context sequences say nothing about the tokens of others: one is usual.
   const int64_t rows = first > 0 ? sequences : launch.in[0].dim(0);
   const int64_t unit_rows = (rows + sequences - 1) / sequences * shape.group();
-  if (unit_rows > 8) return Kind::kWideTeam;
-  const bool is_alone = unit_rows <= 4 && sequences <= kMaxSequencesAlone &&
-                        int64_t{sequences} * shape.kv_heads >= kMinUnitsAlone;
-  return is_alone ? Kind::kAlone : Kind::kTeam;
+  return unit_rows > 8 ? Kind::kWide : Kind::kNarrow;
 }
 
 /// Pieces of a sequence, so that one alone gives each multiprocessor of a large GPU a block, and
@@ -117,8 +108,8 @@ bool fits(const Launch& launch, const SequenceRows& rows) {
 
 template <typename T, typename S>
 void launch_generation(const Launch& launch, const AttentionArgs& args, Work work) {
-  constexpr int kMaxShared = S::shared_bytes(S::kWarps == 1 ? kMaxSequencesAlone : kMaxSequences);
-  constexpr auto* kKernel = generation::attend_generation<T, S::kHeadSize, S::kColumns, S::kWarps>;
+  constexpr int kMaxShared = S::shared_bytes(kMaxSequences);
+  constexpr auto* kKernel = generation::attend_generation<T, S::kHeadSize, S::kColumns>;
   static const bool allowed = [] {
     // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -128,7 +119,7 @@ void launch_generation(const Launch& launch, const AttentionArgs& args, Work wor
   }();
   static_cast<void>(allowed);
   work.blocks_per_multiprocessor = S::kBlocks;
-  work.partial_rows = partial_rows(launch, args.group, S::kUnitRows);
+  work.partial_rows = partial_rows(launch, args.group, S::kRows);
   device::launch_kernel("attend_generation", *launch.queue, kMultiprocessors * S::kBlocks,
                         S::kThreads, static_cast<size_t>(S::shared_bytes(work.sequences)), kKernel,
                         args, work);
@@ -140,7 +131,7 @@ std::string attention_generation_mma_cuda_why_not(const Launch& launch, const de
   const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionGeneration>());
   if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
   if (shape.head_size != shape.v_head_size) return "needs K and V of one size";
-  if (!with_sizes(shape.head_size, Kind::kTeam, [](auto) {})) {
+  if (!with_sizes(shape.head_size, Kind::kNarrow, [](auto) {})) {
     return "needs heads of 64, 80, 96, 128 or 256";
   }
   if (launch.in[1].dim(0) > kMaxSequences) {
@@ -155,10 +146,9 @@ int64_t attention_generation_mma_cuda_workspace(const Launch& launch,
   const auto& a = launch.attrs<AttentionGeneration>();
   const AttentionShape shape = AttentionShape::of(a);
   int64_t bytes = 0;
-  for (const Kind kind :
-       {Kind::kAlone, Kind::kTeam, Kind::kWideTeam}) {  // smaller steps may differ
+  for (const Kind kind : {Kind::kNarrow, Kind::kWide}) {  // smaller steps may differ
     with_sizes(a.head_size, kind, [&]<typename S>(S) {
-      const int rows = partial_rows(launch, shape.group(), S::kUnitRows);
+      const int rows = partial_rows(launch, shape.group(), S::kRows);
       bytes = std::max(bytes, int64_t{kMultiprocessors} * S::kBlocks * most_pieces(a) *
                                   S::partial_floats(rows) * static_cast<int64_t>(sizeof(float)));
     });

@@ -1,9 +1,7 @@
 // The kernel of attention_generation_mma_cuda. Every warp copies tiles of 16 keys into a ring of
-// its own. A piece has four quarters, quarter i every fourth tile from tile i on: where there is
-// little work, each of the four warps of a block has one, and they meet when the piece ends; where
-// there is much, a warp is a block and has them all, one after the other, and waits for nobody. The
-// result has the same bits. Query rows are the columns of the matrix
-// instructions, 8 or 16: logits^T = K q^T, out^T = V^T weights^T. For .cu files.
+// its own. A piece has four quarters, quarter i every fourth tile from tile i on: each of the four
+// warps of a block has one, and they meet when the piece ends. Query rows are the columns of the
+// matrix instructions, 8 or 16: logits^T = K q^T, out^T = V^T weights^T. For .cu files.
 #pragma once
 
 #include <type_traits>
@@ -105,21 +103,19 @@ __device__ inline void add_part(Part& to, const Part& next) {
   to.sum.w = fmaf(to.sum.w, a, __fmul_rn(next.sum.w, b));
 }
 
-/// Sizes of a kernel for heads of kSize elements, 8 * kColumnTiles query rows, and blocks of kTeam
-/// warps: kQuarters or 1.
-template <int kSize, int kColumnTiles, int kTeam>
+/// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows.
+template <int kSize, int kColumnTiles>
 struct Sizes {
-  static constexpr int kHeadSize = kSize, kColumns = kColumnTiles, kWarps = kTeam;
+  static constexpr int kHeadSize = kSize, kColumns = kColumnTiles, kWarps = kQuarters;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kRows = 8 * kColumnTiles;
-  static constexpr int kUnitRows = kTeam == 1 ? 4 : kRows;  // that are kept
   static constexpr int kStride = kSize + 8;  // elements: rows of a matrix lie in different banks
   static constexpr int kPlane = kTileKeys * kStride;
   static constexpr int kStage = 2 * kPlane;  // elements of a tile's K and V
   static constexpr int kStages = kSize <= 64 ? 5 : kSize <= 96 ? 4 : 3;
   static constexpr int kBlocks = (kSize <= 128 ? 8 : 4) / kWarps;  // on a multiprocessor
   static constexpr int kSumStride = kSize + 4;  // floats; a stage has room for all rows
-  static constexpr int kVectors = (kUnitRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
+  static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
   static constexpr int kRingBytes = kWarps * kStages * kStage * 2;
   static_assert(kRows * kSumStride * 4 <= kStage * 2);
 
@@ -139,11 +135,11 @@ struct Exchange {
   bool is_last;
 };
 
-template <typename T, int kSize, int kColumnTiles, int kWarps>
+template <typename T, int kSize, int kColumnTiles>
 class Kernel {
  public:
-  using S = Sizes<kSize, kColumnTiles, kWarps>;
-  static constexpr int kRows = S::kRows, kUnitRows = S::kUnitRows, kThreads = S::kThreads;
+  using S = Sizes<kSize, kColumnTiles>;
+  static constexpr int kRows = S::kRows, kWarps = S::kWarps, kThreads = S::kThreads;
 
   __device__ Kernel(const AttentionArgs& a, const Work& work, Exchange<kRows, kWarps>& exchange,
                     std::byte* shared)
@@ -156,7 +152,7 @@ class Kernel {
 
   __device__ void run() {
     touch_blocks();
-    add_up_tiles<kThreads>(a_, w_, kUnitRows, offsets_, x_.scratch);
+    add_up_tiles<kThreads>(a_, w_, kRows, offsets_, x_.scratch);
     shares_ = Shares(offsets_[w_.sequences], gridDim.x);
     // Blocks that get work where there is little of it are spread over the multiprocessors.
     block_ = blockIdx.x % kMultiprocessors * static_cast<unsigned>(w_.blocks_per_multiprocessor) +
@@ -164,7 +160,7 @@ class Kernel {
     const unsigned begin = shares_.begin(block_);
     end_ = shares_.begin(block_ + 1);
     if (begin < end_) {
-      now_ = find_piece(a_, w_, offsets_, kUnitRows, begin);
+      now_ = find_piece(a_, w_, offsets_, kRows, begin);
       attend();
       wait_for_copies<0>();
     } else if (block_ == 0) {
@@ -177,15 +173,6 @@ class Kernel {
  private:
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
-  /// The quarter of a piece that this warp begins with.
-  __device__ static int first_quarter() { return kWarps == 1 ? 0 : warp(); }
-  __device__ static void sync() {
-    if constexpr (kWarps == 1) {
-      __syncwarp();
-    } else {
-      __syncthreads();
-    }
-  }
 
   /// Brings a small block table into the cache while lengths are read.
   __device__ void touch_blocks() const {
@@ -203,7 +190,7 @@ class Kernel {
   /// these and the keys of earlier steps are read while the kernel before this one still runs.
   __device__ void attend() {
     ahead_ = now_;
-    ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
+    ahead_tile_ = ahead_.piece_begin() + warp();
     Result result;
     bool waited = false;
     int tile = 0;
@@ -222,11 +209,11 @@ class Kernel {
       if (!waited) device::wait_for_predecessor();
       waited = true;
       if (!in_quarter) {
-        if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, kUnitRows, &now_);
+        if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &now_);
         if (now_.start() >= end_) return;
         if (rows_ == 0) enter_unit(result);
         start_quarter();
-        tile = now_.piece_begin() + quarter_;
+        tile = now_.piece_begin() + warp();
         in_quarter = true;
       }
       refill = -1;
@@ -252,17 +239,12 @@ class Kernel {
   /// tile's block, so that it is there when the tile is fetched.
   __device__ void skip_to_tile() {
     while (ahead_tile_ >= ahead_.piece_end()) {
-      if (kWarps == 1 && ++ahead_quarter_ < kQuarters) {
-        ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
-        continue;
-      }
-      ahead_quarter_ = first_quarter();
-      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(a_, w_, offsets_, kUnitRows, &ahead_);
+      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &ahead_);
       if (ahead_.start() >= end_) {
         ahead_state_ = Ahead::kDone;
         return;
       }
-      ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
+      ahead_tile_ = ahead_.piece_begin() + warp();
     }
     ahead_state_ = Ahead::kTile;
     const int64_t row = a_.first_sequence + ahead_.sequence;
@@ -321,15 +303,11 @@ class Kernel {
     Part piece[S::kVectors];
   };
 
-  /// Adds a quarter's result, or those of all warps; when it was the piece's last, writes or stores
+  /// Adds the results of all warps, which are those of a piece, and writes or stores
   /// the unit's if this block is through with it.
   __device__ void finish_quarter(int last_stage, Result& result) {
     share_sums(last_stage);
     gather(result);
-    if (kWarps == 1) {
-      if (++quarter_ < kQuarters) return;
-      quarter_ = 0;
-    }
     add_piece(result);
     ++count_;
     ++now_.piece;
@@ -362,7 +340,7 @@ class Kernel {
   /// (row of the step) * heads + head.
   __device__ int64_t head_row(int row) const {
     const int kv_head = now_.unit / now_.plan.row_tiles;
-    const int at = now_.unit % now_.plan.row_tiles * kUnitRows + row;
+    const int at = now_.unit % now_.plan.row_tiles * kRows + row;
     return int64_t{now_.plan.row_start + at / a_.group} * a_.heads + kv_head * a_.group +
            at % a_.group;
   }
@@ -374,8 +352,8 @@ class Kernel {
       result.unit[i] = result.piece[i] = Part{};
     first_piece_ = now_.piece;
     count_ = 0;
-    const int first_row = now_.unit % now_.plan.row_tiles * kUnitRows;
-    rows_ = min(now_.plan.tokens * a_.group - first_row, kUnitRows);
+    const int first_row = now_.unit % now_.plan.row_tiles * kRows;
+    rows_ = min(now_.plan.tokens * a_.group - first_row, kRows);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
@@ -570,7 +548,7 @@ class Kernel {
 
   /// Adds what the warps have shared to the piece's result, each thread some elements.
   __device__ void gather(Result& result) {
-    sync();
+    __syncthreads();
     for_each_vector([&](int i, int row, int d) {
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) {
@@ -584,7 +562,7 @@ class Kernel {
             {stats.x, stats.y, *reinterpret_cast<const float4*>(from + row * S::kSumStride + d)});
       }
     });
-    sync();
+    __syncthreads();
   }
 
   /// To the unit's result where all pieces before are this block's, else it is stored by itself.
@@ -625,7 +603,7 @@ class Kernel {
 
   /// Some pieces of the unit are stored; the block that stores the last ones joins them all.
   __device__ void announce() {
-    sync();
+    __syncthreads();
     const unsigned home = shares_.owner(now_.unit_start);
     if (threadIdx.x == 0) {
       // What the block has stored is there before the count, what others have stored after it.
@@ -641,7 +619,7 @@ class Kernel {
     }
     // Meanwhile, in case it is the last.
     if (warp() == kWarps - 1) find_partials(home);
-    sync();
+    __syncthreads();
     if (x_.is_last) join();
   }
 
@@ -671,7 +649,7 @@ class Kernel {
     const int count = x_.num_partials;
     for (int at = static_cast<int>(threadIdx.x); at < rows_ * (kSize / 4); at += kThreads) {
       const int row = at / (kSize / 4), d = at % (kSize / 4) * 4;
-      constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : kWarps == 1 ? 8 : 16;
+      constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 16;
       Part sum;
 #pragma unroll 1
       for (int first = 0; first < count; first += kAtOnce) {
@@ -692,7 +670,7 @@ class Kernel {
       }
       write(row, d, sum);
     }
-    sync();  // what was found may be overwritten
+    __syncthreads();  // what was found may be overwritten
   }
 
   enum class Ahead { kStart, kTile, kDone };
@@ -707,11 +685,10 @@ class Kernel {
   unsigned block_, end_;  // its number, and the first tile of the next block's part
   Walk now_;              // the piece that is computed
   Walk ahead_;            // the piece of the tile that is fetched next
-  int ahead_tile_ = 0, ahead_quarter_ = first_quarter();
+  int ahead_tile_ = 0;
   int64_t ahead_block_ = 0;
   Ahead ahead_state_ = Ahead::kStart;
-  int stage_ = 0;  // of the next tile to be computed
-  int quarter_ = first_quarter();
+  int stage_ = 0;                    // of the next tile to be computed
   int rows_ = 0;                     // of the unit; 0 when the next piece is of another one
   int first_piece_ = 0, count_ = 0;  // the unit's first piece here, and how many are done
   int position_[kColumnTiles][2];
@@ -721,13 +698,14 @@ class Kernel {
 };
 
 /// Grid: as many blocks as fit at once.
-template <typename T, int kSize, int kColumnTiles, int kWarps>
-__global__ void __launch_bounds__(kWarps* kWarp, (Sizes<kSize, kColumnTiles, kWarps>::kBlocks))
+template <typename T, int kSize, int kColumnTiles>
+__global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
+                                  (Sizes<kSize, kColumnTiles>::kBlocks))
     attend_generation(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work) {
   extern __shared__ __align__(16) std::byte shared[];
-  __shared__ Exchange<8 * kColumnTiles, kWarps> exchange;
+  __shared__ Exchange<8 * kColumnTiles, kQuarters> exchange;
   device::let_successor_start();
-  Kernel<T, kSize, kColumnTiles, kWarps>(a, work, exchange, shared).run();
+  Kernel<T, kSize, kColumnTiles>(a, work, exchange, shared).run();
 }
 
 }  // namespace millrace::ops::generation
