@@ -114,7 +114,8 @@ void add_16_bit(std::vector<Case>* cases) {
     add("sixteen rows", type, all, 16, 4300, 264);
     add("few rows, blocks with many tiles", type, all, 2, 17000, 264);
     add("few rows, K in two parts", type, {}, 5, 4100, 1160);
-    add("few rows, shares of two tiles", type, all, 4, 5000, 2056);
+    add("four rows, unequal shares", type, all, 4, 5000, 2056);
+    add("two long rows to f32, odd columns", type, {.bias = true}, 2, 1301, 9224);
     add("few rows, too much of x for shared memory", type, all, 7, 4300, 8200);
     add("32 rows, K in eight parts", type, all, 32, 200, 4104);
     add("64 rows, K in parts, an odd width", type, all, 64, 2050, 2056);

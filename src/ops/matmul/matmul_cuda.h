@@ -21,7 +21,7 @@ std::string mma_cuda_why_not(const Launch& launch);
 std::string matmul_row_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_row_cuda(const Launch& launch);
 
-/// Up to 8 rows on tensor cores, beside other kernels: x and weight both bf16 or both f16.
+/// Up to 4 rows on tensor cores, beside other kernels: x and weight both bf16 or both f16.
 std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_gemv_cuda(const Launch& launch);
 
