@@ -37,9 +37,9 @@ struct EngineOptions {
   std::string cache_dir;  // empty: $XDG_CACHE_HOME/millrace
 
   std::vector<std::string> disabled_passes;
-  std::string dump_graph;  // folder; empty: none
-  int64_t max_build_memory = int64_t{2} << 30;
-  std::string timing_cache;  // file; empty: in the cache folder
+  std::string dump_graph;        // folder; empty: none
+  int64_t max_build_memory = 0;  // of a tactic's trial; 0: 1 GiB, on a GPU 2 GiB
+  std::string timing_cache;      // file; empty: in the cache folder
 };
 
 /// What an engine was made of and for.

@@ -56,7 +56,7 @@ void add_build(Program& program) {
       .option("--dump-graph", &o.model.engine.dump_graph, "write the graph after each pass to DIR")
       .option("--disable-pass", &o.disabled, "leave a pass out, may be given several times")
       .bytes("--max-build-memory", &o.model.engine.max_build_memory,
-             "most memory of a tactic's trial; default 2GiB")
+             "most memory of a tactic's trial; default 1GiB, on a GPU 2GiB")
       .option("--timing-cache", &o.model.engine.timing_cache,
               "file that keeps measured times; default: in the engine cache");
   command.footer("Example:\n  millrace build models/novelist-14m -o novelist.engine");

@@ -17,6 +17,11 @@ double ms_since(std::chrono::steady_clock::time_point start) {
   return took.count();
 }
 
+int64_t trial_memory(const BuildOptions& options, const device::Device& device) {
+  if (options.max_build_memory > 0) return options.max_build_memory;
+  return int64_t{device.properties().kind == device::Kind::kCpu ? 1 : 2} << 30;
+}
+
 }  // namespace
 
 engine::Engine build_engine(const BuildInput& input, const BuildOptions& options,
@@ -40,7 +45,7 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   // How each launch runs, by its number of rows.
   const auto tactics_start = std::chrono::steady_clock::now();
   TimingCache cache(options.timing_cache, device.properties());
-  Profiler profiler(device, cache, options.max_build_memory);
+  Profiler profiler(device, cache, trial_memory(options, device));
   select_tactics(engine, device, options.profile ? &profiler : nullptr, options.deterministic);
   cache.save();
   report->tactics_ms = ms_since(tactics_start);

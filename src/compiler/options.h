@@ -28,9 +28,9 @@ struct BuildOptions {
   std::optional<uint64_t> dummy_seed;  // weights are generated
   std::vector<std::string> disabled_passes;
   std::string dump_folder;
-  int64_t max_build_memory = int64_t{2} << 30;  // of the profiler
-  std::string timing_cache;                     // file; empty: none
-  bool profile = true;                          // false: tactics by preference only
+  int64_t max_build_memory = 0;  // of the profiler; 0: 1 GiB, on a GPU 2 GiB
+  std::string timing_cache;      // file; empty: none
+  bool profile = true;           // false: tactics by preference only
   bool deterministic = false;  // one tactic for every number of rows: bits do not follow the batch
   int multi_block = 0;         // pieces of a sequence in generation attention; 0: by its length
 

@@ -91,8 +91,8 @@ void add_types(std::vector<Case>* cases) {
 
 /// x and weight of 16 bits, as tensor cores take them: every shape of their tiles, with edges.
 void add_16_bit(std::vector<Case>* cases) {
-  const auto add = [&](const char* name, ir::DType type, Matmul attrs, int64_t rows, int64_t cols,
-                       int64_t depth) {
+  const auto add = [&](const char* name, ir::DType type, const Matmul& attrs, int64_t rows,
+                       int64_t cols, int64_t depth) {
     std::vector<InputSpec> in = all_of(type, rows, cols, depth);
     if (attrs.bias) in.push_back(normal(type, {cols}));
     if (attrs.residual) in.push_back(normal(type, {rows, cols}));
