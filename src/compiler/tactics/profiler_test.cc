@@ -3,6 +3,8 @@
 
 #include <chrono>
 #include <cstring>
+#include <map>
+#include <string>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -72,6 +74,55 @@ Problem product(int64_t rows = 8, int64_t columns = 16) {
   return make_problem(graph, ops::add_node(graph, ops::Matmul::kName, {x, w}, {}), {});
 }
 
+/// Behaves towards its callers like a GPU: launches are captured and replayed, and what lies on the
+/// device is reached by copies.
+class AsyncDevice : public device::Device {
+ public:
+  const device::Properties& properties() const override { return cpu_->properties(); }
+  device::Queue& queue() override { return cpu_->queue(); }
+  std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
+    ++allocated[purpose];
+    return cpu_->allocate(bytes, purpose);
+  }
+  std::unique_ptr<device::Memory> allocate_host(int64_t bytes, const std::string& p) override {
+    return cpu_->allocate_host(bytes, p);
+  }
+  void copy_to_device(void* target, const void* source, int64_t bytes) override {
+    ++copies_to_device;
+    cpu_->copy_to_device(target, source, bytes);
+  }
+  void copy_to_host(void* target, const void* source, int64_t bytes) override {
+    cpu_->copy_to_host(target, source, bytes);
+  }
+  void enqueue_copy_to_host(void* target, const void* source, int64_t bytes) override {
+    cpu_->enqueue_copy_to_host(target, source, bytes);
+  }
+  void synchronize() override {}
+  std::unique_ptr<device::Event> make_event() override { return cpu_->make_event(); }
+  std::unique_ptr<device::CapturedGraph> capture(FunctionRef<void()> work) override {
+    return std::make_unique<Replay>(work);
+  }
+  std::unique_ptr<device::Hold> hold() override { return nullptr; }
+  bool is_asynchronous() const override { return true; }
+  int64_t free_bytes() const override { return cpu_->free_bytes(); }
+
+  std::map<std::string, int> allocated;
+  int copies_to_device = 0;
+
+ private:
+  /// Lives no longer than the work: its owner runs it before it returns.
+  class Replay : public device::CapturedGraph {
+   public:
+    explicit Replay(FunctionRef<void()> work) : work_(work) {}
+    void replay() override { work_(); }
+
+   private:
+    FunctionRef<void()> work_;
+  };
+
+  std::unique_ptr<device::Device> cpu_ = device::make_cpu_device(1);
+};
+
 class ProfilerTest : public testing::Test {
  protected:
   const std::unique_ptr<device::Device> device_ = device::make_cpu_device(1);
@@ -99,6 +150,29 @@ TEST_F(ProfilerTest, DropsWrongTacticsHoweverFast) {
     // A later build must not take it from the cache.
     EXPECT_EQ(cache_.find(product().key(), wrong->name), std::nullopt);
   }
+}
+
+TEST_F(ProfilerTest, TimesCapturedLaunches) {
+  AsyncDevice device;
+  Profiler profiler(device, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(product(), {&kSlow, &kRight, &kPartly, &kNan, &kFails}), &kRight);
+  EXPECT_EQ(profiler.timed(), 2);
+  EXPECT_EQ(profiler.notes().size(), 3u);
+  EXPECT_LT(*cache_.find(product().key(), "right"), 5e3);
+  EXPECT_GE(*cache_.find(product().key(), "slow"), 5e3);
+}
+
+// A weight is the same for every number of rows: it is made and copied once.
+TEST_F(ProfilerTest, KeepsWeightsForTheNextTrial) {
+  AsyncDevice device;
+  Profiler profiler(device, cache_, 4096);  // no room for a second copy: one of each tensor
+  profiler.fastest(product(8), {&kRight});
+  EXPECT_EQ(device.allocated["tactic trial"], 3);  // x, weight, output
+  EXPECT_EQ(device.copies_to_device, 2);
+  profiler.fastest(product(9), {&kRight, &kSlow});
+  EXPECT_EQ(device.allocated["tactic trial"], 5);
+  EXPECT_EQ(device.copies_to_device, 3);
+  EXPECT_TRUE(profiler.notes().empty());
 }
 
 // Samples must not all fall into one column, whatever the shape.
