@@ -24,6 +24,7 @@ struct SetupOptions {
   int max_logprobs = 0;              // best tokens to report at a position
   bool contiguous_kv_cache = false;  // one block holds a whole sequence
   int tokens_per_block = 64;         // a power of two
+  bool captured_graphs = true;       // on a GPU: steps alike are captured once and replayed
   bool padded = false;               // prompts laid out [batch, longest] instead of packed
   int64_t kv_memory = 0;             // bytes of the KV pool; 0: what the maxima need
 };
@@ -76,6 +77,7 @@ struct SessionStats {
   int64_t activations = 0, kv_pool = 0, step_buffers = 0, token_history = 0, sampler = 0;
   int64_t kv_blocks = 0, kv_blocks_used_peak = 0;
   int64_t steps = 0;
+  int64_t captures = 0;  // of steps, since setup
   bool runs_ahead = false;
   std::vector<double> step_seconds;  // of the last decode
 };

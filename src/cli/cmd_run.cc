@@ -23,7 +23,7 @@ struct RunOptions {
   std::optional<std::string> prompt, prompt_file, input_ids, input_file, system, logits_file;
   std::string kv_cache = "paged", layout = "packed";
   std::optional<int64_t> multi_block;
-  bool chat = false, json = false, stats = false;
+  bool chat = false, json = false, stats = false, no_cuda_graphs = false;
 };
 
 // The prompts, or none when a chat was asked for: no prompt, and a person at the other end.
@@ -103,6 +103,7 @@ int run(RunOptions& o) {
   SetupOptions setup = o.model.setup();
   setup.contiguous_kv_cache = o.kv_cache == "contiguous";
   setup.padded = o.layout == "padded";
+  setup.captured_graphs = !o.no_cuda_graphs;
   if (prompts.empty()) {
     return run_chat(engine, setup, o.sampling.resolve(engine->default_sampling()), o.system);
   }
@@ -178,6 +179,7 @@ void add_run(Program& program) {
       .option("--logits-file", &o.logits_file, "write all logits as safetensors")
       .option("--kv-cache", &o.kv_cache, "paged or contiguous")
       .option("--layout", &o.layout, "packed or padded")
+      .flag("--no-cuda-graphs", &o.no_cuda_graphs, "launch each step's kernels one by one")
       .option("--multi-block", &o.multi_block,
               "pieces of a sequence in generation attention; default: by its length")
       .flag("--stats", &o.stats, "memory plan, step times, KV use");

@@ -105,6 +105,7 @@ std::string format_stats(const SessionStats& s) {
       s.weights_copied + s.activations + s.kv_pool + s.step_buffers + s.token_history + s.sampler);
   text += str("KV blocks: ", s.kv_blocks_used_peak, " of ", s.kv_blocks, " used at most\n");
   text += str("run-ahead: ", s.runs_ahead ? "on" : "off (the device runs each step at once)", "\n");
+  if (s.runs_ahead) text += str("captured steps: ", s.captures, "\n");
   std::vector<double> times = s.step_seconds;
   if (!times.empty()) {
     const double first = times[0];

@@ -107,6 +107,7 @@ SessionStats GenerationSession::stats() const {
           .kv_blocks = state_->parts.kv_blocks,
           .kv_blocks_used_peak = state_->parts.batch->blocks_used_peak(),
           .steps = stepper.steps(),
+          .captures = stepper.captures(),
           .runs_ahead = stepper.runs_ahead(),
           .step_seconds = state_->step_seconds};
 }

@@ -179,9 +179,9 @@ void GraphStepper::launch(const Batch& batch) {
 // Replays the step when one like it was captured, else enqueues its launches one by one.
 void GraphStepper::run(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
-  const bool capturable = device_.is_asynchronous() && regime == Regime::kGeneration &&
-                          shape.prompt_segments == 0 && shape.rows == shape.sequences &&
-                          program_.observations == nullptr;
+  const bool capturable = options_.capture && device_.is_asynchronous() &&
+                          regime == Regime::kGeneration && shape.prompt_segments == 0 &&
+                          shape.rows == shape.sequences && program_.observations == nullptr;
   if (!capturable) {
     enqueue(instance, regime);
     return;

@@ -34,6 +34,7 @@ struct StepperOptions {
   int max_logprobs = 1;
   ir::DType kv_dtype = ir::DType::kF32;
   std::vector<KvPool::GroupSize> kv;  // by group
+  bool capture = true;                // steps of generated tokens, where the device can
 };
 
 /// What a stepper allocates, by purpose: the exact plan, known before anything is allocated.

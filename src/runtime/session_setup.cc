@@ -85,6 +85,7 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   stepper.max_seq_len = length;
   stepper.max_logprobs = std::max(1, options.max_logprobs);
   stepper.kv_dtype = kv_type(manifest.kv_dtype);
+  stepper.capture = options.captured_graphs;
   std::vector<KvBlocks> pools;
   int64_t bytes = 0;
   for (const engine::KvGroup& group : engine.kv_groups) {

@@ -63,6 +63,9 @@ class Goldens(program.ProgramTest):
     def test_draft_padded_contiguous(self):
         self.check_model(DRAFT, "novelist_draft", "--layout", "padded", "--kv-cache", "contiguous")
 
+    def test_draft_without_captured_graphs(self):
+        self.check_model(DRAFT, "novelist_draft", "--no-cuda-graphs")
+
     def test_greedy_with_one_rule(self):
         """Penalties and bans, each against transformers' generate()."""
         rows = json.loads((GOLDENS / "novelist_14m/knobs.json").read_text())["outputs"]
