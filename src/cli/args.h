@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-// CLI11 chose this name; a declaration with another would be of another class.
-namespace CLI {  // NOLINT(readability-identifier-naming)
+namespace CLI {  // NOLINT(readability-identifier-naming): CLI11's own name, its App is declared
+                 // here
 class App;
 }
 
