@@ -3,11 +3,11 @@
 // blocks of the cache while the tile before is computed. Logits, weights and sums are fp32; weights
 // are rounded to the cache's type for their product with the values.
 #include <algorithm>
-#include <type_traits>
 
 #include "ops/attention_context/attention_context.h"
 #include "ops/attention_context/attention_context_tactics.h"
 #include "ops/common/attention_cuda.cuh"
+#include "ops/common/tensor_core_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -19,50 +19,6 @@ constexpr int kTileKeys = 64;
 constexpr int kStepKeys = 16;  // keys, or elements of a product, of one matrix instruction
 constexpr int kPack = 8;       // elements in 16 bytes
 constexpr float kLog2E = 1.44269504F;
-
-/// Four 8x8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
-__device__ inline void load_matrices(uint32_t (&to)[4], uint32_t from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(from)
-               : "memory");
-}
-
-__device__ inline void load_transposed(uint32_t (&to)[4], uint32_t from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(from)
-               : "memory");
-}
-
-/// sum [16, 8] += a [16, 16] * b [16, 8].
-template <typename T>
-__device__ inline void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (std::is_same_v<T, __half>) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
-
-template <typename T>
-__device__ inline uint32_t pack_pair(float low, float high) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-  }
-}
 
 /// Elements from one row to the next in shared memory: 16 bytes more than the row, so that the
 /// eight rows of a matrix lie in different banks.
@@ -174,7 +130,8 @@ class ContextKernel {
       if (chunk >= chunks) continue;
       T* to = q_ + row * k_stride_ + chunk * kPack;
       if (row < tile_.rows) {
-        copy_async(to, static_cast<const T*>(a_.q) + head_row(row) * a_.head_size + chunk * kPack);
+        copy_async(shared_address_of(to),
+                   static_cast<const T*>(a_.q) + head_row(row) * a_.head_size + chunk * kPack);
       } else {
         *reinterpret_cast<uint4*>(to) = uint4{0, 0, 0, 0};
       }
@@ -201,16 +158,17 @@ class ContextKernel {
       const int key = i >> shift, chunk = i & ((1 << shift) - 1);
       if (chunk >= chunks) continue;
       const KeyAddress& address = keys_[buffer * kTileKeys + key];
-      copy_async(to + key * stride + chunk * kPack, (kIsK ? address.k : address.v) + chunk * 16);
+      copy_async(shared_address_of(to + key * stride + chunk * kPack),
+                 (kIsK ? address.k : address.v) + chunk * 16);
     }
   }
 
   __device__ void add_products(const T* k, float (&products)[kTileKeys / 8][4]) {
     const uint32_t q_at =
-        shared_address(q_ + (warp() * kWarpRows + lane() % 16) * k_stride_ + lane() / 16 * 8);
+        shared_address_of(q_ + (warp() * kWarpRows + lane() % 16) * k_stride_ + lane() / 16 * 8);
     const int matrix = lane() / 8;
     const uint32_t k_at =
-        shared_address(k + (matrix / 2 * 8 + lane() % 8) * k_stride_ + matrix % 2 * 8);
+        shared_address_of(k + (matrix / 2 * 8 + lane() % 8) * k_stride_ + matrix % 2 * 8);
     const int steps = a_.head_size / kStepKeys;
 #pragma unroll 2
     for (int step = 0; step < steps; ++step) {
@@ -222,8 +180,8 @@ class ContextKernel {
         uint32_t b[4];
         load_matrices(b,
                       k_at + bytes + static_cast<uint32_t>(n * kStepKeys * k_stride_) * sizeof(T));
-        multiply<T>(products[2 * n], q, b[0], b[1]);
-        multiply<T>(products[2 * n + 1], q, b[2], b[3]);
+        multiply_add<T>(products[2 * n], q, {b[0], b[1]});
+        multiply_add<T>(products[2 * n + 1], q, {b[2], b[3]});
       }
     }
   }
@@ -282,7 +240,7 @@ class ContextKernel {
   __device__ void add_values(const T* v, const float (&weights)[kTileKeys / 8][4]) {
     const int matrix = lane() / 8;
     const uint32_t v_at =
-        shared_address(v + (matrix % 2 * 8 + lane() % 8) * v_stride_ + matrix / 2 * 8);
+        shared_address_of(v + (matrix % 2 * 8 + lane() % 8) * v_stride_ + matrix / 2 * 8);
 #pragma unroll
     for (int step = 0; step < kTileKeys / kStepKeys; ++step) {
       const uint32_t p[4] = {pack_pair<T>(weights[2 * step][0], weights[2 * step][1]),
@@ -295,8 +253,8 @@ class ContextKernel {
         if (n * 16 >= a_.v_head_size) continue;
         uint32_t b[4];
         load_transposed(b, row + static_cast<uint32_t>(n) * 16 * sizeof(T));
-        multiply<T>(sums_[2 * n], p, b[0], b[1]);
-        multiply<T>(sums_[2 * n + 1], p, b[2], b[3]);
+        multiply_add<T>(sums_[2 * n], p, {b[0], b[1]});
+        multiply_add<T>(sums_[2 * n + 1], p, {b[2], b[3]});
       }
     }
   }

@@ -19,6 +19,7 @@
 #include "ops/attention_context/attention_context_tactics.h"
 #include "ops/common/attention_cuda.cuh"
 #include "ops/common/hopper.cuh"
+#include "ops/common/tensor_core_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -233,17 +234,6 @@ __device__ inline float exp2_of(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-}
-
-template <typename T>
-__device__ inline uint32_t pack_pair(float low, float high) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-  }
 }
 
 /// Four lanes with four words each: afterwards lane j has word j of each, in order of lanes.

@@ -7,26 +7,12 @@
 #include <type_traits>
 
 #include "ops/attention_generation/generation_parts_cuda.cuh"
+#include "ops/common/tensor_core_cuda.cuh"
 
 namespace millrace::ops::generation {
 
 inline constexpr float kLog2E = 1.44269504F;
 inline constexpr unsigned kAll = 0xffffffffu;
-
-/// Four 8x8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
-__device__ inline void load_matrices(uint32_t (&to)[4], uint32_t from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(from)
-               : "memory");
-}
-
-__device__ inline void load_transposed(uint32_t (&to)[4], uint32_t from) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-               : "r"(from)
-               : "memory");
-}
 
 __device__ inline uint32_t transposed(uint32_t matrix) {
   uint32_t result;
@@ -34,45 +20,14 @@ __device__ inline uint32_t transposed(uint32_t matrix) {
   return result;
 }
 
-/// sum [16, 8] += a [16, 16] * b [16, 8].
-template <typename T>
-__device__ inline void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (std::is_same_v<T, __half>) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  } else {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-  }
-}
-
-template <typename T>
-__device__ inline uint32_t pack_pair(float low, float high) {
-  if constexpr (std::is_same_v<T, __half>) {
-    const __half2 pair = __floats2half2_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-  } else {
-    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return reinterpret_cast<const uint32_t&>(pair);
-  }
-}
-
 /// Copies 16 bytes; if they may be missing and are not there, writes zeros.
 template <bool kMayMiss>
 __device__ inline void copy_to_shared(uint32_t to, const std::byte* from, bool is_there) {
-  if constexpr (!kMayMiss) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-    return;
+  if constexpr (kMayMiss) {
+    copy_async(to, from, is_there);
+  } else {
+    copy_async(to, from);
   }
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
-               "r"(is_there ? 16 : 0)
-               : "memory");
 }
 
 /// Result of some keys for one query row, four elements of it. Logits are in powers of two.
@@ -279,7 +234,7 @@ class Kernel {
   __device__ void copy_tile(int stage, int64_t from, int low, int high) {
     constexpr unsigned kChunks = kSize / 8;
     const auto first = static_cast<unsigned>(lane());
-    const uint32_t to = shared_address(ring_ + stage * S::kStage);
+    const uint32_t to = shared_address_of(ring_ + stage * S::kStage);
     const uint32_t first_to = to + (first / kChunks * S::kStride + first % kChunks * 8) * 2;
     const std::byte* k = a_.k + from + first * 16;
     const std::byte* v = a_.v + from + first * 16;
@@ -409,7 +364,7 @@ class Kernel {
   __device__ void add_products(const T* k, float (&products)[kColumnTiles][4]) const {
     const int matrix = lane() / 8;
     const uint32_t k_at =
-        shared_address(k + (matrix % 2 * 8 + lane() % 8) * S::kStride + matrix / 2 * 8);
+        shared_address_of(k + (matrix % 2 * 8 + lane() % 8) * S::kStride + matrix / 2 * 8);
     float odd[kColumnTiles][4];
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
@@ -423,7 +378,7 @@ class Kernel {
       load_matrices(keys, k_at + static_cast<uint32_t>(step) * 32);
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
-        multiply<T>(step % 2 == 0 ? products[n] : odd[n], keys, q_[n][step][0], q_[n][step][1]);
+        multiply_add<T>(step % 2 == 0 ? products[n] : odd[n], keys, q_[n][step]);
       }
     }
 #pragma unroll
@@ -500,7 +455,7 @@ class Kernel {
   __device__ void add_values(const T* v, const float (&weights)[kColumnTiles][4]) {
     const int matrix = lane() / 8;
     const uint32_t v_at =
-        shared_address(v + (matrix / 2 * 8 + lane() % 8) * S::kStride + matrix % 2 * 8);
+        shared_address_of(v + (matrix / 2 * 8 + lane() % 8) * S::kStride + matrix % 2 * 8);
     uint32_t p[kColumnTiles][2];
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
@@ -513,7 +468,7 @@ class Kernel {
       load_transposed(values, v_at + static_cast<uint32_t>(d) * 32);
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n)
-        multiply<T>(sums_[n][d], values, p[n][0], p[n][1]);
+        multiply_add<T>(sums_[n][d], values, p[n]);
     }
   }
 

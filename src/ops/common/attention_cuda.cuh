@@ -1,5 +1,5 @@
-// What CUDA kernels of attention share: their arguments, addresses of keys in a paged cache, and
-// asynchronous copies to shared memory. For .cu files.
+// What CUDA kernels of attention share: their arguments and addresses of keys in a paged cache. For
+// .cu files.
 #pragma once
 
 #include "ops/common/attention_ref.h"
@@ -114,26 +114,6 @@ __device__ inline void store_element(void* data, ir::DType type, int64_t index, 
   } else {
     static_cast<__half*>(data)[index] = from_float<__half>(value);
   }
-}
-
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-/// Starts to copy 16 aligned bytes from global to shared memory.
-__device__ inline void copy_async(void* to, const void* from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from)
-               : "memory");
-}
-
-__device__ inline void commit_copies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-/// Waits until at most kLeft of this thread's groups of copies are under way.
-template <int kLeft>
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
 }
 
 }  // namespace millrace::ops

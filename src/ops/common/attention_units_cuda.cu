@@ -3,6 +3,7 @@
 #include "base/str.h"
 #include "ops/common/attention_cuda.cuh"
 #include "ops/common/attention_units_cuda.h"
+#include "ops/common/tensor_core_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -187,7 +188,7 @@ class UnitKernel {
       const std::byte* from = kIsK ? address.k : address.v;
       std::byte* place = to + key * stride + chunk * 16;
       if (l_.packed) {
-        copy_async(place, from + chunk * 16);
+        copy_async(shared_address_of(place), from + chunk * 16);
       } else {
         for (int e = 0; e < kPack; ++e) {
           const int d = chunk * kPack + e;

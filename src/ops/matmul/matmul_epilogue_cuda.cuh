@@ -4,6 +4,7 @@
 
 #include "ops/common/activation_cuda.cuh"
 #include "ops/common/vector_access_cuda.cuh"
+#include "ops/matmul/matmul_cpu.h"
 #include "ops/matmul/matmul_job.h"
 
 namespace millrace::ops {
@@ -123,6 +124,18 @@ __device__ inline void write_eight(const MatmulJob& job, int64_t t, int64_t n, c
       values[i] += residual[i];
   }
   store_eight(job, at, values);
+}
+
+/// Host code: `run(T{}, job)` for x of bf16 or f16, unless there is nothing to compute.
+template <typename F>
+void run_16_bit(const Launch& launch, const F& run) {
+  const MatmulJob job = matmul_job(launch);
+  if (job.rows == 0 || job.cols == 0) return;
+  if (job.x_type == ir::DType::kBF16) {
+    run(__nv_bfloat16{}, job);
+  } else {
+    run(__half{}, job);
+  }
 }
 
 }  // namespace millrace::ops

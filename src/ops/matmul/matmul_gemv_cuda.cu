@@ -11,10 +11,9 @@
 #include <limits>
 
 #include "base/str.h"
-#include "ops/matmul/matmul_cpu.h"
+#include "ops/common/tensor_core_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
-#include "ops/matmul/matmul_mma_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -263,13 +262,7 @@ std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Propert
 }
 
 void matmul_gemv_cuda(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
-  if (job.rows == 0 || job.cols == 0) return;
-  if (job.x_type == ir::DType::kBF16) {
-    run_typed<__nv_bfloat16>(launch, job);
-  } else {
-    run_typed<__half>(launch, job);
-  }
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) { run_typed<T>(launch, job); });
 }
 
 }  // namespace millrace::ops

@@ -1,10 +1,9 @@
 // Many rows on tensor cores: tiles of x and of the weight go through a ring of stages in shared
 // memory, 64 elements of K each; the sums stay in registers. Every output's sum takes K in the same
 // order whatever the tile's shape, so that the shape may follow the number of rows.
-#include "ops/matmul/matmul_cpu.h"
+#include "ops/common/tensor_core_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
-#include "ops/matmul/matmul_mma_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -253,13 +252,7 @@ std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properti
 }
 
 void matmul_mma_cuda(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
-  if (job.rows == 0 || job.cols == 0) return;
-  if (job.x_type == ir::DType::kBF16) {
-    run_typed<__nv_bfloat16>(launch, job);
-  } else {
-    run_typed<__half>(launch, job);
-  }
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) { run_typed<T>(launch, job); });
 }
 
 }  // namespace millrace::ops

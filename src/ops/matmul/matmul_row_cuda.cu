@@ -6,7 +6,6 @@
 // follow, and this kernel's next launch behind them, are there before this one has ended.
 #include <algorithm>
 
-#include "ops/matmul/matmul_cpu.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_rows_cuda.cuh"
@@ -105,26 +104,15 @@ std::string matmul_row_cuda_why_not(const Launch& launch, const device::Properti
 }
 
 void matmul_row_cuda(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
-  if (job.rows == 0 || job.cols == 0) return;
-  const auto run = [&](auto* kernel) {
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) {
+    static const bool allowed = device::allow_shared(kName, matmul_row_kernel<T>, kSharedBytes);
+    CHECK(allowed);
     const auto blocks =
         std::min<int64_t>(device::multiprocessors(), (job.cols + kWarps - 1) / kWarps);
     const int64_t pieces = (job.depth + kPiece * kPack - 1) / (kPiece * kPack);
     device::launch_kernel(kName, *launch.queue, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
-                          kSharedBytes, kernel, job, static_cast<int>(pieces));
-  };
-  if (job.x_type == ir::DType::kBF16) {
-    static const bool allowed =
-        device::allow_shared(kName, matmul_row_kernel<__nv_bfloat16>, kSharedBytes);
-    CHECK(allowed);
-    run(matmul_row_kernel<__nv_bfloat16>);
-  } else {
-    static const bool allowed =
-        device::allow_shared(kName, matmul_row_kernel<__half>, kSharedBytes);
-    CHECK(allowed);
-    run(matmul_row_kernel<__half>);
-  }
+                          kSharedBytes, matmul_row_kernel<T>, job, static_cast<int>(pieces));
+  });
 }
 
 }  // namespace millrace::ops

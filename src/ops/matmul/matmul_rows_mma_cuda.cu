@@ -7,9 +7,8 @@
 #include <limits>
 
 #include "base/str.h"
-#include "ops/matmul/matmul_cpu.h"
+#include "ops/common/tensor_core_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
-#include "ops/matmul/matmul_mma_cuda.cuh"
 #include "ops/matmul/matmul_rows_cuda.cuh"
 
 namespace millrace::ops {
@@ -180,13 +179,7 @@ std::string matmul_rows_mma_cuda_why_not(const Launch& launch, const device::Pro
 }
 
 void matmul_rows_mma_cuda(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
-  if (job.rows == 0 || job.cols == 0) return;
-  if (job.x_type == ir::DType::kBF16) {
-    run_typed<__nv_bfloat16>(launch, job);
-  } else {
-    run_typed<__half>(launch, job);
-  }
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) { run_typed<T>(launch, job); });
 }
 
 }  // namespace millrace::ops

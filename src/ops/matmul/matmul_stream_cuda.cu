@@ -12,7 +12,6 @@
 #include "base/str.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/common/hopper.cuh"
-#include "ops/matmul/matmul_cpu.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_stream_cuda.cuh"
@@ -418,13 +417,7 @@ std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Prope
 }
 
 void matmul_stream_cuda(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
-  if (job.rows == 0 || job.cols == 0) return;
-  if (job.x_type == ir::DType::kBF16) {
-    run_typed<__nv_bfloat16>(launch, job);
-  } else {
-    run_typed<__half>(launch, job);
-  }
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) { run_typed<T>(launch, job); });
 }
 
 }  // namespace millrace::ops

@@ -10,7 +10,6 @@
 #include <limits>
 
 #include "device/cuda/tensor_map.h"
-#include "ops/matmul/matmul_cpu.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_wgmma_cuda.cuh"
@@ -400,13 +399,7 @@ std::string matmul_wgmma_cuda_why_not(const Launch& launch, const device::Proper
 }
 
 void matmul_wgmma_cuda(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
-  if (job.rows == 0 || job.cols == 0) return;
-  if (job.x_type == ir::DType::kBF16) {
-    run_typed<__nv_bfloat16>(launch, job);
-  } else {
-    run_typed<__half>(launch, job);
-  }
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) { run_typed<T>(launch, job); });
 }
 
 }  // namespace millrace::ops

@@ -29,9 +29,29 @@ __device__ inline void multiply_add(float (&sums)[4], const uint32_t (&a)[4],
   }
 }
 
+/// Two neighbouring elements of a fragment, T bf16 or f16.
+template <typename T>
+__device__ inline uint32_t pack_pair(float low, float high) {
+  if constexpr (std::same_as<T, __half>) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  }
+}
+
 /// Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
 __device__ inline void load_matrices(uint32_t (&to)[4], uint32_t shared_address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(shared_address)
+               : "memory");
+}
+
+/// The same, each matrix transposed.
+__device__ inline void load_transposed(uint32_t (&to)[4], uint32_t shared_address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(shared_address)
                : "memory");
@@ -41,6 +61,12 @@ __device__ inline void load_matrices(uint32_t (&to)[4], uint32_t shared_address)
 __device__ inline void copy_async(uint32_t shared_address, const void* from, bool inside) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address), "l"(from),
                "r"(inside ? 16 : 0)
+               : "memory");
+}
+
+/// 16 bytes that are there.
+__device__ inline void copy_async(uint32_t shared_address, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address), "l"(from)
                : "memory");
 }
 
