@@ -87,10 +87,11 @@ latency() {
 }
 
 group_decode() {
-  local batch
+  local batch length
   for batch in 1 8 32 128; do
+    length=$((batch == 1 ? 512 : 256))
     latency bench/models/llama-3.1-8b --max-batch-size 128 --max-seq-len 1024 --max-num-tokens 16384 \
-      --input-len 128 --output-len 256 --batch-size "$batch" --num-iters 3
+      --input-len 128 --output-len "$length" --batch-size "$batch" --num-iters 3
   done
   latency bench/models/llama-3.2-1b --max-batch-size 1 --max-seq-len 1024 --input-len 128 --output-len 256 --num-iters 3
 }

@@ -61,8 +61,18 @@ Launch CaseData::shape_launch() const {
   return launch;
 }
 
-double CaseData::flops() const {
-  return op.cost == nullptr ? 0 : op.cost(shape_launch()).flops;
+Cost CaseData::cost() const {
+  if (op.cost == nullptr) return {};
+  std::vector<Tensor> contents = in;
+  for (size_t i = 0; i < in.size(); ++i) {
+    if (inputs[i].empty()) continue;
+    // Costs only read.
+    if (source.inputs[i].host) contents[i].data = const_cast<std::byte*>(inputs[i].data());
+    if (in[i].dtype == ir::DType::kState) contents[i].data = const_cast<KvCacheView*>(&views[i]);
+  }
+  Launch launch = shape_launch();
+  launch.in = contents;
+  return op.cost(launch);
 }
 
 int CaseData::state_input() const {

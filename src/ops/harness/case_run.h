@@ -32,8 +32,8 @@ class CaseData {
 
   /// A launch without data.
   Launch shape_launch() const;
-  /// 0 when the op does not say.
-  double flops() const;
+  /// Of the contents, as far as they are in host memory; zeros when the op does not say.
+  Cost cost() const;
   /// The first state among the inputs, or -1. Outputs of type kState are the same state afterwards.
   int state_input() const;
 

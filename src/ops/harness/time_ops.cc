@@ -70,19 +70,6 @@ double median_seconds(const CaseData& data, const Tactic& tactic, device::Device
   return device::median(std::move(seconds));
 }
 
-/// The cost of the case's contents, as far as they are in host memory.
-Cost cost_of(const Op& op, CaseData* data) {
-  if (op.cost == nullptr) return {};
-  std::vector<Tensor> in = data->in;
-  for (size_t i = 0; i < in.size(); ++i) {
-    if (data->source.inputs[i].host) in[i].data = data->inputs[i].data();
-    if (in[i].dtype == ir::DType::kState) in[i].data = &data->views[i];
-  }
-  Launch launch = data->shape_launch();
-  launch.in = in;
-  return op.cost(launch);
-}
-
 class CaseTimer {
  public:
   CaseTimer(const Op& op, device::Device& device, const Ceilings& ceilings)
@@ -95,7 +82,7 @@ class CaseTimer {
             const std::function<void(const Timing&)>& report) const {
     CaseData data(op_, c);
     const Launch launch = data.shape_launch();
-    const Cost cost = cost_of(op_, &data);
+    const Cost cost = data.cost();
     const Tactic* reference = reference_tactic(op_);
     const device::Properties& properties = device_.properties();
     double reference_seconds = 0;
