@@ -6,6 +6,7 @@ copy) or patches a name of its modeling module through `patches`, and returns Fa
 """
 import contextlib
 import copy
+import re
 import sys
 
 import torch
@@ -280,6 +281,26 @@ def head_not_tied(model, config, _):
         return False
     model.lm_head.weight = torch.nn.Parameter(torch.roll(model.lm_head.weight.data, 1, 0))
     return True
+
+
+@torch.no_grad()
+def measure_tensors(model, forward, prompts, faint):
+    """Every tensor counts: how far the logits move, at least, when the values of one tensor move by one place.
+
+    By kind of tensor, the layer's number left out. `faint`: regular expressions of kinds that cannot be seen.
+    """
+    found = {}
+    for name, parameter in model.named_parameters():
+        kind = re.sub(r"\.\d+\.", ".N.", name)
+        if any(re.fullmatch(pattern, kind) for pattern in faint):
+            continue
+        held = parameter.data.clone()
+        parameter.data.copy_(held.flatten().roll(1).view_as(held))
+        moved = max(float((forward(model, ids) - logits).abs().max() / logits.abs().max()) for ids, logits in prompts)
+        parameter.data.copy_(held)
+        key = f"moved {kind}"
+        found[key] = round(min(moved, found.get(key, moved)), 6)
+    return found
 
 
 def weights_in_bf16(model, _, __):

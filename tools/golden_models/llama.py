@@ -1,9 +1,5 @@
-"""The tiny models whose outputs tools/golden.py records: one config.json each, as Hugging Face writes them.
-
-Sizes are small and awkward on purpose (odd feed-forward sizes, head sizes other than hidden / heads). Both spellings
-of config.json occur: `rope_theta`, `rope_scaling`, `torch_dtype` and `rope_parameters`, `dtype`. Original context
-lengths are so short that every RoPE scaling rule acts within the longest prompt.
-"""
+"""Llama, Mistral, Qwen 2 and Qwen 3."""
+from golden_models.common import new_spelling, old_spelling, ramp, without
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 160, "hidden_size": 48,
@@ -29,30 +25,6 @@ QWEN3 = {
     "hidden_act": "silu", "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
     "attention_bias": False, "bos_token_id": 1, "eos_token_id": 2,
 }
-GPT2 = {
-    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "vocab_size": 150, "n_embd": 48, "n_layer": 2, "n_head": 4,
-    "n_positions": 128, "n_inner": None, "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5,
-    "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False,
-    "bos_token_id": 1, "eos_token_id": 2,
-}
-
-
-def old_spelling(theta=10000.0, scaling=None):
-    return {"rope_theta": theta, "rope_scaling": scaling, "torch_dtype": "float32"}
-
-
-def new_spelling(theta=10000.0, rope_type="default", **parameters):
-    return {"rope_parameters": {"rope_theta": theta, "rope_type": rope_type, **parameters}, "dtype": "float32"}
-
-
-def without(config, *keys):
-    return {key: value for key, value in config.items() if key not in keys}
-
-
-def ramp(first, last, count):
-    """Factors of longrope, one per rotated pair."""
-    return [round(first + (last - first) * i / (count - 1), 4) for i in range(count)]
-
 
 CONFIGS = {
     # ---- Llama ----
@@ -115,10 +87,4 @@ CONFIGS = {
         "head_dim": 12, "num_hidden_layers": 3, "rms_norm_eps": 0.02},
     "qwen3_window": QWEN3 | new_spelling() | {
         "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1, "head_dim": 16},
-
-    # ---- GPT-2 ----
-    "gpt2": GPT2,
-    "gpt2_inner": GPT2 | {"n_inner": 99, "n_embd": 51, "n_head": 3, "layer_norm_epsilon": 0.02, "n_layer": 3},
-    "gpt2_untied": GPT2 | {"tie_word_embeddings": False, "n_embd": 72, "n_head": 6, "vocab_size": 257},
-    "gpt2_layer_scale": GPT2 | {"scale_attn_by_inverse_layer_idx": True, "n_head": 6},
 }
