@@ -52,10 +52,10 @@ def distribution(name, shape):
         return 0.0, 0.5
     if leaf == "relative_attention_bias":
         return 0.0, 2.0
+    if last == "weight" and leaf in ("q_norm", "k_norm"):
+        return 1.7, 0.4
     if len(shape) < 2:
-        if last != "weight":
-            return 0.0, 0.5
-        return (1.7, 0.4) if leaf in ("q_norm", "k_norm") else (1.0, 0.25)
+        return (1.0, 0.25) if last == "weight" else (0.0, 0.5)
     gain = 1.0
     if leaf in QUERY_KEY_LEAVES:
         gain = 1.7

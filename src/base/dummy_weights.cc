@@ -70,11 +70,8 @@ Distribution distribution_of(std::string_view name, std::span<const int64_t> sha
                                     : last;
   if (last == "bias" || last.ends_with("_bias")) return {0, 0.5};
   if (leaf == "relative_attention_bias") return {0, 2};
-  if (shape.size() < 2) {
-    if (!is_weight) return {0, 0.5};
-    if (leaf == "q_norm" || leaf == "k_norm") return {kPeakedGain, 0.4};
-    return {1, 0.25};
-  }
+  if (is_weight && (leaf == "q_norm" || leaf == "k_norm")) return {kPeakedGain, 0.4};
+  if (shape.size() < 2) return is_weight ? Distribution{1, 0.25} : Distribution{0, 0.5};
   double gain = 1;
   if (is_one_of(leaf, kQueryKeyLeaves)) gain = kPeakedGain;
   if (is_one_of(leaf, kUnscaledQueryKeyLeaves)) gain = 0.6;
