@@ -19,6 +19,7 @@ UNSCALED_QUERY_KEY_LEAVES = {"q", "k"}
 TABLE_LEAVES = {
     "embed_tokens", "tok_embeddings", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings",
     "shared", "embed_in", "embed_positions", "lm_head", "embed_out", "output_layer", "output"}
+HEAD_NORMS = {"q_norm", "k_norm", "q_layernorm", "k_layernorm"}
 WIDENING_LEAVES = {"c_attn", "c_fc", "q_attn"}
 
 
@@ -58,7 +59,7 @@ def distribution(name, shape):
     if len(shape) < 2:
         if last != "weight":
             return 0.0, 0.5
-        return (1.7, 0.4) if leaf in ("q_norm", "k_norm") else (1.0, 0.25)
+        return (1.7, 0.4) if HEAD_NORMS.intersection(parts) else (1.0, 0.25)
     gain = 1.0
     if leaf in QUERY_KEY_LEAVES:
         gain = 1.7
@@ -119,6 +120,7 @@ GOLDEN_TENSORS = [
     (7, "model.layers.0.self_attn.q_proj.weight", (96, 64)),
     (7, "model.layers.10.self_attn.k_proj.bias", (32,)),
     (7, "model.layers.0.self_attn.q_norm.weight", (16,)),
+    (7, "model.layers.0.self_attn.k_layernorm.norms.1.weight", (16,)),
     (7, "model.norm.weight", (64,)),
     (7, "model.layers.0.attention.wqkv.weight", (96, 64)),
     (7, "model.tok_embeddings.weight", (256, 64)),

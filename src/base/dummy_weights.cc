@@ -72,6 +72,14 @@ double fan_in(std::string_view name, std::string_view leaf, std::span<const int6
   return product;
 }
 
+/// `q_norm.weight`, `q_layernorm.weight`, or one of a list of them (`q_layernorm.norms.0.weight`).
+bool is_norm_of_heads(std::string_view name) {
+  for (const std::string_view word : {".q_norm.", ".k_norm.", ".q_layernorm.", ".k_layernorm."}) {
+    if (name.find(word) != std::string_view::npos) return true;
+  }
+  return false;
+}
+
 struct Distribution {
   double center;
   double amplitude;  // values lie in [center - amplitude, center + amplitude)
@@ -87,7 +95,7 @@ Distribution distribution_of(std::string_view name, std::span<const int64_t> sha
   if (leaf == "relative_attention_bias") return {0, 2};
   if (shape.size() < 2) {
     if (!is_weight) return {0, 0.5};
-    if (leaf == "q_norm" || leaf == "k_norm") return {kPeakedGain, 0.4};
+    if (is_norm_of_heads(name)) return {kPeakedGain, 0.4};
     return {1, 0.25};
   }
   double gain = 1;

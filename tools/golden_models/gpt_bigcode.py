@@ -9,7 +9,7 @@ BIGCODE = {
 
 CONFIGS = {
     "gpt_bigcode": BIGCODE,
-    "gpt_bigcode_heads": BIGCODE | {"multi_query": False, "n_embd": 60, "n_head": 5, "n_inner": 99, "n_layer": 3},
+    "gpt_bigcode_heads": BIGCODE | {"multi_query": False, "n_embd": 56, "n_head": 7, "n_inner": 99, "n_layer": 3},
     "gpt_bigcode_untied": BIGCODE | {
         "tie_word_embeddings": False, "scale_attn_weights": False, "n_embd": 72, "n_head": 6, "vocab_size": 257,
         "layer_norm_epsilon": 0.02, "activation_function": "gelu"},

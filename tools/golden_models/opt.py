@@ -10,7 +10,7 @@ OPT = {
 CONFIGS = {
     "opt": OPT,
     # As opt-350m.
-    "opt_post_norm": OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 36, "num_hidden_layers": 3,
+    "opt_post_norm": OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 36, "num_hidden_layers": 4,
                             "num_attention_heads": 3},
     # As Galactica.
     "opt_plain": without(OPT, "word_embed_proj_dim") | {
@@ -18,3 +18,6 @@ CONFIGS = {
         "num_attention_heads": 5, "tie_word_embeddings": False, "vocab_size": 257},
     "opt_no_final_norm": OPT | {"_remove_final_layer_norm": True, "word_embed_proj_dim": 40, "hidden_size": 64},
 }
+
+# Without rotary positions it adds the same to all scores of a query.
+FAINT = [r"model\.decoder\.layers\.N\.self_attn\.k_proj\.bias"]

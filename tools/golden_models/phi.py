@@ -17,7 +17,7 @@ PHI3 = {
 CONFIGS = {
     "phi": PHI | old_spelling(),
     "phi_gqa": without(PHI, "partial_rotary_factor") | new_spelling(theta=5000.0) | {
-        "hidden_size": 72, "num_attention_heads": 6, "num_key_value_heads": 2, "layer_norm_eps": 0.02, "num_hidden_layers": 3},
+        "hidden_size": 72, "num_attention_heads": 6, "num_key_value_heads": 2, "layer_norm_eps": 0.02},
     "phi_qk_norm": PHI | new_spelling(rope_type="linear", factor=2.0) | {
         "qk_layernorm": True, "hidden_size": 60, "num_attention_heads": 3, "partial_rotary_factor": 0.4, "vocab_size": 257},
 
@@ -25,7 +25,7 @@ CONFIGS = {
     "phi3_window": PHI3 | old_spelling() | {
         "sliding_window": 11, "num_key_value_heads": None, "num_attention_heads": 4, "rms_norm_eps": 0.02, "num_hidden_layers": 3},
     "phi3_longrope": PHI3 | old_spelling(scaling={
-        "type": "su", "short_factor": ramp(1.0, 1.5, 6), "long_factor": ramp(1.2, 9.0, 6)}) | {
+        "type": "longrope", "short_factor": ramp(1.0, 1.5, 6), "long_factor": ramp(1.2, 9.0, 6)}) | {
         "original_max_position_embeddings": 24, "hidden_size": 72, "sliding_window": 200},
     # As Phi-4-mini.
     "phi3_partial": PHI3 | new_spelling(
