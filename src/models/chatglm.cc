@@ -73,8 +73,9 @@ class ChatGlm : public Decoder<Config> {
     for (int64_t i = 0; i < c_.layers; ++i) {
       const Scope s = m["encoder"]["layers"][i];
       Value h = norm(s["input_layernorm"], x);
-      x = residual(x, h) + attention(s["self_attention"], h,
-                                     {.step = step, .layer = static_cast<int>(i), .angles = angles});
+      x = residual(x, h) +
+          attention(s["self_attention"], h,
+                    {.step = step, .layer = static_cast<int>(i), .angles = angles});
       h = norm(s["post_attention_layernorm"], x);
       x = residual(x, h) + nn::fused_gated_mlp(s["mlp"], h, c_.ffn_dim, c_.activation,
                                                "dense_h_to_4h", "dense_4h_to_h", c_.bias);
@@ -93,9 +94,8 @@ class ChatGlm : public Decoder<Config> {
   Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
     const Scope layer = s["query_key_value"];
     const auto [q, k, v] =
-        c_.multi_query
-            ? nn::split_qkv(nn::linear(layer, x, c_.sizes.all(), c_.qkv_bias), c_.sizes)
-            : nn::grouped_qkv(layer, x, c_.sizes, c_.qkv_bias);
+        c_.multi_query ? nn::split_qkv(nn::linear(layer, x, c_.sizes.all(), c_.qkv_bias), c_.sizes)
+                       : nn::grouped_qkv(layer, x, c_.sizes, c_.qkv_bias);
     ops::Attention attrs = attention_attrs(in.layer);
     attrs.interleaved = true;
     s.enter();

@@ -34,10 +34,10 @@ void expect_refused(const char* architecture, const std::string& more,
 }
 
 constexpr const char* kFamilies[] = {
-    "GPTJForCausalLM",     "CodeGenForCausalLM",   "GPTNeoXForCausalLM", "GPTBigCodeForCausalLM",
-    "Starcoder2ForCausalLM", "OPTForCausalLM",     "PhiForCausalLM",     "Phi3ForCausalLM",
-    "StableLmForCausalLM", "GlmForCausalLM",       "Glm4ForCausalLM",    "QWenLMHeadModel",
-    "InternLMForCausalLM", "InternLM2ForCausalLM", "ChatGLMModel"};
+    "GPTJForCausalLM",       "CodeGenForCausalLM",   "GPTNeoXForCausalLM", "GPTBigCodeForCausalLM",
+    "Starcoder2ForCausalLM", "OPTForCausalLM",       "PhiForCausalLM",     "Phi3ForCausalLM",
+    "StableLmForCausalLM",   "GlmForCausalLM",       "Glm4ForCausalLM",    "QWenLMHeadModel",
+    "InternLMForCausalLM",   "InternLM2ForCausalLM", "ChatGLMModel"};
 
 TEST(DecoderFamilies, TakeWhatIsComplete) {
   for (const char* name : kFamilies) {
@@ -57,8 +57,9 @@ TEST(DecoderFamilies, HaveTheDefaultsOfTheirConfigurations) {
   EXPECT_EQ(positions("GlmForCausalLM"), 131072);
   EXPECT_EQ(model("GlmForCausalLM")->kv_layers()[0].k_size, 128);
   EXPECT_EQ(model("GPTBigCodeForCausalLM")->kv_layers()[0].kv_heads, 1);
-  EXPECT_EQ(model("Starcoder2ForCausalLM", R"(, "num_key_value_heads": null)")
-                ->kv_layers()[0].kv_heads, 2);
+  EXPECT_EQ(
+      model("Starcoder2ForCausalLM", R"(, "num_key_value_heads": null)")->kv_layers()[0].kv_heads,
+      2);
 }
 
 TEST(DecoderFamilies, WindowsAreThoseOfTheFile) {
@@ -72,10 +73,10 @@ TEST(DecoderFamilies, WindowsAreThoseOfTheFile) {
 TEST(DecoderFamilies, QwenEndsWhereItsRulesForLongTextsBegin) {
   const char* longer = R"(, "max_position_embeddings": 32768, "seq_length": 2048)";
   EXPECT_EQ(model("QWenLMHeadModel", longer)->max_positions(), 2048);
-  EXPECT_EQ(model("QWenLMHeadModel",
-                  str(longer, R"(, "use_dynamic_ntk": false, "use_logn_attn": false)"))
-                ->max_positions(),
-            32768);
+  EXPECT_EQ(
+      model("QWenLMHeadModel", str(longer, R"(, "use_dynamic_ntk": false, "use_logn_attn": false)"))
+          ->max_positions(),
+      32768);
 }
 
 TEST(DecoderFamilies, RefuseWhatTheyCannotCompute) {

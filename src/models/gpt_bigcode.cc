@@ -51,9 +51,8 @@ class GptBigCode : public Decoder<Config> {
   Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
     // With as many heads of K and V as of Q, those of a head lie side by side.
     const auto [q, k, v] =
-        c_.multi_query
-            ? nn::split_qkv(nn::linear(s["c_attn"], x, c_.sizes.all(), true), c_.sizes)
-            : nn::grouped_qkv(s["c_attn"], x, c_.sizes, true);
+        c_.multi_query ? nn::split_qkv(nn::linear(s["c_attn"], x, c_.sizes.all(), true), c_.sizes)
+                       : nn::grouped_qkv(s["c_attn"], x, c_.sizes, true);
     ops::Attention attrs = attention_attrs(in.layer);
     if (!c_.scale_by_head_size) attrs.scale = 1;
     s.enter();

@@ -15,12 +15,11 @@ struct Config : DecoderConfig {
 };
 
 Config read_config(const HfConfig& json, const WindowOptions& window) {
-  Config c{read_decoder(json, window,
-                        {.activation = "gelu",
-                         .norm_eps_key = "layer_norm_eps",
-                         .rope = {.partial = 0.25,
-                                  .theta_key = "rotary_emb_base",
-                                  .partial_key = "rotary_pct"}})};
+  Config c{read_decoder(
+      json, window,
+      {.activation = "gelu",
+       .norm_eps_key = "layer_norm_eps",
+       .rope = {.partial = 0.25, .theta_key = "rotary_emb_base", .partial_key = "rotary_pct"}})};
   c.parallel = json.get_bool("use_parallel_residual", true);
   c.attention_bias = json.get_bool("attention_bias", true);
   if (c.sizes.q() != c.dim || c.sizes.kv_heads != c.sizes.heads) {
@@ -40,11 +39,12 @@ class GptNeox : public Decoder<Config> {
     const Value angles = nn::rope_angles(trace, step, c_.rope);
     for (int64_t i = 0; i < c_.layers; ++i) {
       const Scope s = m["layers"][i];
-      const Value a = attention(s["attention"], nn::layer_norm(s["input_layernorm"], x, c_.norm_eps),
-                                {.step = step, .layer = static_cast<int>(i), .angles = angles});
+      const Value a =
+          attention(s["attention"], nn::layer_norm(s["input_layernorm"], x, c_.norm_eps),
+                    {.step = step, .layer = static_cast<int>(i), .angles = angles});
       const Value y = a + x;
-      const Value h = nn::layer_norm(s["post_attention_layernorm"], c_.parallel ? x : y,
-                                     c_.norm_eps);
+      const Value h =
+          nn::layer_norm(s["post_attention_layernorm"], c_.parallel ? x : y, c_.norm_eps);
       x = y + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, "dense_h_to_4h", "dense_4h_to_h");
     }
     x = nn::layer_norm(m["final_layer_norm"], x, c_.norm_eps);
@@ -53,8 +53,7 @@ class GptNeox : public Decoder<Config> {
 
  private:
   Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
-    const auto [q, k, v] =
-        nn::grouped_qkv(s["query_key_value"], x, c_.sizes, c_.attention_bias);
+    const auto [q, k, v] = nn::grouped_qkv(s["query_key_value"], x, c_.sizes, c_.attention_bias);
     s.enter();
     const Value o = nn::attention(attention_attrs(in.layer), q, k, v, in);
     return nn::linear(s["dense"], o, c_.dim, c_.attention_bias);

@@ -47,8 +47,8 @@ class Gptj : public Decoder<Config> {
     for (int64_t i = 0; i < c_.layers; ++i) {
       const Scope s = m["h"][i];
       const Value h = nn::layer_norm(s["ln_1"], x, c_.norm_eps);
-      const Value a = attention(s["attn"], h, {.step = step, .layer = static_cast<int>(i),
-                                               .angles = angles});
+      const Value a =
+          attention(s["attn"], h, {.step = step, .layer = static_cast<int>(i), .angles = angles});
       x = a + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, "fc_in", "fc_out") + x;
     }
     x = nn::layer_norm(m["ln_f"], x, c_.norm_eps);
@@ -58,8 +58,8 @@ class Gptj : public Decoder<Config> {
 
  private:
   Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
-    const auto [q, k, v] = c_.codegen ? codegen_qkv(s["qkv_proj"], x)
-                                      : nn::separate_qkv(s, x, c_.sizes, false);
+    const auto [q, k, v] =
+        c_.codegen ? codegen_qkv(s["qkv_proj"], x) : nn::separate_qkv(s, x, c_.sizes, false);
     ops::Attention attrs = attention_attrs(in.layer);
     attrs.interleaved = true;
     s.enter();
@@ -82,8 +82,7 @@ Architecture model_gptj() {
   return {
       .names = {"GPTJForCausalLM", "CodeGenForCausalLM"},
       .ignored_tensors = {R"((transformer\.)?h\.\d+\.attn\.(masked_bias|bias|causal_mask))",
-                          R"((transformer\.)?h\.\d+\.attn\.embed_positions)",
-                          R"(lm_head\.weight)"},
+                          R"((transformer\.)?h\.\d+\.attn\.embed_positions)", R"(lm_head\.weight)"},
       .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
         return std::make_unique<Gptj>(read_config(config, window));
       }};

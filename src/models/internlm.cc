@@ -16,10 +16,11 @@ struct Names {
   nn::GatedMlpNames mlp;
 };
 
-constexpr Names kFirst = {"embed_tokens", "lm_head", "input_layernorm", "self_attn",
-                          "o_proj", "post_attention_layernorm", "mlp", {}};
-constexpr Names kSecond = {"tok_embeddings", "output", "attention_norm", "attention",
-                           "wo", "ffn_norm", "feed_forward", {"w1", "w3", "w2"}};
+constexpr Names kFirst = {"embed_tokens", "lm_head", "input_layernorm",
+                          "self_attn",    "o_proj",  "post_attention_layernorm",
+                          "mlp",          {}};
+constexpr Names kSecond = {"tok_embeddings", "output",       "attention_norm",  "attention", "wo",
+                           "ffn_norm",       "feed_forward", {"w1", "w3", "w2"}};
 
 struct Config : DecoderConfig {
   bool bias = true, second = false;

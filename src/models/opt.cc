@@ -22,18 +22,18 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
   const int64_t dim = json.get_int("hidden_size");
   const int64_t heads = json.get_int("num_attention_heads");
   const int64_t layers = json.get_int("num_hidden_layers");
-  Config c{{.dim = dim,
-            .ffn_dim = json.get_int("ffn_dim"),
-            .layers = layers,
-            .vocab = json.get_int("vocab_size"),
-            .max_positions = json.get_int("max_position_embeddings", 2048),
-            .sizes = {heads, heads,
-                      split_heads(json, "hidden_size", dim, "num_attention_heads", heads)},
-            .norm_eps = 1e-5,
-            .activation = read_activation(json, "activation_function", "relu"),
-            .tied = json.get_bool("tie_word_embeddings", true),
-            .windows = std::vector<int>(static_cast<size_t>(layers), window.window),
-            .sink_tokens = window.sink_tokens}};
+  Config c{
+      {.dim = dim,
+       .ffn_dim = json.get_int("ffn_dim"),
+       .layers = layers,
+       .vocab = json.get_int("vocab_size"),
+       .max_positions = json.get_int("max_position_embeddings", 2048),
+       .sizes = {heads, heads, split_heads(json, "hidden_size", dim, "num_attention_heads", heads)},
+       .norm_eps = 1e-5,
+       .activation = read_activation(json, "activation_function", "relu"),
+       .tied = json.get_bool("tie_word_embeddings", true),
+       .windows = std::vector<int>(static_cast<size_t>(layers), window.window),
+       .sink_tokens = window.sink_tokens}};
   c.embedding_dim = json.get_int("word_embed_proj_dim", dim);
   c.norm_first = json.get_bool("do_layer_norm_before", true);
   c.final_norm = c.norm_first && !json.get_bool("_remove_final_layer_norm", false);
@@ -49,8 +49,8 @@ class Opt : public Decoder<Config> {
   Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
     const Scope root(trace);
     // Checkpoints saved from the bare model lack the prefix.
-    const Scope m = root.has("decoder.embed_tokens.weight") ? root["decoder"]
-                                                            : root["model"]["decoder"];
+    const Scope m =
+        root.has("decoder.embed_tokens.weight") ? root["decoder"] : root["model"]["decoder"];
     Value x = nn::embedding(m["embed_tokens"], step.input_ids, c_.vocab, c_.embedding_dim);
     const bool projected = c_.embedding_dim != c_.dim;
     if (projected) x = nn::linear(m["project_in"], x, c_.dim);
@@ -71,9 +71,7 @@ class Opt : public Decoder<Config> {
   }
 
  private:
-  Value norm(const Scope& s, Value x) const {
-    return nn::layer_norm(s, x, c_.norm_eps, c_.norm);
-  }
+  Value norm(const Scope& s, Value x) const { return nn::layer_norm(s, x, c_.norm_eps, c_.norm); }
   Value norm_before(const Scope& s, Value x) const { return c_.norm_first ? norm(s, x) : x; }
   Value norm_behind(const Scope& s, Value x) const { return c_.norm_first ? x : norm(s, x); }
 

@@ -15,10 +15,9 @@ struct Config : DecoderConfig {
 };
 
 Config read_config(const HfConfig& json, const WindowOptions& window) {
-  Config c{read_decoder(json, window,
-                        {.activation = "gelu_new",
-                         .norm_eps_key = "layer_norm_eps",
-                         .rope = {.partial = 0.5}})};
+  Config c{read_decoder(
+      json, window,
+      {.activation = "gelu_new", .norm_eps_key = "layer_norm_eps", .rope = {.partial = 0.5}})};
   c.head_norm = json.get_bool("qk_layernorm", false);
   return c;
 }

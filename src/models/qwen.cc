@@ -37,8 +37,8 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
             .tied = json.get_bool("tie_word_embeddings", false),
             .windows = std::vector<int>(static_cast<size_t>(layers), window.window),
             .sink_tokens = window.sink_tokens,
-            .rope = rope_options(
-                json, size, {.theta_key = "rotary_emb_base", .partial_key = "rotary_pct"})}};
+            .rope = rope_options(json, size,
+                                 {.theta_key = "rotary_emb_base", .partial_key = "rotary_pct"})}};
   c.bias = !json.get_bool("no_bias", true);
   c.scale_by_head_size = json.get_bool("scale_attn_weights", true);
   // Both change frequencies and queries only beyond the length of the training.

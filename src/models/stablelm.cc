@@ -51,8 +51,8 @@ class StableLm : public Decoder<Config> {
   Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
     auto [q, k, v] = nn::separate_qkv(s, x, c_.sizes, c_.qkv_bias);
     if (c_.head_norm) {
-      q = norm_of_heads(s["q_layernorm"]["norms"], q, c_.sizes.heads);
-      k = norm_of_heads(s["k_layernorm"]["norms"], k, c_.sizes.kv_heads);
+      q = nn::layer_norm_of_parts(s["q_layernorm"]["norms"], q, c_.sizes.heads, c_.norm_eps);
+      k = nn::layer_norm_of_parts(s["k_layernorm"]["norms"], k, c_.sizes.kv_heads, c_.norm_eps);
     }
     s.enter();
     const Value o = nn::attention(attention_attrs(in.layer), q, k, v, in);

@@ -29,6 +29,9 @@ struct LayerNormOptions {
   bool shared_weight = false;
 };
 Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options = {});
+/// Each of `parts` equal parts of a row on its own, with the `weight` of layer 0, 1, ... below the
+/// scope and no bias.
+Value layer_norm_of_parts(const Scope& scope, Value x, int64_t parts, double eps);
 /// Whether activation() knows this name.
 bool knows_activation(const std::string& kind);
 /// f(x), by the name config.json uses. REQUIRES: knows_activation.

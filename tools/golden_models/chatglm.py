@@ -19,7 +19,7 @@ CONFIGS = {
     # As chatglm3-6b-32k and GLM-4: another base of the rotary positions.
     "chatglm_ratio": CHATGLM | {
         "rope_ratio": 50, "kv_channels": 24, "num_attention_heads": 3, "multi_query_group_num": 1, "add_qkv_bias": False,
-        "layernorm_epsilon": 0.02, "num_layers": 3, "padded_vocab_size": 257},
+        "layernorm_epsilon": 0.005, "num_layers": 3, "padded_vocab_size": 257},
     "chatglm_heads": without(CHATGLM, "multi_query_attention", "multi_query_group_num", "add_qkv_bias", "post_layer_norm") | {
         "rmsnorm": False, "add_bias_linear": True, "num_attention_heads": 4, "kv_channels": 16},
     "chatglm_residual": CHATGLM | {
