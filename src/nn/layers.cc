@@ -50,9 +50,11 @@ Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns
   return product(scope, x, weight, bias ? scope.weight_rows("bias", {stored_out}, runs) : Value{});
 }
 
-Value logits(const Scope& scope, Value x, int64_t vocabulary) {
+Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias) {
   scope.enter();
-  return add_op(ops::Matmul{}, {x, scope.weight("weight", {vocabulary, x.dim(-1)})});
+  const Value weight = scope.weight("weight", {vocabulary, x.dim(-1)});
+  if (bias.graph == nullptr) return add_op(ops::Matmul{}, {x, weight});
+  return add_op(ops::Matmul{.bias = true}, {x, weight, bias});
 }
 
 Value conv1d(const Scope& scope, Value x, int64_t out) {

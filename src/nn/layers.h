@@ -11,8 +11,8 @@ Value linear(const Scope& scope, Value x, int64_t out, bool bias = false);
 /// The same with some rows of a weight stored as [stored_out, K] -> [T, runs.count * runs.pieces].
 Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns& runs, bool bias);
 /// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T,
-/// vocabulary].
-Value logits(const Scope& scope, Value x, int64_t vocabulary);
+/// vocabulary]; plus `bias` [vocabulary], where it is given.
+Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias = {});
 /// GPT-2's Conv1D: a linear layer with bias whose weight is stored [K, out].
 Value conv1d(const Scope& scope, Value x, int64_t out);
 /// Rows of `weight` [rows, dim] by id -> [T, dim] in the activation type.

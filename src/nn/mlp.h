@@ -17,6 +17,10 @@ struct GatedMlpNames {
 Value gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
                 bool bias = false, const GatedMlpNames& names = {});
 
+/// The same with gate and up as the two halves of one layer, gate first.
+Value fused_gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
+                      std::string_view gate_up, std::string_view down, bool bias = false);
+
 /// down(f(up(x))), the layers named below the scope.
 Value mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
           std::string_view up, std::string_view down, bool bias = true);
