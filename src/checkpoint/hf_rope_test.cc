@@ -31,7 +31,7 @@ TEST(RopeConfig, EverySpellingIsReadAsInTransformers) {
     const Json& want = row["parameters"];
     const auto head_dim = row["config"]["head_dim"].get<int64_t>();
     const RopeConfig got = read_rope_config(HfConfig::parse(row["config"].dump(), "config.json"),
-                                            head_dim, 10000, row["layer_type"].get<std::string>());
+                                            head_dim, {}, row["layer_type"].get<std::string>());
     EXPECT_EQ(got.rule, want["rope_type"].get<std::string>());
     EXPECT_EQ(got.theta, want["rope_theta"].get<double>());
     EXPECT_EQ(got.factor, number(want, "factor", 1));

@@ -5,8 +5,8 @@ GRANITE = {
     "architectures": ["GraniteForCausalLM"], "model_type": "granite", "vocab_size": 150, "hidden_size": 48,
     "intermediate_size": 75, "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
     "hidden_act": "silu", "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
-    "attention_bias": False, "mlp_bias": False, "embedding_multiplier": 2.5, "logits_scaling": 0.75,
-    "residual_multiplier": 0.8, "attention_multiplier": 0.4, "bos_token_id": 1, "eos_token_id": 2,
+    "attention_bias": False, "mlp_bias": False, "embedding_multiplier": 1.5, "logits_scaling": 0.75,
+    "residual_multiplier": 1.3, "attention_multiplier": 0.4, "bos_token_id": 1, "eos_token_id": 2,
 }
 
 CONFIGS = {

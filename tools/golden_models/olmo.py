@@ -25,6 +25,6 @@ CONFIGS = {
     "olmo2_mha": without(OLMO2, "num_key_value_heads", "rms_norm_eps") | old_spelling(theta=500000.0) | {
         "num_attention_heads": 4, "num_hidden_layers": 3},
     "olmo2_tied": OLMO2 | new_spelling() | {
-        "tie_word_embeddings": True, "attention_bias": True, "rms_norm_eps": 0.02, "num_attention_heads": 3,
+        "tie_word_embeddings": True, "attention_bias": True, "rms_norm_eps": 0.02, "num_attention_heads": 2,
         "num_key_value_heads": 1},
 }
