@@ -79,12 +79,11 @@ Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset) {
 
 Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options) {
   scope.enter();
-  const ops::LayerNorm attrs{
-      .eps = eps, .weight_offset = options.weight_offset, .groups = options.groups};
+  const int groups = std::max(1, options.groups);
+  const ops::LayerNorm attrs{.eps = eps, .weight_offset = options.weight_offset, .groups = groups};
   if (!options.weight) return add_op(attrs, {x});
-  const int64_t width = x.dim(-1) / options.groups;
-  std::vector<int64_t> shape = {width};
-  if (options.groups > 1 && !options.shared_weight) shape = {options.groups, width};
+  std::vector<int64_t> shape = {x.dim(-1) / groups};
+  if (options.groups > 0 && !options.shared_weight) shape.insert(shape.begin(), groups);
   const Value weight = scope.weight("weight", shape);
   if (!options.bias) return add_op(attrs, {x, weight});
   return add_op(attrs, {x, weight, scope.weight("bias", shape)});
