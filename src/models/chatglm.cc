@@ -106,12 +106,9 @@ class ChatGlm : public Decoder<Config> {
 }  // namespace
 
 Architecture model_chatglm() {
-  return {
-      .names = {"ChatGLMModel", "ChatGLMForConditionalGeneration"},
-      .ignored_tensors = {R"(transformer\.rotary_pos_emb\.inv_freq)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<ChatGlm>(read_config(config, window));
-      }};
+  return {.names = {"ChatGLMModel", "ChatGLMForConditionalGeneration"},
+          .ignored_tensors = {R"(transformer\.rotary_pos_emb\.inv_freq)"},
+          .create = make_model<ChatGlm, read_config>};
 }
 
 }  // namespace millrace::models

@@ -63,13 +63,10 @@ class Glm : public Decoder<Config> {
 }  // namespace
 
 Architecture model_glm() {
-  return {
-      .names = {"GlmForCausalLM", "Glm4ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Glm>(read_config(config, window));
-      }};
+  return {.names = {"GlmForCausalLM", "Glm4ForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<Glm, read_config>};
 }
 
 }  // namespace millrace::models

@@ -56,13 +56,10 @@ class Phi3 : public Decoder<DecoderConfig> {
 }  // namespace
 
 Architecture model_phi3() {
-  return {
-      .names = {"Phi3ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Phi3>(read_config(config, window));
-      }};
+  return {.names = {"Phi3ForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<Phi3, read_config>};
 }
 
 }  // namespace millrace::models
