@@ -78,7 +78,7 @@ class ChatGlm : public Decoder<Config> {
                     {.step = step, .layer = static_cast<int>(i), .angles = angles});
       h = norm(s["post_attention_layernorm"], x);
       x = residual(x, h) + nn::fused_gated_mlp(s["mlp"], h, c_.ffn_dim, c_.activation,
-                                               "dense_h_to_4h", "dense_4h_to_h", c_.bias);
+                                               {"dense_h_to_4h", "dense_4h_to_h"}, c_.bias);
     }
     if (c_.final_norm) x = norm(m["encoder"]["final_layernorm"], x);
     return nn::logits(c_.tied ? embedding : m["output_layer"], x, c_.vocab);
