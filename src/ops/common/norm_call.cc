@@ -25,10 +25,12 @@ NormCall norm_call(const Launch& launch, bool add, const NormOptions& options) {
 
 double exact_norm_affine(const Launch& launch, const NormOptions& options, double normed,
                          int64_t column) {
-  const NormCall call = norm_call(launch, false, options);
-  const int64_t i = call.weight_stride == 0 ? column % call.width : column;
-  if (call.weight != nullptr) normed *= exact_element(*call.weight, i) + options.weight_offset;
-  return call.bias == nullptr ? normed : normed + exact_element(*call.bias, i);
+  // Not by norm_call, which the tactics use, too.
+  const std::span<const Tensor> in = launch.in;
+  if (in.size() < 2) return normed;
+  const int64_t i = column % in[1].count();  // the groups may share [width]
+  const double scaled = normed * (exact_element(in[1], i) + options.weight_offset);
+  return in.size() > 2 ? scaled + exact_element(in[2], i) : scaled;
 }
 
 int64_t norm_weight_bytes(const Launch& launch, size_t first) {
