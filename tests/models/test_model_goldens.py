@@ -32,6 +32,21 @@ CONFIG_FAULTS = [
     ("qwen2_tied", {"use_sliding_window": True, "max_window_layers": 0}),
     ("gpt2_inner", {"layer_norm_epsilon": 1e-5}),
     ("gpt2_layer_scale", {"scale_attn_by_inverse_layer_idx": False}),
+    ("gptj", {"rotary_dim": 6}),
+    ("gpt_neox", {"rotary_pct": 0.5}),
+    ("gpt_neox_sequential", {"use_parallel_residual": True}),
+    ("gpt_bigcode_untied", {"scale_attn_weights": True}),
+    ("starcoder2_window", {"sliding_window": 11}),
+    ("opt_post_norm", {"do_layer_norm_before": True}),
+    ("opt_no_final_norm", {"_remove_final_layer_norm": False}),
+    ("phi_qk_norm", {"qk_layernorm": False}),
+    ("phi3_longrope", {"original_max_position_embeddings": 40}),
+    ("stablelm_parallel", {"use_parallel_residual": False}),
+    ("glm", {"partial_rotary_factor": 1.0}),
+    ("qwen_bias", {"rotary_pct": 1.0}),
+    ("internlm_no_bias", {"rotary": None}),
+    ("chatglm_ratio", {"rope_ratio": 45}),
+    ("chatglm_residual", {"apply_residual_connection_post_layernorm": False}),
 ]
 
 

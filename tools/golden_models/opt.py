@@ -10,8 +10,8 @@ OPT = {
 CONFIGS = {
     "opt": OPT,
     # As opt-350m.
-    "opt_post_norm": OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 36, "num_hidden_layers": 4,
-                            "num_attention_heads": 3},
+    "opt_post_norm": OPT | {"do_layer_norm_before": False, "word_embed_proj_dim": 10, "hidden_size": 32,
+                            "num_attention_heads": 2},
     # As Galactica.
     "opt_plain": without(OPT, "word_embed_proj_dim") | {
         "enable_bias": False, "layer_norm_elementwise_affine": False, "activation_function": "gelu", "hidden_size": 60,
