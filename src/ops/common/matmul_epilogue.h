@@ -4,7 +4,7 @@
 #include "ops/common/float_types.h"
 #include "ops/common/vec_loops.h"
 #include "ops/common/vec_math.h"
-#include "ops/matmul/matmul_job.h"
+#include "ops/common/matmul_job.h"
 
 namespace millrace::ops {
 

@@ -11,8 +11,8 @@
 
 #include <algorithm>
 
-#include "ops/matmul/matmul_epilogue.h"
-#include "ops/matmul/matmul_kernels.h"
+#include "ops/common/matmul_epilogue.h"
+#include "ops/common/matmul_kernels.h"
 
 namespace millrace::ops {
 

@@ -2,8 +2,8 @@
 #include <bit>
 
 #include "ops/common/vec_avx512.h"
-#include "ops/matmul/matmul_kernels.h"
-#include "ops/matmul/matmul_panels.h"
+#include "ops/common/matmul_kernels.h"
+#include "ops/common/matmul_panels.h"
 
 namespace millrace::ops {
 namespace {

@@ -2,7 +2,7 @@
 // x, residual and out are f32.
 #pragma once
 
-#include "ops/matmul/matmul_job.h"
+#include "ops/common/matmul_job.h"
 
 namespace millrace::ops {
 
