@@ -31,7 +31,7 @@ CONFIGS = {
         "q_lora_rank": 22, "n_routed_experts": 12, "n_group": 4, "topk_group": 2, "topk_method": "group_limited_greedy",
         "num_experts_per_tok": 3, "routed_scaling_factor": 3.0, "attention_bias": True, "mlp_bias": True,
         "n_shared_experts": 1, "first_k_dense_replace": 2, "rms_norm_eps": 0.01, "num_attention_heads": 3,
-        "num_key_value_heads": 3, "qk_nope_head_dim": 13, "v_head_dim": 21, "kv_lora_rank": 37, "qk_rope_head_dim": 10},
+        "num_key_value_heads": 3, "qk_nope_head_dim": 14, "v_head_dim": 21, "kv_lora_rank": 38, "qk_rope_head_dim": 10},
     "deepseek_v3": DEEPSEEK_V3 | old_spelling(scaling=yarn(1.0, 1.2)),
     "deepseek_v3_flat": DEEPSEEK_V3 | new_spelling() | {
         "q_lora_rank": None, "n_group": 1, "norm_topk_prob": False, "rope_interleave": False, "tie_word_embeddings": True,
