@@ -23,7 +23,7 @@ namespace {
 size_t num_row_inputs(std::string_view op, const ir::Node& node) {
   if (op == "add" || op == "mul" || op == "moe_matmul" || op == "moe_combine") return 2;
   if (op == "rms_norm" || op == "layer_norm" || op == "activation" || op == "gated_activation" ||
-      op == "slice_cols" || op == "moe_route" || op == "clamped_swiglu") {
+      op == "slice_cols" || op == "rescale" || op == "moe_route" || op == "clamped_swiglu") {
     return 1;
   }
   if (op == "matmul") {
@@ -64,8 +64,8 @@ bool hoist(ir::Graph& graph, ir::NodeId id) {
   }
   // The first of them in execution order: nothing that reads a gather comes before it.
   const auto& order = graph.order();
-  const ir::NodeId gather = *std::find_first_of(order.begin(), order.end(), gathers.begin(),
-                                                gathers.end());
+  const ir::NodeId gather =
+      *std::find_first_of(order.begin(), order.end(), gathers.begin(), gathers.end());
   const ir::ValueId rows = graph.node(gather).inputs[1];
   std::vector<ir::ValueId> inputs = node.inputs;
   for (size_t i = 0; i < row_inputs; ++i) {
