@@ -15,6 +15,8 @@ nn::Value gqa_attention(const nn::Scope& scope, nn::Value x, const GqaLayer& lay
   attrs.rotary_dim = layer.rotary_dim;
   attrs.qk_norm = layer.head_norm;
   if (layer.head_norm) attrs.qk_norm_eps = layer.norm_eps;
+  attrs.sink_logits = layer.sink_logits;
+  if (layer.sink_logits) in.sink_logits = scope.weight("sinks", {layer.sizes.heads});
   scope.enter();
   const nn::Value out = nn::attention(attrs, q, k, v, in);
   return nn::linear(scope["o_proj"], out, x.dim(-1), layer.out_bias);

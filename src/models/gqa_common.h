@@ -14,6 +14,7 @@ struct GqaLayer {
   bool qkv_bias = false, out_bias = false;
   bool head_norm = false;  // `q_norm` and `k_norm`, with norm_eps
   double norm_eps = 0;
+  bool sink_logits = false;  // `sinks` [H]
 };
 
 /// `q_proj`, `k_proj`, `v_proj` and `o_proj` below the scope; x [T, dim] -> [T, dim]. `in` brings
