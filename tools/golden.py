@@ -76,7 +76,8 @@ def build_model(folder):
     model_class = getattr(transformers, config.architectures[0])
     with tempfile.TemporaryDirectory() as checkpoint:
         write_checkpoint(model_class._from_config(config, dtype=torch.float32), checkpoint, SEED)
-        return model_class.from_pretrained(checkpoint, attn_implementation="eager", dtype=torch.float32).eval()
+        return model_class.from_pretrained(checkpoint, attn_implementation="eager", experts_implementation="eager",
+                                           dtype=torch.float32).eval()
 
 
 class Frequencies:

@@ -33,7 +33,7 @@ Value add_weight(Trace& trace, const std::string& name, const std::vector<int64_
   attrs.set("name", name);
   if (transposed) {
     attrs.set("transposed", true);
-    std::swap(type.shape[0], type.shape[1]);
+    std::swap(*(type.shape.end() - 2), type.shape.back());
   }
   return {&trace.graph, trace.graph.add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
 }
@@ -60,6 +60,10 @@ Value Scope::weight_rows(std::string_view leaf, std::vector<int64_t> stored_shap
 
 Value Scope::transposed_weight(std::string_view leaf, int64_t n, int64_t k) const {
   return add_weight(*trace_, name(leaf), {k, n}, true);
+}
+
+Value Scope::transposed_weights(std::string_view leaf, int64_t count, int64_t n, int64_t k) const {
+  return add_weight(*trace_, name(leaf), {count, k, n}, true);
 }
 
 }  // namespace millrace::nn

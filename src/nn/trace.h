@@ -65,6 +65,8 @@ class Scope {
                     const RowRuns& runs) const;
   /// A weight [N, K] that the checkpoint stores as [K, N] (GPT-2's Conv1D).
   Value transposed_weight(std::string_view leaf, int64_t n, int64_t k) const;
+  /// Weights [count, N, K] that the checkpoint stores as one tensor [count, K, N].
+  Value transposed_weights(std::string_view leaf, int64_t count, int64_t n, int64_t k) const;
 
   Trace& trace() const { return *trace_; }
   ir::Graph& graph() const { return trace_->graph; }

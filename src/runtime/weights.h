@@ -32,6 +32,7 @@ class WeightReader {
   void map_files();
   const std::byte* data(const engine::WeightSlice& slice) const;
   void read_row(const engine::Weight& weight, int64_t row, std::byte* target) const;
+  void read_transposed(const engine::Weight& weight, int64_t row, std::byte* target) const;
 
   std::shared_ptr<const engine::EngineFile> file_;
   const engine::Engine& engine_;

@@ -5,7 +5,7 @@
 #include "ops/common/activation_cuda.cuh"
 #include "ops/common/vector_access_cuda.cuh"
 #include "ops/matmul/matmul_cpu.h"
-#include "ops/matmul/matmul_job.h"
+#include "ops/common/matmul_job.h"
 
 namespace millrace::ops {
 
