@@ -6,13 +6,14 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/mapped_file.h"
 #include "engine/plan.h"
 
 namespace millrace::engine {
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 /// Weights are hashed in chunks of this size, so that a reader can check what it reads.
 inline constexpr int64_t kChunkBytes = int64_t{4} << 20;
 
@@ -51,6 +52,7 @@ class EngineFile {
  private:
   EngineFile() = default;
   void read(const MappedFile& file);
+  void read_graphs(std::string_view text, uint64_t encoder_offset, const std::string& path);
 
   std::optional<MappedFile> file_;
   Engine engine_;
