@@ -46,7 +46,9 @@ std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
     throw_bad_input("--chat and --input-ids contradict each other", "",
                     "give a text to apply the chat template to");
   }
-  if (o.input_ids) return {{parse_ids(*o.input_ids, "--input-ids"), sampling}};
+  if (o.input_ids) {
+    return {{parse_ids(*o.input_ids, "--input-ids"), sampling, decoder_start(engine)}};
+  }
   if (given == 0 && ::isatty(STDIN_FILENO) != 0) return {};
   std::string text = o.prompt.value_or("");
   if (o.prompt_file) text = read_text_file(*o.prompt_file, "--prompt-file");
@@ -55,7 +57,7 @@ std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
   if (o.chat || o.system) {
     return {{encode_messages(engine, user_message_json(o.system, text)), sampling}};
   }
-  return {{encode_prompt(engine, text), sampling}};
+  return {{encode_prompt(engine, text), sampling, decoder_start(engine)}};
 }
 
 void check(const RunOptions& o) {
@@ -148,7 +150,7 @@ int run(RunOptions& o) {
   if (logits) {
     std::vector<size_t> prompt_lengths, new_tokens;
     for (size_t i = 0; i < prompts.size(); ++i) {
-      prompt_lengths.push_back(prompts[i].input_ids.size());
+      prompt_lengths.push_back(prompts[i].decoder_prompt().size());
       new_tokens.push_back(all[i].output.output_ids.size());
     }
     logits->write(prompt_lengths, new_tokens);

@@ -46,6 +46,7 @@ void take(const std::optional<T>& from, T* to) {
 const std::set<std::string> kKeys = {"prompt",
                                      "messages",
                                      "input_ids",
+                                     "decoder_input_ids",
                                      "max_new_tokens",
                                      "min_new_tokens",
                                      "ignore_eos",
@@ -129,6 +130,16 @@ class Line {
         p->logit_bias.push_back(parse_bias(str(id, ":", bias.get<double>())));
       }
     }
+  }
+
+  /// What the decoder of an encoder-decoder model begins with.
+  std::vector<int32_t> decoder_prompt(const Engine& engine) {
+    const Json* v = find("decoder_input_ids");
+    if (v == nullptr) return decoder_start(engine);
+    if (engine.info().kind != "encoder_decoder") {
+      fail("has decoder_input_ids, and the model has no encoder beside a decoder");
+    }
+    return ids<int32_t>(*v, "decoder_input_ids");
   }
 
   std::vector<int32_t> prompt(const Engine& engine) {
@@ -289,6 +300,15 @@ std::vector<int32_t> encode_prompt(const Engine& engine, const std::string& text
   return engine.tokenizer()->encode(text);
 }
 
+std::vector<int32_t> decoder_start(const Engine& engine) {
+  if (engine.info().kind != "encoder_decoder") return {};
+  if (engine.decoder_start_token_id() < 0) {
+    throw_bad_input("the model does not say with which token its decoder starts",
+                    engine.info().model, "give decoder_input_ids in an input file");
+  }
+  return {engine.decoder_start_token_id()};
+}
+
 std::vector<int32_t> encode_messages(const Engine& engine, const std::string& messages_json) {
   if (!engine.tokenizer() || !engine.tokenizer()->has_chat_template()) {
     throw_bad_input("the model has no chat template", engine.info().model,
@@ -335,6 +355,7 @@ std::vector<Prompt> read_input_file(const std::string& path, const Engine& engin
     Prompt prompt{{}, defaults};
     line.apply(&prompt.sampling);
     prompt.input_ids = line.prompt(engine);
+    prompt.decoder_input_ids = line.decoder_prompt(engine);
     prompts.push_back(std::move(prompt));
   }
   if (prompts.empty()) throw_bad_input("the file has no prompts", path, "write one object a line");

@@ -13,8 +13,15 @@ namespace millrace::cli {
 
 /// One prompt, ready to run.
 struct Prompt {
-  std::vector<int32_t> input_ids;
+  std::vector<int32_t> input_ids;  // of encoder-decoder models, the encoder's
   SamplingParams sampling;
+  std::vector<int32_t> decoder_input_ids = {};  // never empty in encoder-decoder models
+  std::vector<float> input_features = {};       // of speech models: [frames, bins]
+
+  /// What is continued.
+  const std::vector<int32_t>& decoder_prompt() const {
+    return decoder_input_ids.empty() ? input_ids : decoder_input_ids;
+  }
 };
 
 /// The flags of length, sampling and stopping. The same names with underscores are keys of an input
@@ -37,6 +44,10 @@ struct SamplingFlags {
 /// Turns text or a chat into ids. Throws Error when the model has no tokenizer or template.
 std::vector<int32_t> encode_prompt(const Engine& engine, const std::string& text);
 std::vector<int32_t> encode_messages(const Engine& engine, const std::string& messages_json);
+
+/// What the decoder begins with when nothing else is given; empty for other models than
+/// encoder-decoder ones. Throws Error when the model does not say.
+std::vector<int32_t> decoder_start(const Engine& engine);
 
 /// The messages of a one-turn chat as JSON text.
 std::string user_message_json(const std::optional<std::string>& system, const std::string& text);

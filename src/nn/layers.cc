@@ -9,6 +9,7 @@
 #include "ops/matmul/matmul.h"
 #include "ops/mul/mul.h"
 #include "ops/op.h"
+#include "ops/rescale/rescale.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/slice_cols/slice_cols.h"
 
@@ -48,9 +49,11 @@ Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns
   return product(scope, x, weight, bias ? scope.weight_rows("bias", {stored_out}, runs) : Value{});
 }
 
-Value logits(const Scope& scope, Value x, int64_t vocabulary) {
+Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias) {
   scope.enter();
-  return add_op(ops::Matmul{}, {x, scope.weight("weight", {vocabulary, x.dim(-1)})});
+  const Value weight = scope.weight("weight", {vocabulary, x.dim(-1)});
+  if (bias.graph == nullptr) return add_op(ops::Matmul{}, {x, weight});
+  return add_op(ops::Matmul{.bias = true}, {x, weight, bias});
 }
 
 Value conv1d(const Scope& scope, Value x, int64_t out) {
@@ -88,6 +91,10 @@ std::vector<std::string_view> activation_names() {
 
 Value activation(Value x, const std::string& kind) {
   return add_op(ops::Activation{.kind = kind}, {x});
+}
+
+Value scale(Value x, double factor) {
+  return factor == 1 ? x : add_op(ops::Rescale{.factor = factor}, {x});
 }
 
 Value slice_cols(Value x, int64_t begin, int64_t end) {

@@ -11,8 +11,8 @@ Value linear(const Scope& scope, Value x, int64_t out, bool bias = false);
 /// The same with some rows of a weight stored as [stored_out, K] -> [T, runs.count * runs.pieces].
 Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns& runs, bool bias);
 /// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T,
-/// vocabulary].
-Value logits(const Scope& scope, Value x, int64_t vocabulary);
+/// vocabulary]; plus `bias` [vocabulary], where it is given.
+Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias = {});
 /// GPT-2's Conv1D: a linear layer with bias whose weight is stored [K, out].
 Value conv1d(const Scope& scope, Value x, int64_t out);
 /// Rows of `weight` [rows, dim] by id -> [T, dim] in the activation type.
@@ -25,6 +25,8 @@ bool knows_activation(const std::string& kind);
 std::vector<std::string_view> activation_names();
 /// f(x), by the name config.json uses. REQUIRES: knows_activation.
 Value activation(Value x, const std::string& kind);
+/// factor * x; x itself where the factor is 1.
+Value scale(Value x, double factor);
 /// Columns [begin, end).
 Value slice_cols(Value x, int64_t begin, int64_t end);
 /// Rows of x by number.

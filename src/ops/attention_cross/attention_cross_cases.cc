@@ -14,7 +14,8 @@ Case make(std::string name, const AttentionCross& a, const std::vector<CrossSequ
           int gap = 0, int tokens_per_block = 16, ir::DType stored = ir::DType::kF32,
           ir::DType dtype = ir::DType::kF32) {
   // The pool of a step that has brought nothing new: what is there was there before.
-  KvCaseSpec spec{.kv_heads = a.kv_heads,
+  KvCaseSpec spec{.sequences = {},
+                  .kv_heads = a.kv_heads,
                   .k_size = a.head_size,
                   .v_size = a.v_head_size,
                   .dtype = stored,

@@ -8,7 +8,8 @@ namespace {
 Case make(std::string name, const CrossAppend& a, const std::vector<int>& lengths, int gap,
           int tokens_per_block, ir::DType stored = ir::DType::kF32,
           ir::DType dtype = ir::DType::kF32) {
-  KvCaseSpec spec{.kv_heads = a.kv_heads,
+  KvCaseSpec spec{.sequences = {},
+                  .kv_heads = a.kv_heads,
                   .k_size = a.head_size,
                   .v_size = a.v_head_size,
                   .dtype = stored,
