@@ -13,7 +13,8 @@ import numpy as np
 
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 QUERY_KEY_LEAVES = {
-    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn", "query_key_value", "query", "key"}
+    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn", "query_key_value", "query", "key", "q_b_proj",
+    "kv_a_proj_with_mqa", "kv_b_proj"}
 UNSCALED_QUERY_KEY_LEAVES = {"q", "k"}
 TABLE_LEAVES = {
     "embed_tokens", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings",
