@@ -70,15 +70,23 @@ Value embedding(const Scope& scope, Value ids, int64_t rows, int64_t dim, int of
   return add_op(attrs, {ids, scope.weight("weight", {rows, dim})});
 }
 
-Value rms_norm(const Scope& scope, Value x, double eps) {
+Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset) {
   scope.enter();
-  return add_op(ops::RmsNorm{.eps = eps}, {x, scope.weight("weight", {x.dim(-1)})});
+  return add_op(ops::RmsNorm{.eps = eps, .weight_offset = weight_offset},
+                {x, scope.weight("weight", {x.dim(-1)})});
 }
 
-Value layer_norm(const Scope& scope, Value x, double eps) {
+Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options) {
   scope.enter();
-  const Value weight = scope.weight("weight", {x.dim(-1)});
-  return add_op(ops::LayerNorm{.eps = eps}, {x, weight, scope.weight("bias", {x.dim(-1)})});
+  const ops::LayerNorm attrs{
+      .eps = eps, .weight_offset = options.weight_offset, .groups = options.groups};
+  if (!options.weight) return add_op(attrs, {x});
+  const int64_t width = x.dim(-1) / options.groups;
+  std::vector<int64_t> shape = {width};
+  if (options.groups > 1 && !options.shared_weight) shape = {options.groups, width};
+  const Value weight = scope.weight("weight", shape);
+  if (!options.bias) return add_op(attrs, {x, weight});
+  return add_op(attrs, {x, weight, scope.weight("bias", shape)});
 }
 
 bool knows_activation(const std::string& kind) {
@@ -95,6 +103,14 @@ Value activation(Value x, const std::string& kind) {
 
 Value scale(Value x, double factor) {
   return factor == 1 ? x : add_op(ops::Rescale{.factor = factor}, {x});
+}
+
+Value softcap(Value x, double cap) {
+  return add_op(ops::Rescale{.softcap = cap}, {x});
+}
+
+Value clamp(Value x, double low, double high) {
+  return add_op(ops::Rescale{.low = low, .high = high}, {x});
 }
 
 Value slice_cols(Value x, int64_t begin, int64_t end) {

@@ -29,8 +29,8 @@ struct RelativeBuckets {
     if (distance >= max_distance) return base + side - 1;
     // Where a power of max_distance / own is whole the logarithm may come out just below it.
     constexpr double kRounding = 1e-6;
-    const double part = log(static_cast<double>(distance) / own) /
-                        log(static_cast<double>(max_distance) / own) * (side - own);
+    const double part = std::log(static_cast<double>(distance) / own) /
+                        std::log(static_cast<double>(max_distance) / own) * (side - own);
     const int bucket = own + static_cast<int>(part + kRounding);
     return base + (bucket < side ? bucket : side - 1);
   }
