@@ -31,6 +31,7 @@ struct EngineOptions {
   int attention_window = 0;               // for models that bring none; 0: none
   int sink_tokens = 0;
   bool deterministic = false;  // batch-invariant arithmetic
+  bool embeddings = false;  // the engine gives last hidden states where others give logits
   int multi_block = 0;  // pieces of a sequence in generation attention, 1 to 32; 0: by its length
 
   bool use_cache = true;  // keep the compiled engine of a model folder

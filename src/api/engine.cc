@@ -42,6 +42,10 @@ void check_contradictions(const engine::Manifest& m, const EngineOptions& option
   if (options.max_num_tokens > m.max_num_tokens) refuse("--max-num-tokens", str(m.max_num_tokens));
   if (options.dummy_weights) refuse("--dummy-weights", "the checkpoint's weights");
   if (options.multi_block > 0) refuse("--multi-block", "a split by length");
+  if (options.embeddings) {
+    throw_bad_input("an engine file gives logits, not hidden states", m.model,
+                    "give the model's folder");
+  }
   if (options.deterministic && m.options.find("deterministic") == std::string::npos) {
     refuse("--deterministic", "tactics that follow the number of rows");
   }

@@ -81,7 +81,8 @@ SetupOptions fit_setup(const Engine& engine, const std::vector<Prompt>& prompts,
     const auto length = static_cast<int>(prompts[i].decoder_prompt().size());
     const std::string where = prompts.size() > 1 ? str("prompt ", i) : "";
     if (length == 0) throw_bad_input("the prompt is empty", where, "give at least one token");
-    const int max_new = prompts[i].sampling.max_new_tokens.value_or(limit - length);
+    const bool writes = engine.info().kind != "encoder";
+    const int max_new = writes ? prompts[i].sampling.max_new_tokens.value_or(limit - length) : 0;
     if (length > limit || (length == limit && max_new > 0)) {
       throw_bad_input(str("the prompt has ", length, " tokens, the context holds ", limit), where,
                       "shorten it, or raise --max-seq-len where the model allows it");

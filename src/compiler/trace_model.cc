@@ -106,6 +106,21 @@ std::string graph_name(const HfConfig& config) {
   return name;
 }
 
+// Refuses what the kind of model cannot do.
+void check_use(const models::Model& model, const BuildInput& input, const BuildOptions& options) {
+  if (!options.embeddings && !model.has_head()) {
+    input.config.fail("architectures", str("is ", input.config.architecture(), ", which has no head"),
+                      "use it with `millrace embed`");
+  }
+  if (options.embeddings && model.encoder()) {
+    input.config.fail("architectures", "names a model with an encoder and a decoder",
+                      "use an encoder or a decoder for embeddings");
+  }
+  if ((model.encoder() || model.is_encoder()) && options.window > 0) {
+    throw_bad_input("--attention-window is for decoders alone", input.model, "leave it out");
+  }
+}
+
 // The encoder's own graph; `decoder` is the trace of the other one.
 void trace_encoder(const models::Model& model, const models::InputLimits& limits,
                    const nn::Trace& decoder, TracedModel* traced) {
@@ -131,6 +146,7 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
   const std::unique_ptr<models::Model> model = architecture.create(
       input.config, {.window = options.window, .sink_tokens = options.sink_tokens});
 
+  check_use(*model, input, options);
   TracedModel traced;
   traced.graph.set_name(graph_name(input.config));
   traced.limits = resolve_limits(input, options, *model);
@@ -146,8 +162,10 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
                                    .max_seq_len = traced.limits.max_seq_len,
                                    .max_encoder_len = traced.limits.max_encoder_len};
   const nn::StepInputs step = model->prepare_inputs(trace, limits);
-  const nn::Value logits = nn::gather_rows(model->forward(trace, step), step.last_token_ids);
-  traced.graph.add_output("logits", logits.id);
+  const nn::Value logits = model->forward(trace, step);
+  const nn::Value rows = options.embeddings ? trace.hidden : logits;
+  traced.graph.add_output(options.embeddings ? "hidden" : "logits",
+                          nn::gather_rows(rows, step.last_token_ids).id);
   traced.graph.set_scope("");
   if (model->encoder()) trace_encoder(*model, limits, trace, &traced);
 

@@ -53,6 +53,8 @@ class Model {
   virtual std::vector<KvLayer> kv_layers() const = 0;
   /// Encoder-only: forward() is all there is, every row sees every other of its sequence.
   virtual bool is_encoder() const { return false; }
+  /// False: forward() ends in the last hidden states, there is nothing to run but `embed`.
+  virtual bool has_head() const { return true; }
   /// Encoder-decoder: has forward_encoder() and layers with `cross`.
   virtual std::optional<EncoderShape> encoder() const { return std::nullopt; }
 

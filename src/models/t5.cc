@@ -5,9 +5,8 @@
 #include <cmath>
 
 #include "base/str.h"
-#include "models/model.h"
+#include "models/seq2seq_common.h"
 #include "nn/attention_layer.h"
-#include "nn/encoder_layers.h"
 #include "nn/layers.h"
 
 namespace millrace::models {
@@ -69,13 +68,7 @@ class T5 : public Model {
   }
 
   std::vector<KvLayer> kv_layers() const override {
-    KvLayer layer{.kv_heads = static_cast<int>(c_.heads),
-                  .k_size = static_cast<int>(c_.head_size),
-                  .v_size = static_cast<int>(c_.head_size)};
-    std::vector<KvLayer> layers(static_cast<size_t>(c_.decoder_layers), layer);
-    layer.cross = true;
-    layers.insert(layers.end(), static_cast<size_t>(c_.decoder_layers), layer);
-    return layers;
+    return encoder_decoder_kv_layers(c_.decoder_layers, c_.heads, c_.head_size);
   }
 
   std::vector<Value> forward_encoder(nn::Trace& trace,

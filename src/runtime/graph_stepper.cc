@@ -28,6 +28,13 @@ ops::Tensor vector(void* data, int64_t count) {
   return {data, ir::DType::kI32, shape};
 }
 
+/// Row `row` of a matrix, as a matrix.
+ops::Tensor row_of(const ops::Tensor& tensor, int64_t row) {
+  const std::array<int64_t, 2> shape = {1, tensor.dim(1)};
+  const int64_t offset = row * tensor.dim(1) * ir::dtype_size(tensor.dtype);
+  return {tensor.as<std::byte>() + offset, tensor.dtype, shape};
+}
+
 template <typename T>
 std::vector<T> read_back(const ops::Tensor& tensor, device::Device& device) {
   std::vector<T> values(static_cast<size_t>(tensor.count()));
@@ -206,9 +213,10 @@ void GraphStepper::run_body(Instance& instance, Regime regime) {
 ops::Tensor GraphStepper::logits(const Instance& instance, Regime regime, int rows) const {
   const engine::Engine& engine = loaded_->engine();
   const ir::ValueId value = engine.graph.outputs()[0].value;
-  const std::array<int64_t, 2> shape = {rows, engine.manifest.vocab_size};
+  const ir::TensorType& type = engine.graph.type(value);
+  const std::array<int64_t, 2> shape = {rows, type.shape[1].value()};
   const Frame& frame = instance.frames[static_cast<size_t>(regime)];
-  return {frame.values[static_cast<size_t>(value)], ir::DType::kF32, shape};
+  return {frame.values[static_cast<size_t>(value)], type.dtype, shape};
 }
 
 ops::Tensor GraphStepper::run_head(Instance& instance, Regime regime, int rows) {
@@ -274,7 +282,7 @@ void GraphStepper::deliver_sampled_logits(const Instance& instance, Regime regim
     const int s = instance.shape.sampled_sequence[static_cast<size_t>(l)];
     const StepSequence& sequence = batch.sequences[static_cast<size_t>(s)];
     deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}},
-                   rows.as<float>() + int64_t{l} * rows.dim(1));
+                   row_of(rows, l));
   }
 }
 
@@ -308,18 +316,21 @@ void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batc
         all.insert(all.end(), std::make_move_iterator(found.begin()),
                    std::make_move_iterator(found.end()));
       }
-      deliver_logits(batch, {static_cast<int>(s), static_cast<int>(begin), rows, {}}, logits.data);
+      deliver_logits(batch, {static_cast<int>(s), static_cast<int>(begin), rows, {}}, logits);
       begin += static_cast<size_t>(rows);
     }
   }
 }
 
+// Hidden states may be narrower than f32.
 void GraphStepper::deliver_logits(const Batch& batch, const LogitsRows& rows,
-                                  const void* device_logits) {
+                                  const ops::Tensor& device_logits) {
   if (!batch.logits_sink) return;
-  host_logits_.resize(static_cast<size_t>(rows.rows * loaded_->engine().manifest.vocab_size));
-  device_.copy_to_host(host_logits_.data(), device_logits,
-                       static_cast<int64_t>(host_logits_.size() * sizeof(float)));
+  host_logits_.resize(static_cast<size_t>(device_logits.count()));
+  std::vector<std::byte> stored(static_cast<size_t>(device_logits.bytes()));
+  device_.copy_to_host(stored.data(), device_logits.data, device_logits.bytes());
+  ir::convert(device_logits.dtype, stored.data(), ir::DType::kF32, host_logits_.data(),
+              device_logits.count());
   LogitsRows delivered = rows;
   delivered.logits = host_logits_;
   batch.logits_sink(delivered);
