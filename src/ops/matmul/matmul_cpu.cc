@@ -109,6 +109,31 @@ constexpr Tactic panels_tactic(const char* name) {
 
 #endif  // __x86_64__
 
+#if defined(MILLRACE_CUDA)
+
+template <int kPlace>
+std::string cublaslt_why_not(const Launch& launch, const device::Properties& device) {
+  return matmul_cublaslt_why_not(launch, device, kPlace);
+}
+
+template <int kPlace>
+void run_cublaslt(const Launch& launch) {
+  matmul_cublaslt(launch, kPlace);
+}
+
+/// One of the library's proposals.
+template <int kPlace>
+constexpr Tactic cublaslt_tactic(const char* name) {
+  return {.name = name,
+          .device = device::Kind::kCuda,
+          .why_not = cublaslt_why_not<kPlace>,
+          .workspace = matmul_cublaslt_workspace,
+          .run = run_cublaslt<kPlace>,
+          .batch_invariant = false};
+}
+
+#endif  // MILLRACE_CUDA
+
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
         {.name = "matmul_row_cuda",
@@ -123,6 +148,11 @@ constexpr Tactic kTactics[] = {
          .device = device::Kind::kCuda,
          .why_not = matmul_stream_cuda_why_not,
          .run = matmul_stream_cuda},
+        {.name = "matmul_swap_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_swap_cuda_why_not,
+         .workspace = matmul_swap_cuda_workspace,
+         .run = matmul_swap_cuda},
         {.name = "matmul_rows_mma_cuda",
          .device = device::Kind::kCuda,
          .why_not = matmul_rows_mma_cuda_why_not,
@@ -140,12 +170,9 @@ constexpr Tactic kTactics[] = {
          .why_not = matmul_rows_cuda_why_not,
          .run = matmul_rows_cuda},
         {.name = "matmul_cuda", .device = device::Kind::kCuda, .run = matmul_cuda}, )  //
-    MILLRACE_ON_CUDA({.name = "matmul_cublaslt",
-                      .device = device::Kind::kCuda,
-                      .why_not = matmul_cublaslt_why_not,
-                      .workspace = matmul_cublaslt_workspace,
-                      .run = matmul_cublaslt,
-                      .batch_invariant = false}, )  //
+    MILLRACE_ON_CUDA(cublaslt_tactic<0>("matmul_cublaslt"), cublaslt_tactic<1>("matmul_cublaslt_2"),
+                     cublaslt_tactic<2>("matmul_cublaslt_3"),
+                     cublaslt_tactic<3>("matmul_cublaslt_4"), )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),
