@@ -78,7 +78,7 @@ class ChatGlm : public Decoder<Config> {
                     {.step = step, .layer = static_cast<int>(i), .angles = angles});
       h = norm(s["post_attention_layernorm"], x);
       x = residual(x, h) + nn::fused_gated_mlp(s["mlp"], h, c_.ffn_dim, c_.activation,
-                                               "dense_h_to_4h", "dense_4h_to_h", c_.bias);
+                                               {"dense_h_to_4h", "dense_4h_to_h"}, c_.bias);
     }
     if (c_.final_norm) x = norm(m["encoder"]["final_layernorm"], x);
     return nn::logits(c_.tied ? embedding : m["output_layer"], x, c_.vocab);
@@ -106,12 +106,9 @@ class ChatGlm : public Decoder<Config> {
 }  // namespace
 
 Architecture model_chatglm() {
-  return {
-      .names = {"ChatGLMModel", "ChatGLMForConditionalGeneration"},
-      .ignored_tensors = {R"(transformer\.rotary_pos_emb\.inv_freq)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<ChatGlm>(read_config(config, window));
-      }};
+  return {.names = {"ChatGLMModel", "ChatGLMForConditionalGeneration"},
+          .ignored_tensors = {R"(transformer\.rotary_pos_emb\.inv_freq)"},
+          .create = make_model<ChatGlm, read_config>};
 }
 
 }  // namespace millrace::models

@@ -71,4 +71,10 @@ class Decoder : public Model {
   Config c_;
 };
 
+/// Architecture::create of a Decoder and the function that reads its Config.
+template <typename M, auto kReadConfig>
+std::unique_ptr<Model> make_model(const HfConfig& json, const WindowOptions& window) {
+  return std::make_unique<M>(kReadConfig(json, window));
+}
+
 }  // namespace millrace::models

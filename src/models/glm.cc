@@ -41,7 +41,7 @@ class Glm : public Decoder<Config> {
                                 {.step = step, .layer = static_cast<int>(i), .angles = angles});
       x = x + post_norm(s["post_self_attn_layernorm"], a);
       const Value f = nn::fused_gated_mlp(s["mlp"], norm(s["post_attention_layernorm"], x),
-                                          c_.ffn_dim, c_.activation, "gate_up_proj", "down_proj");
+                                          c_.ffn_dim, c_.activation, {"gate_up_proj", "down_proj"});
       x = x + post_norm(s["post_mlp_layernorm"], f);
     }
     return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], norm(m["norm"], x), c_.vocab);
@@ -63,13 +63,10 @@ class Glm : public Decoder<Config> {
 }  // namespace
 
 Architecture model_glm() {
-  return {
-      .names = {"GlmForCausalLM", "Glm4ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Glm>(read_config(config, window));
-      }};
+  return {.names = {"GlmForCausalLM", "Glm4ForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<Glm, read_config>};
 }
 
 }  // namespace millrace::models

@@ -63,13 +63,10 @@ class GptBigCode : public Decoder<Config> {
 }  // namespace
 
 Architecture model_gpt_bigcode() {
-  return {
-      .names = {"GPTBigCodeForCausalLM"},
-      .ignored_tensors = {R"((transformer\.)?(h\.\d+\.attn\.(masked_)?)?bias)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<GptBigCode>(read_config(config, window));
-      }};
+  return {.names = {"GPTBigCodeForCausalLM"},
+          .ignored_tensors = {R"((transformer\.)?(h\.\d+\.attn\.(masked_)?)?bias)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<GptBigCode, read_config>};
 }
 
 }  // namespace millrace::models

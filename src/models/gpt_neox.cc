@@ -63,14 +63,11 @@ class GptNeox : public Decoder<Config> {
 }  // namespace
 
 Architecture model_gpt_neox() {
-  return {
-      .names = {"GPTNeoXForCausalLM"},
-      .ignored_tensors =
-          {R"(gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq))",
-           R"(embed_out\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<GptNeox>(read_config(config, window));
-      }};
+  return {.names = {"GPTNeoXForCausalLM"},
+          .ignored_tensors =
+              {R"(gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq))",
+               R"(embed_out\.weight)"},
+          .create = make_model<GptNeox, read_config>};
 }
 
 }  // namespace millrace::models

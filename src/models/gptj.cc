@@ -83,9 +83,7 @@ Architecture model_gptj() {
       .names = {"GPTJForCausalLM", "CodeGenForCausalLM"},
       .ignored_tensors = {R"((transformer\.)?h\.\d+\.attn\.(masked_bias|bias|causal_mask))",
                           R"((transformer\.)?h\.\d+\.attn\.embed_positions)", R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Gptj>(read_config(config, window));
-      }};
+      .create = make_model<Gptj, read_config>};
 }
 
 }  // namespace millrace::models

@@ -84,13 +84,10 @@ class InternLm : public Decoder<Config> {
 }  // namespace
 
 Architecture model_internlm() {
-  return {
-      .names = {"InternLMForCausalLM", "InternLM2ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.(self_attn|attention)\.rotary_emb\.inv_freq)",
-                          R"((lm_head|output)\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<InternLm>(read_config(config, window));
-      }};
+  return {.names = {"InternLMForCausalLM", "InternLM2ForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.(self_attn|attention)\.rotary_emb\.inv_freq)",
+                              R"((lm_head|output)\.weight)"},
+          .create = make_model<InternLm, read_config>};
 }
 
 }  // namespace millrace::models

@@ -70,9 +70,7 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
       .rope = {},
   };
   c.rope = rope_options(json, c.sizes.head_size);
-  if (c.rope.rule == "dynamic") {  // made to go beyond the length of the training
-    c.max_positions = static_cast<int64_t>(c.rope.factor * static_cast<double>(c.max_positions));
-  }
+  c.max_positions = rope_positions(c.rope, c.max_positions);
   return c;
 }
 

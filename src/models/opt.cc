@@ -86,12 +86,9 @@ class Opt : public Decoder<Config> {
 }  // namespace
 
 Architecture model_opt() {
-  return {
-      .names = {"OPTForCausalLM"},
-      .ignored_tensors = {R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Opt>(read_config(config, window));
-      }};
+  return {.names = {"OPTForCausalLM"},
+          .ignored_tensors = {R"(lm_head\.weight)"},
+          .create = make_model<Opt, read_config>};
 }
 
 }  // namespace millrace::models

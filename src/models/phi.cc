@@ -63,13 +63,10 @@ class Phi : public Decoder<Config> {
 }  // namespace
 
 Architecture model_phi() {
-  return {
-      .names = {"PhiForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Phi>(read_config(config, window));
-      }};
+  return {.names = {"PhiForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<Phi, read_config>};
 }
 
 }  // namespace millrace::models

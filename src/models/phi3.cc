@@ -37,8 +37,8 @@ class Phi3 : public Decoder<DecoderConfig> {
       x = x + attention(s["self_attn"], nn::rms_norm(s["input_layernorm"], x, c_.norm_eps),
                         {.step = step, .layer = static_cast<int>(i), .angles = angles});
       const Value h = nn::rms_norm(s["post_attention_layernorm"], x, c_.norm_eps);
-      x = x +
-          nn::fused_gated_mlp(s["mlp"], h, c_.ffn_dim, c_.activation, "gate_up_proj", "down_proj");
+      x = x + nn::fused_gated_mlp(s["mlp"], h, c_.ffn_dim, c_.activation,
+                                  {"gate_up_proj", "down_proj"});
     }
     x = nn::rms_norm(m["norm"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], x, c_.vocab);
@@ -56,13 +56,10 @@ class Phi3 : public Decoder<DecoderConfig> {
 }  // namespace
 
 Architecture model_phi3() {
-  return {
-      .names = {"Phi3ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Phi3>(read_config(config, window));
-      }};
+  return {.names = {"Phi3ForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<Phi3, read_config>};
 }
 
 }  // namespace millrace::models

@@ -81,13 +81,10 @@ class Qwen : public Decoder<Config> {
 }  // namespace
 
 Architecture model_qwen() {
-  return {
-      .names = {"QWenLMHeadModel"},
-      .ignored_tensors = {R"(transformer\.rotary_emb\.inv_freq)",
-                          R"(transformer\.h\.\d+\.attn\.(masked_bias|bias|logn_tensor))"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Qwen>(read_config(config, window));
-      }};
+  return {.names = {"QWenLMHeadModel"},
+          .ignored_tensors = {R"(transformer\.rotary_emb\.inv_freq)",
+                              R"(transformer\.h\.\d+\.attn\.(masked_bias|bias|logn_tensor))"},
+          .create = make_model<Qwen, read_config>};
 }
 
 }  // namespace millrace::models

@@ -63,13 +63,10 @@ class StableLm : public Decoder<Config> {
 }  // namespace
 
 Architecture model_stablelm() {
-  return {
-      .names = {"StableLmForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<StableLm>(read_config(config, window));
-      }};
+  return {.names = {"StableLmForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<StableLm, read_config>};
 }
 
 }  // namespace millrace::models

@@ -57,13 +57,10 @@ class Starcoder2 : public Decoder<Config> {
 }  // namespace
 
 Architecture model_starcoder2() {
-  return {
-      .names = {"Starcoder2ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Starcoder2>(read_config(config, window));
-      }};
+  return {.names = {"Starcoder2ForCausalLM"},
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(lm_head\.weight)"},
+          .create = make_model<Starcoder2, read_config>};
 }
 
 }  // namespace millrace::models

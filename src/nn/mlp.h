@@ -12,6 +12,10 @@ struct GatedMlpNames {
   std::string_view gate = "gate_proj", up = "up_proj", down = "down_proj";
 };
 
+struct FusedMlpNames {
+  std::string_view gate_up, down;
+};
+
 /// down(f(gate(x)) * up(x)): x [T, dim] through [T, ffn] -> [T, dim]. `activation` is a name that
 /// activation() knows.
 Value gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
@@ -19,7 +23,7 @@ Value gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::string& act
 
 /// The same with gate and up as the two halves of one layer, gate first.
 Value fused_gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
-                      std::string_view gate_up, std::string_view down, bool bias = false);
+                      const FusedMlpNames& names, bool bias = false);
 
 /// down(f(up(x))), the layers named below the scope.
 Value mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
