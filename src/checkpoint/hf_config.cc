@@ -85,6 +85,15 @@ constexpr std::pair<const char*, const char*> kArchitectureOfType[] = {
     {"internlm", "InternLMForCausalLM"},
     {"internlm2", "InternLM2ForCausalLM"},
     {"chatglm", "ChatGLMModel"},
+    {"ministral", "MinistralForCausalLM"},
+    {"gemma", "GemmaForCausalLM"},
+    {"cohere", "CohereForCausalLM"},
+    {"cohere2", "Cohere2ForCausalLM"},
+    {"olmo", "OlmoForCausalLM"},
+    {"olmo2", "Olmo2ForCausalLM"},
+    {"granite", "GraniteForCausalLM"},
+    {"nemotron", "NemotronForCausalLM"},
+    {"smollm3", "SmolLM3ForCausalLM"},
 };
 
 constexpr std::array<std::pair<const char*, ir::DType>, 8> kTorchTypes = {{

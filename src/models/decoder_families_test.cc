@@ -37,7 +37,9 @@ constexpr const char* kFamilies[] = {
     "GPTJForCausalLM",       "CodeGenForCausalLM",   "GPTNeoXForCausalLM", "GPTBigCodeForCausalLM",
     "Starcoder2ForCausalLM", "OPTForCausalLM",       "PhiForCausalLM",     "Phi3ForCausalLM",
     "StableLmForCausalLM",   "GlmForCausalLM",       "Glm4ForCausalLM",    "QWenLMHeadModel",
-    "InternLMForCausalLM",   "InternLM2ForCausalLM", "ChatGLMModel"};
+    "InternLMForCausalLM",   "InternLM2ForCausalLM", "ChatGLMModel",       "GemmaForCausalLM",
+    "CohereForCausalLM",     "OlmoForCausalLM",      "Olmo2ForCausalLM",   "GraniteForCausalLM",
+    "NemotronForCausalLM",   "SmolLM3ForCausalLM"};
 
 TEST(DecoderFamilies, TakeWhatIsComplete) {
   for (const char* name : kFamilies) {
@@ -55,6 +57,10 @@ TEST(DecoderFamilies, HaveTheDefaultsOfTheirConfigurations) {
   EXPECT_EQ(positions("GPTBigCodeForCausalLM"), 1024);
   EXPECT_EQ(positions("Starcoder2ForCausalLM"), 4096);
   EXPECT_EQ(positions("GlmForCausalLM"), 131072);
+  EXPECT_EQ(positions("CohereForCausalLM"), 8192);
+  EXPECT_EQ(positions("NemotronForCausalLM"), 4096);
+  EXPECT_EQ(positions("SmolLM3ForCausalLM"), 32768);
+  EXPECT_EQ(model("GemmaForCausalLM")->kv_layers()[0].k_size, 256);
   EXPECT_EQ(model("GlmForCausalLM")->kv_layers()[0].k_size, 128);
   EXPECT_EQ(model("GPTBigCodeForCausalLM")->kv_layers()[0].kv_heads, 1);
   EXPECT_EQ(
@@ -67,6 +73,26 @@ TEST(DecoderFamilies, WindowsAreThoseOfTheFile) {
     EXPECT_EQ(model(name, R"(, "sliding_window": 8)")->kv_layers()[1].window, 8);
     EXPECT_EQ(model(name, R"(, "sliding_window": null)")->kv_layers()[1].window, 0);
   }
+}
+
+TEST(DecoderFamilies, LayersDifferByPatternOrList) {
+  const auto windows = [](const char* name, const std::string& more) {
+    std::vector<int> found;
+    for (const KvLayer& layer : model(name, more)->kv_layers())
+      found.push_back(layer.window);
+    return found;
+  };
+  const std::string slides = R"(, "use_sliding_window": true, "sliding_window": 8)";
+  const char* list = R"(, "layer_types": ["full_attention", "sliding_attention"])";
+  EXPECT_EQ(windows("Cohere2ForCausalLM", slides), (std::vector{8, 8}));
+  EXPECT_EQ(windows("Cohere2ForCausalLM", slides + R"(, "sliding_window_pattern": 2)"),
+            (std::vector{8, 0}));
+  EXPECT_EQ(windows("Cohere2ForCausalLM", slides + list), (std::vector{0, 8}));
+  EXPECT_EQ(windows("MinistralForCausalLM", slides), (std::vector{8, 8}));
+  EXPECT_EQ(windows("MinistralForCausalLM", slides + list), (std::vector{0, 8}));
+  EXPECT_EQ(windows("SmolLM3ForCausalLM", slides), (std::vector{0, 0}));
+  EXPECT_EQ(windows("SmolLM3ForCausalLM", slides + R"(, "no_rope_layer_interval": 2)"),
+            (std::vector{0, 8}));
 }
 
 // Qwen's rules for long texts are not there: the length of the training is the limit.
@@ -94,6 +120,18 @@ TEST(DecoderFamilies, RefuseWhatTheyCannotCompute) {
   expect_refused("ChatGLMModel", R"(, "original_rope": false)", {"original_rope"});
   expect_refused("InternLMForCausalLM", R"(, "rotary": {"type": "spiral"})", {"type", "spiral"});
   expect_refused("QWenLMHeadModel", R"(, "intermediate_size": 97)", {"intermediate_size", "even"});
+  expect_refused("GemmaForCausalLM", R"(, "use_bidirectional_attention": true)",
+                 {"use_bidirectional_attention"});
+  expect_refused("GemmaForCausalLM", R"(, "hidden_activation": "relu")", {"hidden_activation"});
+  expect_refused("OlmoForCausalLM", R"(, "clip_qkv": -1)", {"clip_qkv"});
+  expect_refused("GraniteForCausalLM", R"(, "attention_multiplier": 0)", {"attention_multiplier"});
+  expect_refused("SmolLM3ForCausalLM", R"(, "no_rope_layers": [1])",
+                 {"no_rope_layers", "1 entries for 2 layers"});
+  expect_refused("Cohere2ForCausalLM", R"(, "layer_types": ["full_attention"])",
+                 {"layer_types", "1 entries for 2 layers"});
+  expect_refused("Cohere2ForCausalLM",
+                 R"(, "layer_types": ["full_attention", "chunked_attention"])",
+                 {"layer_types", "chunked_attention"});
 }
 
 }  // namespace

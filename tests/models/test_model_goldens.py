@@ -47,6 +47,22 @@ CONFIG_FAULTS = [
     ("internlm_no_bias", {"rotary": None}),
     ("chatglm_ratio", {"rope_ratio": 45}),
     ("chatglm_residual", {"apply_residual_connection_post_layernorm": False}),
+    ("gemma", {"rms_norm_eps": 0.02}),
+    ("cohere", {"logit_scale": 0.7501}),
+    ("cohere_qk_norm", {"layer_norm_eps": 1e-5}),
+    ("cohere2_pattern", {"sliding_window_pattern": 3}),
+    ("cohere2_pattern", {"sliding_window": 11}),
+    ("olmo_clip", {"clip_qkv": None}),
+    ("olmo_tied", {"clip_qkv": None}),
+    ("olmo2_tied", {"rms_norm_eps": 1e-5}),
+    ("granite", {"embedding_multiplier": 1.51}),
+    ("granite", {"residual_multiplier": 1.31}),
+    ("granite", {"attention_multiplier": 0.41}),
+    ("granite", {"logits_scaling": 0.7501}),
+    ("nemotron", {"partial_rotary_factor": 0.25}),
+    ("nemotron", {"hidden_act": "relu"}),
+    ("smollm3", {"no_rope_layers": [1, 1, 1, 1]}),
+    ("smollm3_interval", {"use_sliding_window": False}),
 ]
 
 

@@ -26,5 +26,5 @@ CONFIGS = {
         "num_attention_heads": 4, "num_hidden_layers": 3},
     "olmo2_tied": OLMO2 | new_spelling() | {
         "tie_word_embeddings": True, "attention_bias": True, "rms_norm_eps": 0.02, "num_attention_heads": 2,
-        "num_key_value_heads": 1},
+        "num_key_value_heads": 2, "vocab_size": 160},
 }
