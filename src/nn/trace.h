@@ -63,6 +63,9 @@ class Scope {
   /// ("NAME@FIRST,COUNT,STRIDE,PIECES,ROWS").
   Value weight_rows(std::string_view leaf, std::vector<int64_t> stored_shape,
                     const RowRuns& runs) const;
+  /// Tensors of one shape, stacked along dimension 0: one weight of the graph.
+  Value stacked_weights(const std::vector<std::string>& leaves,
+                        const std::vector<int64_t>& shape) const;
   /// A weight [N, K] that the checkpoint stores as [K, N] (GPT-2's Conv1D).
   Value transposed_weight(std::string_view leaf, int64_t n, int64_t k) const;
   /// Weights [count, N, K] that the checkpoint stores as one tensor [count, K, N].
