@@ -24,8 +24,8 @@ std::string refusal(const std::string& json, const WindowOptions& window = {}) {
 std::string deepseek(const std::string& version, const std::string& more) {
   return R"({"architectures": ["Deepseek)" + version +
          R"(ForCausalLM"], "vocab_size": 100, "hidden_size": 32, "intermediate_size": 40,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "num_experts_per_tok": 2,
-    "n_routed_experts": 8, "q_lora_rank": null)" +
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4,
+    "num_experts_per_tok": 2, "n_routed_experts": 8, "q_lora_rank": null)" +
          more + "}";
 }
 
@@ -40,8 +40,9 @@ TEST(ExpertFamilies, DeepSeekRefusesWhatWouldChangeTheArithmetic) {
             "and group_limited_greedy");
   EXPECT_EQ(refusal(deepseek("V2", R"(, "moe_layer_freq": 2)")),
             "moe_layer_freq is not 1, which is not supported (config.json)");
-  EXPECT_EQ(refusal(deepseek("V3", one_group + R"(, "scoring_func": "softmax")")),
-            "scoring_func is 'softmax', which is not supported (config.json): supported is sigmoid");
+  EXPECT_EQ(
+      refusal(deepseek("V3", one_group + R"(, "scoring_func": "softmax")")),
+      "scoring_func is 'softmax', which is not supported (config.json): supported is sigmoid");
   EXPECT_EQ(refusal(deepseek("V3", R"(, "n_group": 3, "topk_group": 1)")),
             "n_group is 3, which does not divide n_routed_experts 8 (config.json)");
   EXPECT_EQ(refusal(deepseek("V3", R"(, "n_group": 8, "topk_group": 1)")),

@@ -84,10 +84,9 @@ Value clamped_experts(const Scope& scope, Value x, const Routing& routing,
                       const ClampedExperts& experts) {
   scope.enter();
   const int64_t dim = x.dim(-1), count = experts.experts, ffn = experts.ffn;
-  const Value gate_up =
-      product(scope, routing, count, x,
-              scope.transposed_weights("gate_up_proj", count, 2 * ffn, dim),
-              scope.weight("gate_up_proj_bias", {count, 2 * ffn}));  // [T, k, 2 ffn]
+  const Value gate_up = product(
+      scope, routing, count, x, scope.transposed_weights("gate_up_proj", count, 2 * ffn, dim),
+      scope.weight("gate_up_proj_bias", {count, 2 * ffn}));  // [T, k, 2 ffn]
   const Value inner =
       add_value(ops::ClampedSwiglu{.alpha = experts.alpha, .limit = experts.limit}, {gate_up});
   const Value out =
