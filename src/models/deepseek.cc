@@ -43,8 +43,8 @@ void read_groups(const HfConfig& json, int64_t experts, ops::MoeRoute* route) {
   route->groups = static_cast<int>(json.get_int("n_group", 1, {1, ops::kMaxExpertGroups}));
   route->kept_groups = static_cast<int>(json.get_int("topk_group", 1, {1, route->groups}));
   if (experts % route->groups != 0) {
-    json.fail("n_group", str("is ", route->groups, ", which does not divide n_routed_experts ",
-                             experts));
+    json.fail("n_group",
+              str("is ", route->groups, ", which does not divide n_routed_experts ", experts));
   }
   if (route->kept_groups * (experts / route->groups) < route->experts_per_token) {
     json.fail("topk_group", str("leaves fewer experts than num_experts_per_tok"));
@@ -54,8 +54,8 @@ void read_groups(const HfConfig& json, int64_t experts, ops::MoeRoute* route) {
 ops::MoeRoute read_route(const HfConfig& json, bool v3, int64_t experts) {
   ops::MoeRoute route;
   const IntRange some = {1, experts};
-  route.experts_per_token = static_cast<int>(
-      v3 ? json.get_int("num_experts_per_tok", 8, some) : json.get_int("num_experts_per_tok", some));
+  route.experts_per_token = static_cast<int>(v3 ? json.get_int("num_experts_per_tok", 8, some)
+                                                : json.get_int("num_experts_per_tok", some));
   route.scale = json.get_float("routed_scaling_factor", v3 ? 2.5 : 1, kPositive);
   expect_string(json, "scoring_func", v3 ? "sigmoid" : "softmax");
   if (v3) {
@@ -110,8 +110,8 @@ ops::MlaAttention read_attention(const HfConfig& json, const ops::RopeAngles& ro
 Config read_config(const HfConfig& json, const WindowOptions& asked) {
   const bool v3 = json.architecture() == "DeepseekV3ForCausalLM";
   if (asked.window > 0) {
-    throw_bad_input("an attention window is not supported by latent attention",
-                    json.architecture(), "leave --attention-window out");
+    throw_bad_input("an attention window is not supported by latent attention", json.architecture(),
+                    "leave --attention-window out");
   }
   if (json.get_int("moe_layer_freq", 1) != 1) {
     json.fail("moe_layer_freq", "is not 1, which is not supported");
@@ -199,8 +199,8 @@ class DeepSeek : public Model {
     }
     const nn::Routing routing = nn::route(c_.route, logits, bias);
     const Value routed = nn::gated_experts(s["experts"], x, routing, c_.experts);
-    return routed + nn::gated_mlp(s["shared_experts"], x, c_.shared_ffn_dim, c_.activation,
-                                  c_.mlp_bias);
+    return routed +
+           nn::gated_mlp(s["shared_experts"], x, c_.shared_ffn_dim, c_.activation, c_.mlp_bias);
   }
 
   Config c_;

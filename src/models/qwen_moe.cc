@@ -23,7 +23,7 @@ struct Config {
   bool tied, qkv_bias, out_bias, head_norm;
   std::vector<int> windows;  // of each layer; 0: none
   int sink_tokens;
-  std::vector<bool> sparse;   // which layers have experts
+  std::vector<bool> sparse;  // which layers have experts
   nn::GatedExperts experts;
   int64_t shared_ffn_dim;  // 0: no shared expert
   ops::MoeRoute route;
@@ -90,8 +90,8 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
       .route = {},
       .rope = {},
   };
-  c.route.experts_per_token = static_cast<int>(
-      json.get_int("num_experts_per_tok", qwen3 ? 8 : 4, {1, c.experts.experts}));
+  c.route.experts_per_token =
+      static_cast<int>(json.get_int("num_experts_per_tok", qwen3 ? 8 : 4, {1, c.experts.experts}));
   c.route.normalise = json.get_bool("norm_topk_prob", false);
   c.rope = rope_options(json, c.sizes.head_size);
   return c;

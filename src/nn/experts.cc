@@ -2,8 +2,8 @@
 
 #include <vector>
 
+#include "base/str.h"
 #include "ops/clamped_swiglu/clamped_swiglu.h"
-#include "ops/concat/concat.h"
 #include "ops/gated_activation/gated_activation.h"
 #include "ops/matmul/matmul.h"
 #include "ops/moe_combine/moe_combine.h"
@@ -27,15 +27,15 @@ Value add_value(const A& attrs, const std::vector<Value>& inputs) {
   return {&graph, graph.node(add_op(attrs, inputs)).outputs[0]};
 }
 
-/// Weights below each expert's scope, stacked: [E * (N + ...), K].
-Value stacked(const Scope& scope, int64_t experts, const std::vector<std::string_view>& leaves,
+/// The weights of layers below each expert's scope, expert after expert: [E * (N + ...), K].
+Value stacked(const Scope& scope, int64_t experts, const std::vector<std::string_view>& layers,
               const std::vector<int64_t>& shape) {
-  std::vector<Value> parts;
+  std::vector<std::string> leaves;
   for (int64_t e = 0; e < experts; ++e) {
-    for (const std::string_view leaf : leaves)
-      parts.push_back(scope[e][leaf].weight("weight", shape));
+    for (const std::string_view layer : layers)
+      leaves.push_back(str(e, ".", layer, ".weight"));
   }
-  return add_value(ops::Concat{}, parts);
+  return scope.stacked_weights(leaves, shape);
 }
 
 Value product(const Scope& scope, const Routing& routing, int64_t experts, Value x, Value weight,
@@ -84,10 +84,9 @@ Value clamped_experts(const Scope& scope, Value x, const Routing& routing,
                       const ClampedExperts& experts) {
   scope.enter();
   const int64_t dim = x.dim(-1), count = experts.experts, ffn = experts.ffn;
-  const Value gate_up =
-      product(scope, routing, count, x,
-              scope.transposed_weights("gate_up_proj", count, 2 * ffn, dim),
-              scope.weight("gate_up_proj_bias", {count, 2 * ffn}));  // [T, k, 2 ffn]
+  const Value gate_up = product(
+      scope, routing, count, x, scope.transposed_weights("gate_up_proj", count, 2 * ffn, dim),
+      scope.weight("gate_up_proj_bias", {count, 2 * ffn}));  // [T, k, 2 ffn]
   const Value inner =
       add_value(ops::ClampedSwiglu{.alpha = experts.alpha, .limit = experts.limit}, {gate_up});
   const Value out =

@@ -98,36 +98,43 @@ void WeightReader::read_transposed(const engine::Weight& weight, int64_t row,
   }
 }
 
-void WeightReader::read_row(const engine::Weight& weight, int64_t row, std::byte* target) const {
-  if (weight.transposed) return read_transposed(weight, row, target);
+void WeightReader::read_slice(const engine::Weight& weight, const engine::WeightSlice& slice,
+                              int64_t begin, int64_t end, std::byte* target) const {
   const int64_t count = row_elements(weight);
-  for (const engine::WeightSlice& slice : weight.slices) {
-    if (row >= slice.rows) {
-      row -= slice.rows;
-      continue;
-    }
-    if (engine_.dummy_weights) {
-      std::vector<int64_t> stored = weight.shape;
-      stored[0] = slice.tensor_rows > 0 ? slice.tensor_rows : slice.rows;
-      const DummyTensor tensor(engine_.dummy_seed, slice.tensor, stored);
-      std::vector<float> values(static_cast<size_t>(count));
-      const int64_t stored_row = slice.first_row + row;
-      tensor.fill(stored_row * count, (stored_row + 1) * count, values.data());
-      ir::convert(ir::DType::kF32, values.data(), weight.dtype, target, count);
-      return;
-    }
-    ir::convert(slice.dtype, data(slice) + row * slice.row_bytes, weight.dtype, target, count);
+  if (!engine_.dummy_weights) {
+    ir::convert(slice.dtype, data(slice) + begin * slice.row_bytes, weight.dtype, target,
+                (end - begin) * count);
     return;
   }
-  CHECK(false, "row beyond weight ", weight.name);
+  std::vector<int64_t> stored = weight.shape;
+  stored[0] = slice.tensor_rows > 0 ? slice.tensor_rows : slice.rows;
+  const DummyTensor tensor(engine_.dummy_seed, slice.tensor, stored);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t stored_row = slice.first_row + row;
+    tensor.fill(stored_row * count, (stored_row + 1) * count, values.data());
+    ir::convert(ir::DType::kF32, values.data(), weight.dtype, target, count);
+    target += count * ir::dtype_size(weight.dtype);
+  }
 }
 
 void WeightReader::read_rows(const engine::Weight& weight, int64_t begin, int64_t end,
                              std::byte* target) const {
   const int64_t row_bytes = row_elements(weight) * ir::dtype_size(weight.dtype);
-  for (int64_t row = begin; row < end; ++row) {
-    read_row(weight, row, target + (row - begin) * row_bytes);
+  if (weight.transposed) {
+    for (int64_t row = begin; row < end; ++row)
+      read_transposed(weight, row, target + (row - begin) * row_bytes);
+    return;
   }
+  int64_t first = 0;  // row of the weight that the slice begins with
+  for (const engine::WeightSlice& slice : weight.slices) {
+    const int64_t from = std::max(begin, first), to = std::min(end, first + slice.rows);
+    if (from < to) {
+      read_slice(weight, slice, from - first, to - first, target + (from - begin) * row_bytes);
+    }
+    first += slice.rows;
+  }
+  CHECK(end <= first, "rows beyond weight ", weight.name);
 }
 
 void WeightReader::check_intact() const {

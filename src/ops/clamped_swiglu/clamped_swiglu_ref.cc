@@ -17,8 +17,7 @@ void clamped_swiglu_ref(const Launch& launch) {
              [&](int64_t first, int64_t last) {
                for (int64_t i = first * width; i < last * width; ++i) {
                  const float gate = std::min(widen(launch.in[0].as<T>()[2 * i]), limit);
-                 const float up =
-                     std::clamp(widen(launch.in[0].as<T>()[2 * i + 1]), -limit, limit);
+                 const float up = std::clamp(widen(launch.in[0].as<T>()[2 * i + 1]), -limit, limit);
                  launch.out[0].as<T>()[i] =
                      narrow<T>((up + 1) * (gate / (1 + std::exp(-alpha * gate))));
                }

@@ -15,11 +15,11 @@ TEST(ClampedSwiglu, EqualsTorch) {
   const HostTensor gate_up = host_floats({2, 1, 4}, {0.5F, -1.25F, 2, 8, 9, -9, -7.5F, 0.75F});
   const HostTensor out = call_op("clamped_swiglu", {}, {gate_up})[0];
   EXPECT_EQ(out.shape, (std::vector<int64_t>{2, 1, 2}));
-  expect_near(out, {-0.08759710915159503, 15.485268985153667, -41.99971876981991,
-                    -3.7525717853212905e-05});
-  expect_near(call_op("clamped_swiglu", to_attrs(ClampedSwiglu{.alpha = 0.5, .limit = 2}),
-                      {gate_up})[0],
-              {-0.07027206261072476, 4.38635147178003, -1.4621171572600098, -0.3015779800690862});
+  expect_near(
+      out, {-0.08759710915159503, 15.485268985153667, -41.99971876981991, -3.7525717853212905e-05});
+  expect_near(
+      call_op("clamped_swiglu", to_attrs(ClampedSwiglu{.alpha = 0.5, .limit = 2}), {gate_up})[0],
+      {-0.07027206261072476, 4.38635147178003, -1.4621171572600098, -0.3015779800690862});
 }
 
 TEST(ClampedSwiglu, RefusesWhatDoesNotFit) {

@@ -2,9 +2,9 @@
 #pragma once
 
 #include "ops/common/float_types.h"
+#include "ops/common/matmul_job.h"
 #include "ops/common/vec_loops.h"
 #include "ops/common/vec_math.h"
-#include "ops/common/matmul_job.h"
 
 namespace millrace::ops {
 

@@ -10,9 +10,9 @@
 #include <array>
 #include <utility>
 
-#include "ops/common/vec_avx2.h"
 #include "ops/common/matmul_epilogue.h"
 #include "ops/common/matmul_kernels.h"
+#include "ops/common/vec_avx2.h"
 
 namespace millrace::ops {
 

@@ -1,6 +1,6 @@
-#include "ops/common/vec_avx2.h"
 #include "ops/common/matmul_kernels.h"
 #include "ops/common/matmul_panels.h"
+#include "ops/common/vec_avx2.h"
 
 namespace millrace::ops {
 

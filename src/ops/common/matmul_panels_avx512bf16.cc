@@ -1,9 +1,9 @@
 // Products of bf16 pairs: twice the work per instruction, and weights that need no widening.
 #include <bit>
 
-#include "ops/common/vec_avx512.h"
 #include "ops/common/matmul_kernels.h"
 #include "ops/common/matmul_panels.h"
+#include "ops/common/vec_avx512.h"
 
 namespace millrace::ops {
 namespace {

@@ -1,6 +1,6 @@
-#include "ops/common/vec_avx512.h"
 #include "ops/common/matmul_kernels.h"
 #include "ops/common/matmul_rows.h"
+#include "ops/common/vec_avx512.h"
 
 namespace millrace::ops {
 

@@ -34,9 +34,7 @@ void multiply_by_rows(RowsKernel kernel, const MatmulJob& job, ThreadPool& pool)
 void multiply_by_panels(const PanelsKernel& kernel, const MatmulJob& job, void* workspace,
                         ThreadPool& pool) {
   const bool small = job.rows * job.cols * job.depth <= kSmallProducts;
-  const auto pack = [&](int64_t begin, int64_t end) {
-    kernel.pack_x(job, begin, end, workspace);
-  };
+  const auto pack = [&](int64_t begin, int64_t end) { kernel.pack_x(job, begin, end, workspace); };
   if (small || job.rows * job.depth <= kSmallProducts) {
     pack(0, job.rows);
   } else {

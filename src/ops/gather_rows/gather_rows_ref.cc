@@ -8,7 +8,7 @@ namespace millrace::ops {
 void gather_rows_ref(const Launch& launch) {
   const Tensor& x = launch.in[0];                 // [T, ...]
   const auto* rows = launch.in[1].as<int32_t>();  // [L]
-  int64_t width = 1;  // elements of a row
+  int64_t width = 1;                              // elements of a row
   for (int i = 1; i < x.rank; ++i)
     width *= x.dim(i);
   const int64_t row_bytes = width * ir::dtype_size(x.dtype);

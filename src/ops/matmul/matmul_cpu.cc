@@ -5,10 +5,10 @@
 
 #include "ops/common/cpu_tactic.h"
 #include "ops/common/cuda_tactic.h"
-#include "ops/matmul/matmul.h"
-#include "ops/matmul/matmul_cuda.h"
 #include "ops/common/matmul_job.h"
 #include "ops/common/matmul_split.h"
+#include "ops/matmul/matmul.h"
+#include "ops/matmul/matmul_cuda.h"
 
 namespace millrace::ops {
 

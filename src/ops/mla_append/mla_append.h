@@ -18,10 +18,10 @@ namespace millrace::ops {
 
 struct MlaAppend {
   static constexpr std::string_view kName = "mla_append";
-  int heads = 0;        // H
-  int nope_size = 0;    // Dn
-  int rope_size = 0;    // R
-  int latent_size = 0;  // C
+  int heads = 0;             // H
+  int nope_size = 0;         // Dn
+  int rope_size = 0;         // R
+  int latent_size = 0;       // C
   bool interleaved = false;  // RoPE pairs (2i, 2i+1) instead of (i, i + R/2)
   double norm_eps = 1e-6;
   bool operator==(const MlaAppend&) const = default;

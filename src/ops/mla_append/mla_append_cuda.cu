@@ -6,7 +6,7 @@
 namespace millrace::ops {
 namespace {
 
-using namespace mla_append_input;
+using In = MlaAppendInputs;
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
@@ -65,7 +65,8 @@ __device__ void normalise(const AppendArgs& a, const T* x, Out* out) {
 }
 
 template <typename T, typename Stored>
-__global__ void __launch_bounds__(kThreads) mla_append_kernel(const __grid_constant__ AppendArgs a) {
+__global__ void __launch_bounds__(kThreads)
+    mla_append_kernel(const __grid_constant__ AppendArgs a) {
   __shared__ int scratch;
   const int64_t row = blockIdx.x;
   const int sequence = find_owner(a.query_start, a.query_length, a.sequences, row, &scratch);
@@ -101,14 +102,14 @@ void mla_append_cuda(const Launch& launch) {
   const int64_t rows = launch.out[0].dim(0);
   if (rows == 0) return;
   const auto& attributes = launch.attrs<MlaAppend>();
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences(launch.in, In::kSequence);
   const KvCacheView& cache = *sequences.cache;
-  const AppendArgs a{.q = launch.in[kQ].as<std::byte>(),
-                     .kv = launch.in[kKv].as<std::byte>(),
+  const AppendArgs a{.q = launch.in[In::kQ].as<std::byte>(),
+                     .kv = launch.in[In::kKv].as<std::byte>(),
                      .q_out = launch.out[0].as<std::byte>(),
-                     .angles = launch.in[kAngles].as<float>(),
-                     .norm = launch.in[kNorm].data,
-                     .norm_type = launch.in[kNorm].dtype,
+                     .angles = launch.in[In::kAngles].as<float>(),
+                     .norm = launch.in[In::kNorm].data,
+                     .norm_type = launch.in[In::kNorm].dtype,
                      .sequence_length = sequences.sequence_length,
                      .query_start = sequences.query_start,
                      .query_length = sequences.query_length,
@@ -121,7 +122,7 @@ void mla_append_cuda(const Launch& launch) {
                      .shape = mla_shape(attributes),
                      .interleaved = attributes.interleaved,
                      .eps = static_cast<float>(attributes.norm_eps)};
-  with_float_type(launch.in[kQ].dtype, [&]<typename T>(T) {
+  with_float_type(launch.in[In::kQ].dtype, [&]<typename T>(T) {
     with_float_type(cache.dtype, [&]<typename S>(S) {
       device::launch_kernel("mla_append_cuda", *launch.queue, dim3(static_cast<unsigned>(rows)),
                             dim3(kThreads), 0, mla_append_kernel<T, S>, a);

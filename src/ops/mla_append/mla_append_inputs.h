@@ -6,10 +6,10 @@
 
 namespace millrace::ops {
 
-namespace mla_append_input {
-inline constexpr size_t kQ = 0, kKv = 1, kSequence = 2, kCache = kSequence + kNumSequenceInputs,
-                        kAngles = kCache + 1, kNorm = kAngles + 1, kCount = kNorm + 1;
-}  // namespace mla_append_input
+struct MlaAppendInputs {
+  static constexpr size_t kQ = 0, kKv = 1, kSequence = 2, kCache = kSequence + kNumSequenceInputs,
+                          kAngles = kCache + 1, kNorm = kAngles + 1, kCount = kNorm + 1;
+};
 
 inline MlaShape mla_shape(const MlaAppend& a) {
   return {a.heads, a.nope_size, a.rope_size, a.latent_size, 0};

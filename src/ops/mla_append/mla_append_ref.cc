@@ -8,7 +8,7 @@
 namespace millrace::ops {
 namespace {
 
-using namespace mla_append_input;
+using In = MlaAppendInputs;
 
 class RowAppend {
  public:
@@ -16,12 +16,12 @@ class RowAppend {
       : launch_(launch),
         a_(launch.attrs<MlaAppend>()),
         shape_(mla_shape(a_)),
-        sequences_(launch.in, kSequence) {}
+        sequences_(launch.in, In::kSequence) {}
 
   const SequenceRows& sequences() const { return sequences_; }
 
   void run(int64_t sequence, int64_t row, int64_t position) const {
-    const Tensor& q = launch_.in[kQ];
+    const Tensor& q = launch_.in[In::kQ];
     for (int64_t h = row * a_.heads; h < (row + 1) * a_.heads; ++h) {
       const int64_t first = h * shape_.q_size();
       for (int64_t d = first; d < first + a_.nope_size; ++d)
@@ -32,7 +32,7 @@ class RowAppend {
     const ir::DType type = sequences_.cache->dtype;
     const int64_t first = row * shape_.cached();
     normalise(first, stored, type);
-    rotate(launch_.in[kKv], first + a_.latent_size, row, stored, type, a_.latent_size);
+    rotate(launch_.in[In::kKv], first + a_.latent_size, row, stored, type, a_.latent_size);
   }
 
  private:
@@ -40,7 +40,7 @@ class RowAppend {
   void rotate(const Tensor& x, int64_t first, int64_t row, void* out, ir::DType type,
               int64_t at) const {
     const int half = a_.rope_size / 2;
-    const float* angles = launch_.in[kAngles].as<float>() + row * a_.rope_size;
+    const float* angles = launch_.in[In::kAngles].as<float>() + row * a_.rope_size;
     for (int i = 0; i < half; ++i) {
       const int a = a_.interleaved ? 2 * i : i, b = a_.interleaved ? 2 * i + 1 : i + half;
       const float c = angles[i], s = angles[half + i];
@@ -53,8 +53,8 @@ class RowAppend {
 
   /// x / rms(x) * weight of the latent that begins at `first`; the squares are summed in double.
   void normalise(int64_t first, void* out, ir::DType type) const {
-    const Tensor& kv = launch_.in[kKv];
-    const Tensor& weight = launch_.in[kNorm];
+    const Tensor& kv = launch_.in[In::kKv];
+    const Tensor& weight = launch_.in[In::kNorm];
     double squares = 0;
     for (int c = 0; c < a_.latent_size; ++c) {
       const double value = load_float(kv.data, kv.dtype, first + c);

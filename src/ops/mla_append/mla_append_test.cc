@@ -11,8 +11,8 @@
 namespace millrace::ops {
 namespace {
 
-constexpr MlaAppend kShape{.heads = 2, .nope_size = 3, .rope_size = 4, .latent_size = 5,
-                           .norm_eps = 0.01};
+constexpr MlaAppend kShape{
+    .heads = 2, .nope_size = 3, .rope_size = 4, .latent_size = 5, .norm_eps = 0.01};
 
 /// One row of a sequence that has 6 tokens.
 struct Step {
@@ -36,8 +36,8 @@ struct Step {
       in.push_back(tensor);
     in.emplace_back(angles.data(), ir::DType::kF32, std::vector<int64_t>{1, 4});
     in.emplace_back(norm.data(), ir::DType::kF32, std::vector<int64_t>{5});
-    const std::vector<Tensor> outputs = {
-        {out.data(), ir::DType::kF32, std::vector<int64_t>{1, 14}}, in[2 + kNumSequenceInputs]};
+    const std::vector<Tensor> outputs = {{out.data(), ir::DType::kF32, std::vector<int64_t>{1, 14}},
+                                         in[2 + kNumSequenceInputs]};
     const Op& op = *find_op("mla_append");
     const auto attributes = op.parse_attrs(to_attrs(a));
     ThreadPool pool(1);

@@ -10,7 +10,7 @@
 namespace millrace::ops {
 namespace {
 
-using namespace mla_input;
+using In = MlaInputs;
 
 template <device::CpuIsa kIsa>
 std::string why_not(const Launch& launch, const device::Properties& properties) {
@@ -42,26 +42,27 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   if (!(a.scale > 0) || !std::isfinite(a.scale)) {
     throw_bad_input(str("scale must be a positive number, got ", a.scale));
   }
-  if (in.size() != kCount) throw_bad_input(str("expected ", kCount, " inputs, got ", in.size()));
-  check_rows(in[kQ], int64_t{a.heads} * shape.q_size(), "q");
-  check_sequence_inputs(in, kSequence);
-  check_rows(in[kKvB], a.latent_size, "kv_b");
-  if (in[kKvB].shape[0] != ir::Dim(int64_t{a.heads} * (a.nope_size + a.v_size))) {
-    throw_bad_input(str("kv_b is ", ir::to_string(in[kKvB]), " instead of ",
+  if (in.size() != In::kCount)
+    throw_bad_input(str("expected ", In::kCount, " inputs, got ", in.size()));
+  check_rows(in[In::kQ], int64_t{a.heads} * shape.q_size(), "q");
+  check_sequence_inputs(in, In::kSequence);
+  check_rows(in[In::kKvB], a.latent_size, "kv_b");
+  if (in[In::kKvB].shape[0] != ir::Dim(int64_t{a.heads} * (a.nope_size + a.v_size))) {
+    throw_bad_input(str("kv_b is ", ir::to_string(in[In::kKvB]), " instead of ",
                         a.heads * (a.nope_size + a.v_size), " rows"));
   }
-  return {{in[kQ].dtype, {in[kQ].shape[0], int64_t{a.heads} * a.v_size}}};
+  return {{in[In::kQ].dtype, {in[In::kQ].shape[0], int64_t{a.heads} * a.v_size}}};
 }
 
 /// In the absorbed form.
 Cost cost(const Launch& launch) {
   const MlaShape shape = mla_shape(launch.attrs<MlaAttention>());
-  const auto* cache = launch.in[kCache].as<KvCacheView>();
-  const auto stored =
-      static_cast<double>(ir::dtype_size(cache != nullptr ? cache->dtype : launch.in[kQ].dtype));
+  const auto* cache = launch.in[In::kCache].as<KvCacheView>();
+  const auto stored = static_cast<double>(
+      ir::dtype_size(cache != nullptr ? cache->dtype : launch.in[In::kQ].dtype));
   Cost total;
-  total.bytes = static_cast<double>(launch.in[kQ].bytes() + launch.out[0].bytes() +
-                                    launch.in[kKvB].bytes());
+  total.bytes = static_cast<double>(launch.in[In::kQ].bytes() + launch.out[0].bytes() +
+                                    launch.in[In::kKvB].bytes());
   for (const RequestType type : {RequestType::kContext, RequestType::kGeneration}) {
     const VisibleKeys keys = count_visible_keys(launch, type, 0, 0);
     total.bytes += keys.read * shape.cached() * stored;

@@ -31,12 +31,9 @@ struct MlaAttention {
   bool operator==(const MlaAttention&) const = default;
   static constexpr auto fields() {
     using A = MlaAttention;
-    return std::tuple{Field{"heads", &A::heads},
-                      Field{"nope_size", &A::nope_size},
-                      Field{"rope_size", &A::rope_size},
-                      Field{"latent_size", &A::latent_size},
-                      Field{"v_size", &A::v_size},
-                      Field{"scale", &A::scale}};
+    return std::tuple{Field{"heads", &A::heads},         Field{"nope_size", &A::nope_size},
+                      Field{"rope_size", &A::rope_size}, Field{"latent_size", &A::latent_size},
+                      Field{"v_size", &A::v_size},       Field{"scale", &A::scale}};
   }
 };
 

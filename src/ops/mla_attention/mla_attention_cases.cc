@@ -53,12 +53,8 @@ std::vector<Case> mla_attention_cases() {
                                        {127, 1, kGeneration},
                                        {47, 2, kGeneration}},
                          .row_gap = 2};
-  const MlaAttention odd{.heads = 3,
-                         .nope_size = 13,
-                         .rope_size = 6,
-                         .latent_size = 37,
-                         .v_size = 11,
-                         .scale = 0.25};
+  const MlaAttention odd{
+      .heads = 3, .nope_size = 13, .rope_size = 6, .latent_size = 37, .v_size = 11, .scale = 0.25};
   MlaAttention even = odd;
   even.nope_size = 24;
   even.latent_size = 64;

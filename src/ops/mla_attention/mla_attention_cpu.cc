@@ -5,7 +5,7 @@ namespace millrace::ops {
 
 std::string mla_attention_simd_why_not(const Launch& launch) {
   const MlaShape shape = mla_shape(launch.attrs<MlaAttention>());
-  if (launch.in[mla_input::kQ].dtype != ir::DType::kF32) return "needs f32 activations";
+  if (launch.in[MlaInputs::kQ].dtype != ir::DType::kF32) return "needs f32 activations";
   if (shape.cached() > kMlaMaxCached) {
     return str("more than ", kMlaMaxCached, " cached elements a token");
   }

@@ -14,7 +14,7 @@
 namespace millrace::ops {
 namespace {
 
-using namespace mla_input;
+using In = MlaInputs;
 
 constexpr int kHeads = 2;  // of a block
 constexpr int kParts = 8;  // of the keys of a head
@@ -23,9 +23,9 @@ constexpr int kMaxLatent = 512, kMaxCached = 640;
 constexpr int kLaneLatents = kMaxLatent / kWarp;  // of a lane
 
 struct MlaArgs {
-  const std::byte* q;     // [T, H*(Dn+R)]
-  const std::byte* kv_b;  // [H*(Dn+Dv), C]
-  std::byte* out;         // [T, H*Dv]
+  const std::byte* q;              // [T, H*(Dn+R)]
+  const std::byte* kv_b;           // [H*(Dn+Dv), C]
+  std::byte* out;                  // [T, H*Dv]
   const int32_t* sequence_length;  // [S]
   const int32_t* query_start;      // [S]
   const int32_t* query_length;     // [S]
@@ -53,7 +53,7 @@ struct Part {
   Shared& shared;
   int head, local_head, part, lane;
 
-  __device__ const W* weight_row(int d) const {
+  const __device__ W* weight_row(int d) const {
     const MlaShape& s = a.shape;
     return reinterpret_cast<const W*>(a.kv_b) +
            (int64_t{head} * (s.nope_size + s.v_size) + d) * s.latent_size;
@@ -80,10 +80,9 @@ struct Part {
     float latents[kLaneLatents] = {};
     float largest = -INFINITY, total = 0;
     for (int64_t j = part; j <= position; j += kParts) {
-      const Stored* key =
-          reinterpret_cast<const Stored*>(a.plane +
-                                          blocks[j / a.tokens_per_block] * a.block_bytes) +
-          j % a.tokens_per_block * s.cached();
+      const Stored* key = reinterpret_cast<const Stored*>(a.plane + blocks[j / a.tokens_per_block] *
+                                                                        a.block_bytes) +
+                          j % a.tokens_per_block * s.cached();
       float values[kLaneLatents];
       float logit = 0;
 #pragma unroll
@@ -161,8 +160,8 @@ __global__ void __launch_bounds__(kThreads)
   const int local_head = warp / kParts;
   const int head = static_cast<int>(blockIdx.y) * kHeads + local_head;
   const bool has_head = head < a.shape.heads;
-  const Part<T, Stored, W> part{a, shared, head, local_head, warp % kParts,
-                                static_cast<int>(threadIdx.x) % kWarp};
+  const Part<T, Stored, W> part{a,          shared,        head,
+                                local_head, warp % kParts, static_cast<int>(threadIdx.x) % kWarp};
   const int64_t position = int64_t{a.sequence_length[sequence]} - a.query_length[sequence] + row -
                            a.query_start[sequence];
   if (has_head) part.absorb(row);
@@ -175,11 +174,11 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 MlaArgs mla_args(const Launch& launch) {
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences(launch.in, In::kSequence);
   const KvCacheView& cache = *sequences.cache;
   const auto& attributes = launch.attrs<MlaAttention>();
-  return {.q = launch.in[kQ].as<std::byte>(),
-          .kv_b = launch.in[kKvB].as<std::byte>(),
+  return {.q = launch.in[In::kQ].as<std::byte>(),
+          .kv_b = launch.in[In::kKvB].as<std::byte>(),
           .out = launch.out[0].as<std::byte>(),
           .sequence_length = sequences.sequence_length,
           .query_start = sequences.query_start,
@@ -209,10 +208,10 @@ void mla_attention_cuda(const Launch& launch) {
   const MlaArgs args = mla_args(launch);
   const dim3 grid(static_cast<unsigned>(rows),
                   static_cast<unsigned>((args.shape.heads + kHeads - 1) / kHeads));
-  const ir::DType stored = launch.in[kCache].as<KvCacheView>()->dtype;
-  with_float_type(launch.in[kQ].dtype, [&]<typename T>(T) {
+  const ir::DType stored = launch.in[In::kCache].as<KvCacheView>()->dtype;
+  with_float_type(launch.in[In::kQ].dtype, [&]<typename T>(T) {
     with_float_type(stored, [&]<typename S>(S) {
-      with_float_type(launch.in[kKvB].dtype, [&]<typename W>(W) {
+      with_float_type(launch.in[In::kKvB].dtype, [&]<typename W>(W) {
         device::launch_kernel("mla_attention_cuda", *launch.queue, grid, dim3(kThreads), 0,
                               mla_attention_kernel<T, S, W>, args);
       });

@@ -11,7 +11,7 @@
 namespace millrace::ops {
 namespace {
 
-using namespace mla_input;
+using In = MlaInputs;
 
 using Vector = std::array<double, kMaxHeadSize>;
 
@@ -38,7 +38,7 @@ double dot(const double* a, const T* b, int64_t size) {
 template <typename W>
 void absorb(const Launch& launch, const MlaShape& shape, const Query& query, const W* kv_b,
             double* out) {
-  const Tensor& q = launch.in[kQ];
+  const Tensor& q = launch.in[In::kQ];
   const int64_t first = (query.row * shape.heads + query.head) * shape.q_size();
   std::fill_n(out, shape.latent_size, 0.0);
   for (int64_t d = 0; d < shape.nope_size; ++d) {
@@ -81,7 +81,7 @@ void attend_query(const Launch& launch, const SequenceRows& sequences, const Que
                   double* out) {
   const auto& a = launch.attrs<MlaAttention>();
   const MlaShape shape = mla_shape(a);
-  const Tensor& kv_b = launch.in[kKvB];
+  const Tensor& kv_b = launch.in[In::kKvB];
   Vector q, mean;
   with_float_type(kv_b.dtype, [&]<typename W>(TypeTag<W>) {
     const W* rows = kv_b.as<W>() + query.head * (a.nope_size + a.v_size) * a.latent_size;
@@ -98,7 +98,7 @@ void attend_query(const Launch& launch, const SequenceRows& sequences, const Que
 
 void mla_attention_ref(const Launch& launch) {
   const auto& a = launch.attrs<MlaAttention>();
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences(launch.in, In::kSequence);
   const Tensor& out = launch.out[0];
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
     const int64_t first = sequences.first_position(s);
@@ -117,15 +117,14 @@ void mla_attention_ref(const Launch& launch) {
 
 double mla_attention_exact(const Launch& launch, int64_t index) {
   const auto& a = launch.attrs<MlaAttention>();
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences(launch.in, In::kSequence);
   const int64_t head = index / a.v_size % a.heads;
   const int64_t row = index / a.v_size / a.heads;
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
     const int64_t i = row - sequences.query_start[s];
     if (i < 0 || i >= sequences.query_length[s]) continue;
     Vector result;
-    attend_query(launch, sequences, {s, row, sequences.first_position(s) + i, head},
-                 result.data());
+    attend_query(launch, sequences, {s, row, sequences.first_position(s) + i, head}, result.data());
     return result[static_cast<size_t>(index % a.v_size)];
   }
   return NAN;

@@ -76,9 +76,9 @@ class MlaRows {
   explicit MlaRows(const Launch& launch)
       : a_(launch.attrs<MlaAttention>()),
         shape_(mla_shape(a_)),
-        sequences_(launch.in, mla_input::kSequence),
-        q_(launch.in[mla_input::kQ].as<float>()),
-        kv_b_(launch.in[mla_input::kKvB].as<W>()),
+        sequences_(launch.in, MlaInputs::kSequence),
+        q_(launch.in[MlaInputs::kQ].as<float>()),
+        kv_b_(launch.in[MlaInputs::kKvB].as<W>()),
         out_(launch.out[0].as<float>()),
         softmax_(static_cast<MlaSoftmax<V>*>(launch.workspace)),
         total_rows_(launch.out[0].dim(0)),
@@ -144,8 +144,7 @@ class MlaRows {
       });
     }
     for (int64_t d = 0; d < a_.v_size; ++d) {
-      out_row(row, head)[d] =
-          mla_dot<V>(mean, value_weight(head, d), latent) / softmax.total;
+      out_row(row, head)[d] = mla_dot<V>(mean, value_weight(head, d), latent) / softmax.total;
     }
   }
 
@@ -188,15 +187,15 @@ class MlaRows {
       alignas(64) float row[kMlaMaxCached] = {};  // zeros behind the last key
       if (j < count) {
         const T* from = cached(sequence, begin + j);
-        for_vectors<V>(shape_.cached(),
-                       [&](int64_t c, auto lanes) { store(load<V>(from + c, lanes), row + c, lanes); });
+        for_vectors<V>(shape_.cached(), [&](int64_t c, auto lanes) {
+          store(load<V>(from + c, lanes), row + c, lanes);
+        });
       }
       for (int64_t c = 0; c < shape_.cached(); ++c)
         tile->latents[c][j] = row[c];
     }
-    expand(key_weight(head, 0), a_.nope_size, *tile, [&](int64_t d, const float* made) {
-      std::copy_n(made, kMlaTile, tile->keys[d]);
-    });
+    expand(key_weight(head, 0), a_.nope_size, *tile,
+           [&](int64_t d, const float* made) { std::copy_n(made, kMlaTile, tile->keys[d]); });
     for (int64_t r = 0; r < a_.rope_size; ++r)
       std::copy_n(tile->latents[a_.latent_size + r], kMlaTile, tile->keys[a_.nope_size + r]);
     expand(value_weight(head, 0), a_.v_size, *tile, [&](int64_t d, const float* made) {
@@ -288,11 +287,10 @@ class MlaRows {
 
 template <typename V>
 void mla_attention_simd(const Launch& launch) {
-  const auto* cache = launch.in[mla_input::kCache].as<KvCacheView>();
+  const auto* cache = launch.in[MlaInputs::kCache].as<KvCacheView>();
   with_float_type(cache->dtype, [&]<typename T>(TypeTag<T>) {
-    with_float_type(launch.in[mla_input::kKvB].dtype, [&]<typename W>(TypeTag<W>) {
-      MlaRows<V, T, W>(launch).run();
-    });
+    with_float_type(launch.in[MlaInputs::kKvB].dtype,
+                    [&]<typename W>(TypeTag<W>) { MlaRows<V, T, W>(launch).run(); });
   });
 }
 

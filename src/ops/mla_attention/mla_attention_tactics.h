@@ -8,10 +8,10 @@
 
 namespace millrace::ops {
 
-namespace mla_input {
-inline constexpr size_t kQ = 0, kSequence = 1, kCache = kSequence + kNumSequenceInputs,
-                        kKvB = kCache + 1, kCount = kKvB + 1;
-}  // namespace mla_input
+struct MlaInputs {
+  static constexpr size_t kQ = 0, kSequence = 1, kCache = kSequence + kNumSequenceInputs,
+                          kKvB = kCache + 1, kCount = kKvB + 1;
+};
 
 inline MlaShape mla_shape(const MlaAttention& a) {
   return {a.heads, a.nope_size, a.rope_size, a.latent_size, a.v_size};

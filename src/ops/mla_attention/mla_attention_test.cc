@@ -12,12 +12,8 @@ namespace {
 
 constexpr RequestType kContext = RequestType::kContext, kGeneration = RequestType::kGeneration;
 
-const MlaAttention kShape{.heads = 3,
-                          .nope_size = 20,
-                          .rope_size = 6,
-                          .latent_size = 45,
-                          .v_size = 17,
-                          .scale = 0.3};
+const MlaAttention kShape{
+    .heads = 3, .nope_size = 20, .rope_size = 6, .latent_size = 45, .v_size = 17, .scale = 0.3};
 
 const KvCaseSpec kRagged = {.sequences = {{0, 5, kContext},
                                           {0, 70, kContext},
@@ -40,7 +36,8 @@ class MlaCase {
   explicit MlaCase(const KvCaseSpec& spec) : kv(sized(spec)) {
     for (int64_t i = 0; i < kShape.heads * (kShape.nope_size + kShape.v_size); ++i) {
       for (int64_t c = 0; c < kShape.latent_size; ++c)
-        weight_.push_back(0.2F * hashed_value(5, static_cast<uint64_t>(i), static_cast<uint64_t>(c)));
+        weight_.push_back(0.2F *
+                          hashed_value(5, static_cast<uint64_t>(i), static_cast<uint64_t>(c)));
     }
     q_.resize(static_cast<size_t>(kv.rows() * q_columns()), NAN);
     for (int64_t s = 0; s < kv.num_sequences(); ++s) {
@@ -90,8 +87,8 @@ class MlaCase {
   /// Element d of the result of one row.
   double formula(int64_t s, int64_t i, int64_t head, int64_t d) const {
     const int64_t position = kv.spec().sequences[static_cast<size_t>(s)].past + i;
-    const float* q = q_.data() + row(s, i) * q_columns() +
-                     head * (kShape.nope_size + kShape.rope_size);
+    const float* q =
+        q_.data() + row(s, i) * q_columns() + head * (kShape.nope_size + kShape.rope_size);
     std::vector<double> logits;
     for (int64_t j = 0; j <= position; ++j) {
       double logit = 0;
@@ -213,14 +210,15 @@ TEST_P(MlaAttentionTest, BitsDoNotDependOnChunks) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tactics, MlaAttentionTest,
-                         testing::ValuesIn(runnable()),
+INSTANTIATE_TEST_SUITE_P(Tactics, MlaAttentionTest, testing::ValuesIn(runnable()),
                          [](const auto& test) {
                            return std::string(find_op("mla_attention")->tactics[test.param].name);
                          });
 
 TEST(MlaAttention, RefusesWhatDoesNotFit) {
-  const auto refuse = [](const MlaAttention& a) { return refusal("mla_attention", {}, to_attrs(a)); };
+  const auto refuse = [](const MlaAttention& a) {
+    return refusal("mla_attention", {}, to_attrs(a));
+  };
   MlaAttention a = kShape;
   a.rope_size = 5;
   EXPECT_EQ(refuse(a),

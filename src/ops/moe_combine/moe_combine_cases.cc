@@ -7,8 +7,7 @@ std::vector<Case> moe_combine_cases() {
   using enum ir::DType;
   const auto make = [](const char* name, ir::DType dtype, std::vector<int64_t> y) {
     const int64_t experts = y.size() == 3 ? y[1] : 1;
-    return Case{.name = name,
-                .inputs = {normal(dtype, y), uniform(kF32, {y[0], experts}, 0, 1)}};
+    return Case{.name = name, .inputs = {normal(dtype, y), uniform(kF32, {y[0], experts}, 0, 1)}};
   };
   std::vector<Case> cases = {
       make("two experts", kF32, {3, 2, 64}),

@@ -19,9 +19,8 @@ TEST(MoeCombine, AddsWeightedRows) {
 }
 
 TEST(MoeCombine, TakesRowsOfOneExpertFlat) {
-  const HostTensor out =
-      call_op("moe_combine", {},
-              {host_floats({2, 2}, {1, 2, 3, 4}), host_floats({2, 1}, {0.5F, -2})})[0];
+  const HostTensor out = call_op(
+      "moe_combine", {}, {host_floats({2, 2}, {1, 2, 3, 4}), host_floats({2, 1}, {0.5F, -2})})[0];
   expect_near(out, {0.5, 1, -6, -8}, 0);
 }
 

@@ -23,8 +23,8 @@ Case make(std::string name, const Sizes& s, ir::DType x, ir::DType weight, Input
   c.inputs.push_back(rows == Rows::kOfTokens ? normal(x, {s.tokens, s.depth})
                                              : normal(x, {s.tokens, s.chosen, s.depth}));
   c.inputs.push_back(std::move(ids));
-  c.inputs.push_back(cold(normal(weight, {s.experts * s.cols, s.depth},
-                                 1 / std::sqrt(static_cast<double>(s.depth)))));
+  c.inputs.push_back(cold(
+      normal(weight, {s.experts * s.cols, s.depth}, 1 / std::sqrt(static_cast<double>(s.depth)))));
   if (bias) c.inputs.push_back(normal(weight, {s.experts, s.cols}));
   return c;
 }
@@ -40,9 +40,8 @@ InputSpec one_expert(const Sizes& s, int32_t id) {
 
 void add_edges(ir::DType x, ir::DType weight, std::vector<Case>* cases) {
   const auto add = [&](const char* name, const Sizes& s, InputSpec ids, Rows rows, bool bias) {
-    cases->push_back(
-        make(str(name, ", ", ir::dtype_name(x), " by ", ir::dtype_name(weight)), s, x, weight,
-             std::move(ids), rows, bias));
+    cases->push_back(make(str(name, ", ", ir::dtype_name(x), " by ", ir::dtype_name(weight)), s, x,
+                          weight, std::move(ids), rows, bias));
   };
   const Sizes one{1, 2, 8, 97, 64}, few{5, 2, 4, 33, 37}, many{70, 3, 6, 72, 136};
   const Sizes crowd{600, 2, 3, 40, 48}, sparse{9, 2, 60, 24, 80};

@@ -202,19 +202,17 @@ constexpr Tactic panels_tactic(const char* name) {
 #endif  // __x86_64__
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA({.name = "moe_matmul_mma_cuda",
-                      .device = device::Kind::kCuda,
-                      .why_not = moe_matmul_mma_cuda_why_not,
-                      .workspace = moe_matmul_mma_cuda_workspace,
-                      .run = moe_matmul_mma_cuda},
-                     {.name = "moe_matmul_cuda",
-                      .device = device::Kind::kCuda,
-                      .run = moe_matmul_cuda}, )  //
-    MILLRACE_ON_X86(
-        rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("moe_matmul_rows_avx512"),
-        panels_tactic<CpuIsa::kAvx512, kPanelsAvx512>("moe_matmul_panels_avx512"),
-        rows_tactic<CpuIsa::kAvx2, matmul_rows_avx2>("moe_matmul_rows_avx2"),
-        panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("moe_matmul_panels_avx2"), )  //
+    MILLRACE_ON_CUDA(
+        {.name = "moe_matmul_mma_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = moe_matmul_mma_cuda_why_not,
+         .workspace = moe_matmul_mma_cuda_workspace,
+         .run = moe_matmul_mma_cuda},
+        {.name = "moe_matmul_cuda", .device = device::Kind::kCuda, .run = moe_matmul_cuda}, )  //
+    MILLRACE_ON_X86(rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("moe_matmul_rows_avx512"),
+                    panels_tactic<CpuIsa::kAvx512, kPanelsAvx512>("moe_matmul_panels_avx512"),
+                    rows_tactic<CpuIsa::kAvx2, matmul_rows_avx2>("moe_matmul_rows_avx2"),
+                    panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("moe_matmul_panels_avx2"), )  //
     {.name = "moe_matmul_ref", .run = moe_matmul_ref},
 };
 

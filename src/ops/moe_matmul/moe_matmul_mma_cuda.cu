@@ -181,14 +181,13 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
 
 template <typename T>
 void run_typed(const Launch& launch, const MoeMatmulJob& job) {
-  static const bool allowed = device::allow_shared("moe_matmul_mma_cuda", moe_matmul_mma_kernel<T>,
-                                                   Shape::kSharedBytes);
+  static const bool allowed =
+      device::allow_shared("moe_matmul_mma_cuda", moe_matmul_mma_kernel<T>, Shape::kSharedBytes);
   CHECK(allowed);
   const Sorted sorted(job, launch.workspace);
   device::launch_kernel("moe_matmul_sort_cuda", *launch.queue, dim3(1), dim3(kSortThreads), 0,
                         sort_slots_kernel, job.ids, job.slots, sorted);
-  const dim3 grid(blocks_for(job.cols, Shape::kN),
-                  static_cast<unsigned>(Sorted::max_tiles(job)));
+  const dim3 grid(blocks_for(job.cols, Shape::kN), static_cast<unsigned>(Sorted::max_tiles(job)));
   device::launch_kernel("moe_matmul_mma_cuda", *launch.queue, grid, dim3(Shape::kThreads),
                         Shape::kSharedBytes, moe_matmul_mma_kernel<T>, job, sorted);
 }

@@ -11,7 +11,7 @@ namespace {
 using enum ir::DType;
 
 // Two experts, [N, K] = [2, 3], small whole numbers: products by hand.
-const std::vector<float> kWeight = {1, 0, 2, 0, 1, -1,  //
+const std::vector<float> kWeight = {1, 0, 2, 0,  1, -1,  //
                                     3, 1, 0, -1, 0, 4};
 
 TEST(MoeMatmul, SendsEachTokenThroughItsExperts) {

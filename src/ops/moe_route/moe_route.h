@@ -19,14 +19,14 @@ inline constexpr int kMaxExpertGroups = 32;
 
 struct MoeRoute {
   static constexpr std::string_view kName = "moe_route";
-  int experts_per_token = 1;         // k
-  std::string scores = "softmax";    // or "sigmoid"
-  bool normalise = false;            // chosen weights sum to scale
+  int experts_per_token = 1;       // k
+  std::string scores = "softmax";  // or "sigmoid"
+  bool normalise = false;          // chosen weights sum to scale
   double scale = 1;
   bool bias = false;
   int groups = 1;
   int kept_groups = 1;
-  std::string group_score = "max";   // or "top2"
+  std::string group_score = "max";  // or "top2"
   bool operator==(const MoeRoute&) const = default;
   static constexpr auto fields() {
     using R = MoeRoute;

@@ -11,8 +11,8 @@ namespace {
 using enum ir::DType;
 
 // Expected numbers: torch in float64, by the formulas of the papers.
-const HostTensor kLogits = host_floats({2, 8}, {0.5F, -1.25F, 2, 0.75F, 1.5F, -0.5F, 0.25F, 1.75F,
-                                                1, 1, 3, -2, 0.5F, 2.5F, -1, 0});
+const HostTensor kLogits = host_floats(
+    {2, 8}, {0.5F, -1.25F, 2, 0.75F, 1.5F, -0.5F, 0.25F, 1.75F, 1, 1, 3, -2, 0.5F, 2.5F, -1, 0});
 
 TEST(MoeRoute, SoftmaxOverAllExperts) {
   const auto out = call_op("moe_route", to_attrs(MoeRoute{.experts_per_token = 3}), {kLogits});
@@ -35,13 +35,12 @@ TEST(MoeRoute, DeepSeekV2ChoosesInTheBestGroups) {
       to_attrs(MoeRoute{.experts_per_token = 3, .scale = 16, .groups = 4, .kept_groups = 2}),
       {kLogits});
   EXPECT_EQ(out[0].ints(), (std::vector<int32_t>{2, 7, 3, 2, 5, 4}));
-  expect_near(out[1], {5.016303692891884, 3.9067012441481794, 1.4371950705210106,
-                       7.865782692646507, 4.7708383657271, 0.6456627615017755});
+  expect_near(out[1], {5.016303692891884, 3.9067012441481794, 1.4371950705210106, 7.865782692646507,
+                       4.7708383657271, 0.6456627615017755});
 }
 
 TEST(MoeRoute, DeepSeekV3sBiasChoosesAndDoesNotWeigh) {
-  const HostTensor bias =
-      host_floats({8}, {0.3F, -0.2F, -0.4F, 0.1F, 0.25F, 0.5F, -0.1F, -0.6F});
+  const HostTensor bias = host_floats({8}, {0.3F, -0.2F, -0.4F, 0.1F, 0.25F, 0.5F, -0.1F, -0.6F});
   const auto out = call_op("moe_route",
                            to_attrs(MoeRoute{.experts_per_token = 2,
                                              .scores = "sigmoid",
@@ -58,14 +57,13 @@ TEST(MoeRoute, DeepSeekV3sBiasChoosesAndDoesNotWeigh) {
 
 TEST(MoeRoute, OfEqualChoicesTheLowerIdComesFirst) {
   const HostTensor equal = host_floats({1, 6}, {1, 2, 0, 2, 2, 1});
-  const auto out =
-      call_op("moe_route", to_attrs(MoeRoute{.experts_per_token = 4}), {equal});
+  const auto out = call_op("moe_route", to_attrs(MoeRoute{.experts_per_token = 4}), {equal});
   EXPECT_EQ(out[0].ints(), (std::vector<int32_t>{1, 3, 4, 0}));
 }
 
 TEST(MoeRoute, RefusesWhatDoesNotFit) {
-  const auto types = infer_types("moe_route", {{kF32, {"T", 8}}},
-                                 to_attrs(MoeRoute{.experts_per_token = 2}));
+  const auto types =
+      infer_types("moe_route", {{kF32, {"T", 8}}}, to_attrs(MoeRoute{.experts_per_token = 2}));
   EXPECT_EQ(types[0], (ir::TensorType{kI32, {"T", 2}}));
   EXPECT_EQ(types[1], (ir::TensorType{kF32, {"T", 2}}));
   const auto refuse = [](const MoeRoute& a) {
