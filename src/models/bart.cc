@@ -16,13 +16,12 @@ constexpr double kNormEps = 1e-5;
 struct Config {
   Seq2SeqConfig sizes;
   int64_t positions = 0;
-  bool tied = true;
 };
 
 Config read_config(const HfConfig& json) {
+  require_tied_words(json);
   Config c{.sizes = read_seq2seq_config(json),
-           .positions = json.get_int("max_position_embeddings", 1024),
-           .tied = json.get_bool("tie_word_embeddings", true)};
+           .positions = json.get_int("max_position_embeddings", 1024)};
   c.sizes.encoder.pre_norm = c.sizes.decoder.pre_norm = json.architecture().starts_with("MBart");
   return c;
 }
@@ -57,7 +56,7 @@ class Bart : public Model {
       x = seq2seq_decoder_layer(stack["layers"][i], x, s_.decoder, step, i, s_.decoder_layers);
     }
     x = last_norm(stack, x);
-    return seq2seq_logits(root, c_.tied ? m["shared"] : root["lm_head"], x, s_.vocab);
+    return seq2seq_logits(root, m["shared"], x, s_.vocab);
   }
 
  private:

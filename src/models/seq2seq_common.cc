@@ -124,6 +124,12 @@ Value seq2seq_decoder_layer(const Scope& s, Value x, const Seq2SeqLayer& layer,
   return feed_forward(s, x, layer);
 }
 
+void require_tied_words(const HfConfig& json) {
+  if (json.get_bool("tie_word_embeddings", true)) return;
+  json.fail("tie_word_embeddings", "is false, which is not supported for this family",
+            "use a model whose two sides share their embedding");
+}
+
 Value seq2seq_logits(const Scope& root, const Scope& head, Value x, int64_t vocabulary) {
   const Value bias = root.reshaped_weight("final_logits_bias", {1, vocabulary}, {vocabulary});
   return nn::logits(head, x, vocabulary, bias);
