@@ -5,8 +5,8 @@ import math
 import struct
 import wave
 
+import model_golden  # which finds the harness
 import json_schema
-import model_golden
 import program
 from model_golden import Golden
 
