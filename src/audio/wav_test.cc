@@ -52,10 +52,10 @@ TEST(Wav, ReadsSixteenBitSamples) {
 }
 
 TEST(Wav, MixesChannelsAndSkipsOtherChunks) {
-  const Sound sound = parse_wav(
-      wav(chunk("LIST", "odd") + chunk("fmt ", format(3, 2, 8000, 32)) + chunk("fact", "abcd") +
-          chunk("data", bytes_of<float>({0.5, 0.25, -1, 1}))),
-      "a.wav");
+  const Sound sound =
+      parse_wav(wav(chunk("LIST", "odd") + chunk("fmt ", format(3, 2, 8000, 32)) +
+                    chunk("fact", "abcd") + chunk("data", bytes_of<float>({0.5, 0.25, -1, 1}))),
+                "a.wav");
   EXPECT_EQ(sound.rate, 8000);
   EXPECT_EQ(sound.samples, (std::vector<float>{0.375, 0}));
 }
@@ -63,8 +63,8 @@ TEST(Wav, MixesChannelsAndSkipsOtherChunks) {
 TEST(Wav, ReadsTheExtensibleFormat) {
   const std::string extended =
       format(0xfffe, 1, 16000, 16) + bytes_of<uint16_t>({22, 16, 0, 0, 1}) + std::string(14, '\0');
-  const Sound sound = parse_wav(
-      wav(chunk("fmt ", extended) + chunk("data", bytes_of<int16_t>({-16384}))), "a.wav");
+  const Sound sound =
+      parse_wav(wav(chunk("fmt ", extended) + chunk("data", bytes_of<int16_t>({-16384}))), "a.wav");
   EXPECT_EQ(sound.samples, (std::vector<float>{-0.5}));
 }
 
@@ -84,8 +84,8 @@ TEST(Wav, RefusesWhatItIsNot) {
 }
 
 TEST(Wav, SurvivesEveryCut) {
-  const std::string whole = wav(chunk("fmt ", format(1, 1, 16000, 16)) +
-                                chunk("data", bytes_of<int16_t>({1, 2, 3, 4})));
+  const std::string whole =
+      wav(chunk("fmt ", format(1, 1, 16000, 16)) + chunk("data", bytes_of<int16_t>({1, 2, 3, 4})));
   for (size_t size = 0; size < whole.size(); ++size) {
     try {
       EXPECT_LT(parse_wav(whole.substr(0, size), "a.wav").samples.size(), 4u) << size;

@@ -39,8 +39,7 @@ class Bart : public Model {
     return encoder_decoder_kv_layers(s_.decoder_layers, s_.decoder.heads, s_.decoder.head_size());
   }
 
-  std::vector<Value> forward_encoder(nn::Trace& trace,
-                                     const nn::EncoderInputs& in) const override {
+  std::vector<Value> forward_encoder(nn::Trace& trace, const nn::EncoderInputs& in) const override {
     const Scope root(trace), m = root["model"], stack = m["encoder"];
     Value x = embed(m, stack, in.input_ids, in.position_ids);  // [T, dim]
     for (int64_t i = 0; i < s_.encoder_layers; ++i)
@@ -63,9 +62,9 @@ class Bart : public Model {
   Value embed(const Scope& m, const Scope& stack, Value ids, Value positions) const {
     const Value words =
         nn::scale(nn::embedding(m["shared"], ids, s_.vocab, s_.encoder.dim), s_.embed_scale);
-    const Value places = nn::embedding(stack["embed_positions"], positions,
-                                       c_.positions + kPositionOffset, s_.encoder.dim,
-                                       kPositionOffset);
+    const Value places =
+        nn::embedding(stack["embed_positions"], positions, c_.positions + kPositionOffset,
+                      s_.encoder.dim, kPositionOffset);
     return nn::layer_norm(stack["layernorm_embedding"], words + places, kNormEps);
   }
 

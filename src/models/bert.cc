@@ -51,7 +51,8 @@ Config read_config(const HfConfig& json) {
   };
   split_heads(json, "hidden_size", c.dim, "num_attention_heads", c.heads);
   // RoBERTa's positions begin behind that of the padding token.
-  if (c.roberta) c.position_offset = static_cast<int>(json.get_int("pad_token_id", 1, kTokenId)) + 1;
+  if (c.roberta)
+    c.position_offset = static_cast<int>(json.get_int("pad_token_id", 1, kTokenId)) + 1;
   if (c.position_offset >= c.positions) {
     json.fail("max_position_embeddings", str("is ", c.positions, ", which leaves no position"));
   }
@@ -110,7 +111,8 @@ class Bert : public Model {
                                           q, k, v, nn::owners(step));
     x = norm(out["LayerNorm"], x + nn::linear(out["dense"], o, c_.dim, true));
     const Value inner = nn::linear(s["intermediate"]["dense"], x, c_.ffn_dim, true);
-    const Value h = nn::linear(s["output"]["dense"], nn::activation(inner, c_.activation), c_.dim, true);
+    const Value h =
+        nn::linear(s["output"]["dense"], nn::activation(inner, c_.activation), c_.dim, true);
     return norm(s["output"]["LayerNorm"], x + h);
   }
 

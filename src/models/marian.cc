@@ -40,8 +40,7 @@ class Marian : public Model {
     return encoder_decoder_kv_layers(c_.sizes.decoder_layers, layer.heads, layer.head_size());
   }
 
-  std::vector<Value> forward_encoder(nn::Trace& trace,
-                                     const nn::EncoderInputs& in) const override {
+  std::vector<Value> forward_encoder(nn::Trace& trace, const nn::EncoderInputs& in) const override {
     const Scope root(trace), m = root["model"];
     Value x = embed(m, in.input_ids, in.position_ids);  // [T, dim]
     for (int64_t i = 0; i < c_.sizes.encoder_layers; ++i) {

@@ -11,9 +11,9 @@ void attend(const Launch& launch, int64_t sequence, int64_t row, int64_t head, H
   const auto& cache = *launch.in[kCrossCache].as<KvCacheView>();
   with_float_type(cache.dtype, [&]<typename T>(TypeTag<T>) {
     const BlockKeys<T> keys(cache, cross_blocks(launch, cache, sequence), head / shape.group());
-    attend_all_ref(launch.in[kCrossQ], row, head, shape, keys,
-                   launch.in[kCrossLengths].as<int32_t>()[sequence], [](int64_t) { return 0.0; },
-                   out);
+    attend_all_ref(
+        launch.in[kCrossQ], row, head, shape, keys,
+        launch.in[kCrossLengths].as<int32_t>()[sequence], [](int64_t) { return 0.0; }, out);
   });
 }
 

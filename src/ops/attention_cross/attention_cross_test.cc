@@ -6,7 +6,6 @@
 
 #include "base/thread_pool.h"
 #include "ops/attention_cross/attention_cross_inputs.h"
-#include "ops/cross_append/cross_append_inputs.h"
 #include "ops/harness/kv_case.h"
 #include "ops/harness/test_numbers.h"
 
@@ -17,7 +16,8 @@ constexpr float kUntouched = -12345;
 constexpr AttentionCross kAttributes{
     .heads = 4, .kv_heads = 2, .head_size = 6, .v_head_size = 5, .scale = 0.4};
 
-/// Sequences whose encoders gave `encoder_lengths` rows, and which have `lengths` rows in this step.
+/// Sequences whose encoders gave `encoder_lengths` rows, and which have `lengths` rows in this
+/// step.
 class CrossCase {
  public:
   CrossCase(std::vector<int32_t> encoder_lengths, std::vector<int32_t> lengths, ir::DType stored)
@@ -35,13 +35,12 @@ class CrossCase {
   std::vector<float> run(const Tactic& tactic, int threads) {
     const std::vector<Tensor> all = kv.tensors();
     const std::vector<int64_t> sequences = {static_cast<int64_t>(lengths_.size())};
-    const std::vector<Tensor> in = {
-        {q_.data(), ir::DType::kF32, std::vector{rows_, q_columns()}},
-        all[kSequenceLength],
-        {starts_.data(), ir::DType::kI32, sequences},
-        {lengths_.data(), ir::DType::kI32, sequences},
-        all[kBlockOffsets],
-        all[kNumSequenceInputs]};
+    const std::vector<Tensor> in = {{q_.data(), ir::DType::kF32, std::vector{rows_, q_columns()}},
+                                    all[kSequenceLength],
+                                    {starts_.data(), ir::DType::kI32, sequences},
+                                    {lengths_.data(), ir::DType::kI32, sequences},
+                                    all[kBlockOffsets],
+                                    all[kNumSequenceInputs]};
     const std::vector<Tensor> out = {
         {out_.data(), ir::DType::kF32, std::vector{rows_, out_columns()}}};
     ThreadPool pool(threads);
@@ -58,7 +57,8 @@ class CrossCase {
       double dot = 0;
       for (int64_t i = 0; i < kAttributes.head_size; ++i) {
         const int64_t at = row * q_columns() + head * kAttributes.head_size + i;
-        dot += double{q_[static_cast<size_t>(at)]} * double{kv.value(KvPlane::kK, s, kv_head, j, i)};
+        dot +=
+            double{q_[static_cast<size_t>(at)]} * double{kv.value(KvPlane::kK, s, kv_head, j, i)};
       }
       const double p = std::exp(kAttributes.scale * dot);
       total += p;
@@ -138,19 +138,21 @@ TEST(AttentionCross, ReadsWhatCrossAppendStored) {
   }
   std::vector<int32_t> starts = {2, 19};
   const std::vector<Tensor> all = c.kv.tensors();
-  const std::vector<Tensor> in = {
-      {k.data(), ir::DType::kF32, std::vector<int64_t>{22, 12}},
-      {v.data(), ir::DType::kF32, std::vector<int64_t>{22, 10}},
-      {starts.data(), ir::DType::kI32, std::vector<int64_t>{2}},
-      all[kSequenceLength],  // the encoder's rows
-      all[kBlockOffsets],
-      all[kNumSequenceInputs]};
-  const CrossAppend append{.kv_heads = kAttributes.kv_heads,
-                           .head_size = kAttributes.head_size,
-                           .v_head_size = kAttributes.v_head_size};
+  const std::vector<Tensor> in = {{k.data(), ir::DType::kF32, std::vector<int64_t>{22, 12}},
+                                  {v.data(), ir::DType::kF32, std::vector<int64_t>{22, 10}},
+                                  {starts.data(), ir::DType::kI32, std::vector<int64_t>{2}},
+                                  all[kSequenceLength],  // the encoder's rows
+                                  all[kBlockOffsets],
+                                  all[kNumSequenceInputs]};
+  ir::Attrs attrs;
+  attrs.set("kv_heads", int64_t{kAttributes.kv_heads});
+  attrs.set("head_size", int64_t{kAttributes.head_size});
+  attrs.set("v_head_size", int64_t{kAttributes.v_head_size});
+  const Op& append = *find_op("cross_append");
+  const auto attributes = append.parse_attrs(attrs);
   ThreadPool pool(2);
   device::Queue queue{.pool = &pool};
-  cross_append_ref({.in = in, .out = {}, .attributes = &append, .queue = &queue});
+  append.tactics.back().run({.in = in, .out = {}, .attributes = attributes.get(), .queue = &queue});
   c.expect_formula(c.run(find_op("attention_cross")->tactics.back(), 1), 1e-6);
 }
 
@@ -160,9 +162,9 @@ TEST(AttentionCross, ChecksItsInputs) {
   const ir::Attrs attrs = to_attrs(kAttributes);
   EXPECT_EQ(infer_types("attention_cross", {q, s, s, s, table, cache}, attrs)[0].shape,
             (ir::Shape{"T", 20}));
-  EXPECT_NE(refusal("attention_cross", {q, q, s, s, table, cache}, attrs)
-                .find("encoder_input_lengths"),
-            std::string::npos);
+  EXPECT_NE(
+      refusal("attention_cross", {q, q, s, s, table, cache}, attrs).find("encoder_input_lengths"),
+      std::string::npos);
   EXPECT_NE(refusal("attention_cross", {q, s, s, s, s, cache}, attrs).find("block_offsets"),
             std::string::npos);
   EXPECT_NE(refusal("attention_cross", {q, s, s, s, table, q}, attrs).find("state"),

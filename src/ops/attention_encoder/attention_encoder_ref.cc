@@ -50,8 +50,8 @@ double attention_encoder_exact(const Launch& launch, int64_t index) {
   const int64_t sequence = rows.owner(row);
   if (sequence < 0) return NAN;
   HeadSums result;
-  attend(launch, rows, sequence, row - rows.query_start[sequence],
-         index / a.v_head_size % a.heads, result);
+  attend(launch, rows, sequence, row - rows.query_start[sequence], index / a.v_head_size % a.heads,
+         result);
   return result[static_cast<size_t>(index % a.v_head_size)];
 }
 

@@ -21,8 +21,8 @@ void attend_all_ref(const Tensor& q_rows, int64_t row, int64_t head, const FullA
                     const Keys& keys, int64_t count, const Bias& bias, HeadSums& out) {
   HeadSums q;
   for (int d = 0; d < shape.head_size; ++d) {
-    q[static_cast<size_t>(d)] = load_float(q_rows.data, q_rows.dtype,
-                                           (row * shape.heads + head) * shape.head_size + d);
+    q[static_cast<size_t>(d)] =
+        load_float(q_rows.data, q_rows.dtype, (row * shape.heads + head) * shape.head_size + d);
   }
   double largest = -INFINITY, total = 0;
   std::fill_n(out.begin(), shape.v_head_size, 0.0);
