@@ -25,7 +25,7 @@ class Validator {
             "a limit out of range");
     require(e_.encoder.has_value() == (m.kind == ModelKind::kEncoderDecoder) &&
                 (m.max_encoder_len > 0) == e_.encoder.has_value(),
-            "an encoder without a decoder");
+            "a kind of model that its graphs are not");
     check(e_, 2, "not two regimes");
     if (e_.encoder) {
       check(*e_.encoder, 1, "an encoder without its one regime");

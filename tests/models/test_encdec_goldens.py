@@ -23,6 +23,19 @@ SPOKEN = {
 }
 
 
+# transformers 5.23: generate() of the tiny BART under RULES, greedy, with no_repeat_ngram_size 2; by prompt of its golden.
+RULES = {"decoder_start_token_id": 2, "eos_token_id": 2, "forced_bos_token_id": 7, "forced_eos_token_id": 2, "max_length": 12,
+         "suppress_tokens": [67, 105], "begin_suppress_tokens": [93]}
+RULED = [
+    [7, 123, 123, 132, 132, 147, 34, 34, 132, 34, 2],
+    [7, 43, 43, 35, 93, 93, 35, 35, 48, 48, 2],
+    [7, 43, 43, 93, 93, 48, 48, 93, 43, 48, 2],
+    [7, 43, 43, 76, 93, 93, 34, 34, 35, 43, 2],
+    [7, 43, 43, 76, 93, 93, 55, 55, 43, 48, 2],
+    [7, 76, 76, 93, 93, 147, 93, 117, 93, 31, 2],
+]
+
+
 class DigitsT5(program.ProgramTest):
     def test_prints_the_date(self):
         text, (_, date) = next(iter(SPOKEN.items()))
@@ -63,6 +76,17 @@ class DigitsT5(program.ProgramTest):
         self.refused("reads text", "run", DIGITS, "--input-file", self.prompts_file("audio.jsonl", {"audio": "x.wav"}))
         self.refused("no encoder beside a decoder", "run", program.DRAFT, "--input-file",
                      self.prompts_file("decoder.jsonl", {"prompt": "x", "decoder_input_ids": [1]}))
+
+
+class Rules(program.ProgramTest):
+    def test_forced_and_suppressed_tokens(self):
+        golden = Golden("bart")
+        model = self.tiny_model("ruled", golden="bart")
+        self.write("ruled/generation_config.json", json.dumps(RULES))
+        prompts = self.prompts_file("ruled.jsonl", *({"input_ids": p["input_ids"]} for p in golden.prompts))
+        outputs = self.outputs(model, f"--dummy-weights={golden.head['seed']}", "--input-file", prompts, *program.EXACT,
+                               "--no-repeat-ngram-size", "2")
+        self.assertEqual([o["output_ids"] for o in outputs], RULED)
 
 
 def close(test, found, wanted, tolerance):

@@ -29,7 +29,8 @@ Golden open_golden(const std::string& name) {
   options.threads = 2;
   options.dummy_weights = json["seed"].get<uint64_t>();
   options.use_cache = false;
-  Golden golden{.engine = Engine::open(folder, options)};
+  Golden golden;
+  golden.engine = Engine::open(folder, options);
   for (const Json& prompt : json["prompts"]) {
     GenerationRequest request{prompt["input_ids"], {}};
     request.decoder_input_ids = prompt["decoder_input_ids"].get<std::vector<int32_t>>();
