@@ -36,6 +36,36 @@ RULED = [
 ]
 
 
+# Faults planted through config.json: the comparison must see each.
+CONFIG_FAULTS = [
+    ("t5_relu", {"scale_decoder_outputs": False}),
+    ("t5_relu", {"relative_attention_max_distance": 40}),
+    ("t5_gated", {"layer_norm_epsilon": 1e-6}),
+    ("t5_gated", {"feed_forward_proj": "gated-relu"}),
+    ("t5_tied_unscaled", {"scale_decoder_outputs": True}),
+    ("t5_tied_unscaled", {"relative_attention_num_buckets": 10}),
+    ("bart", {"scale_embedding": True}),
+    ("bart", {"activation_function": "relu"}),
+    ("mbart", {"architectures": ["BartForConditionalGeneration"]}),
+    ("marian", {"scale_embedding": False}),
+    ("whisper", {"activation_function": "relu"}),
+    ("bert_odd", {"layer_norm_eps": 1e-12}),
+    ("roberta", {"pad_token_id": 0}),
+]
+
+
+class PlantedFaults(program.ProgramTest):
+    def test_each_is_seen(self):
+        for name, changes in CONFIG_FAULTS:
+            with self.subTest(model=name, **changes):
+                golden = Golden(name)
+                model = self.tiny_model(f"fault_{name}", golden=name, **changes)
+                logits = self.folder / "fault.safetensors"
+                found = self.objects(*golden.arguments(model), "--input-file", self.prompts_file("fault.jsonl", *golden.inputs()),
+                                     "--logits-file", logits)
+                self.assertNotEqual(model_golden.compare(golden, found, logits)[0], [])
+
+
 class DigitsT5(program.ProgramTest):
     def test_prints_the_date(self):
         text, (_, date) = next(iter(SPOKEN.items()))
