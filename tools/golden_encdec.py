@@ -2,8 +2,7 @@
 the configurations that `handles()` knows.
 
 As for decoders: generated weights, fp32, CPU, eager attention; random inputs of 1 to 60 tokens, drawn until the new
-tokens (of an encoder: the best token at each position) are told apart well; every tensor must move the logits. A second
-line of prompts has decoder_input_ids of several tokens.
+tokens (of an encoder: the best token at each position) are told apart well; every tensor must move the logits.
 """
 import json
 
@@ -16,9 +15,9 @@ from dummy_weights import dummy_tensor
 from golden_faults import measure_tensors
 from golden_models import CONFIGS, FAINT_TENSORS
 
-DECODER_PROMPTS = [1, 1, 3, 1, 5, 1]  # tokens of decoder_input_ids, by prompt
+# Tokens of decoder_input_ids, by prompt. Random ones, because tied heads like to repeat what they are given.
+DECODER_PROMPTS = [1, 4, 9, 1, 13, 6]
 PEAK_MIN = 0.2  # of 60 keys, where even weights would be 0.017
-DISTINCT_MIN = 3  # different tokens among the new ones: tied heads like to repeat themselves
 
 
 def is_encoder(config):
@@ -83,8 +82,7 @@ def draw_prompt(model, length, decoder_length, end_tokens, name):
         decoder = [start, *(int(t) for t in rng.integers(3, model.config.vocab_size, decoder_length - 1))]
         prompt_logits, new, logits = greedy(model, source, decoder, golden.NEW_TOKENS, end_tokens)
         lead = golden.leads(logits)
-        enough = min(DISTINCT_MIN, len(new))
-        if min(lead) > 1.001 * golden.LEAD_MIN * golden.largest(prompt_logits, logits) and len(set(new)) >= enough:
+        if min(lead) > 1.001 * golden.LEAD_MIN * golden.largest(prompt_logits, logits):
             return source, decoder, prompt_logits, new, logits, lead
     raise SystemExit(f"golden: {name}: no prompt of {length} tokens with a clear winner at every step")
 

@@ -90,8 +90,8 @@ class Spectrum {
   double first_ = 0, middle_ = 0;
 };
 
-/// The frame around sample `center`: behind the sound comes silence, up to `total` samples, and both
-/// ends are mirrors.
+/// The frame around sample `center`: behind the sound comes silence, up to `total` samples, and
+/// both ends are mirrors.
 std::array<double, kWindow> frame_at(std::span<const float> samples, int64_t center,
                                      int64_t total) {
   std::array<double, kWindow> frame{};

@@ -8,8 +8,8 @@
 
 namespace millrace {
 
-inline constexpr int kSpeechRate = 16000;   // samples a second
-inline constexpr int kSpeechHop = 160;      // samples from one frame to the next
+inline constexpr int kSpeechRate = 16000;  // samples a second
+inline constexpr int kSpeechHop = 160;     // samples from one frame to the next
 
 /// log10 of the energy in `bins` triangular bands (Slaney's mel scale, 0 to 8 kHz, of equal area),
 /// at most 8 below the loudest of all frames, then (x + 4) / 4. The samples are followed by silence

@@ -63,9 +63,9 @@ int encoder_length(const Engine& engine, const Prompt& prompt, const std::string
   const auto length = static_cast<int>(prompt.input_ids.size());
   if (length == 0) throw_bad_input("the prompt is empty", where, "give at least one token");
   if (length > info.max_encoder_len) {
-    throw_bad_input(str("the prompt has ", length, " tokens, the encoder takes ",
-                        info.max_encoder_len),
-                    where, "shorten it");
+    throw_bad_input(
+        str("the prompt has ", length, " tokens, the encoder takes ", info.max_encoder_len), where,
+        "shorten it");
   }
   return length;
 }

@@ -160,9 +160,8 @@ class Line {
     for (const char* key : {"prompt", "messages", "input_ids"}) {
       if (seen(key)) fail(str("has ", key, ", and the model reads speech"));
     }
-    p->input_features = audio != nullptr
-                            ? read_speech(text(*audio, "audio"), engine)
-                            : frames(*features, engine.info());
+    p->input_features = audio != nullptr ? read_speech(text(*audio, "audio"), engine)
+                                         : frames(*features, engine.info());
   }
 
   std::vector<int32_t> prompt(const Engine& engine) {
@@ -384,15 +383,13 @@ std::vector<float> read_speech(const std::string& path, const Engine& engine) {
   }
   const Sound sound = parse_wav(read_text_file(path, "audio"), path);
   if (sound.rate != kSpeechRate) {
-    throw_bad_input(str("the sound has ", sound.rate, " samples a second, the model reads ",
-                        kSpeechRate),
-                    path, "convert it: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav");
+    throw_bad_input(
+        str("the sound has ", sound.rate, " samples a second, the model reads ", kSpeechRate), path,
+        "convert it: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav");
   }
   const int64_t frames = 2 * info.max_encoder_len;
   if (static_cast<int64_t>(sound.samples.size()) > frames * kSpeechHop) {
-    const auto seconds = [](int64_t samples) {
-      return static_cast<double>(samples) / kSpeechRate;
-    };
+    const auto seconds = [](int64_t samples) { return static_cast<double>(samples) / kSpeechRate; };
     throw_bad_input(str("the sound is ", seconds(static_cast<int64_t>(sound.samples.size())),
                         " s long, the model reads ", seconds(frames * kSpeechHop)),
                     path, "cut it into pieces");

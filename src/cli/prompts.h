@@ -59,8 +59,8 @@ std::string user_message_json(const std::optional<std::string>& system, const st
 std::vector<Prompt> read_input_file(const std::string& path, const Engine& engine,
                                     const SamplingParams& defaults);
 
-/// The features of a WAV file's speech, [frames, bins]. Throws Error: not such a file, another rate,
-/// too long, a model that reads no speech.
+/// The features of a WAV file's speech, [frames, bins]. Throws Error: not such a file, another
+/// rate, too long, a model that reads no speech.
 std::vector<float> read_speech(const std::string& path, const Engine& engine);
 
 /// The file's text. Throws Error.

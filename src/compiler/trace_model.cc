@@ -109,7 +109,8 @@ std::string graph_name(const HfConfig& config) {
 // Refuses what the kind of model cannot do.
 void check_use(const models::Model& model, const BuildInput& input, const BuildOptions& options) {
   if (!options.embeddings && !model.has_head()) {
-    input.config.fail("architectures", str("is ", input.config.architecture(), ", which has no head"),
+    input.config.fail("architectures",
+                      str("is ", input.config.architecture(), ", which has no head"),
                       "use it with `millrace embed`");
   }
   if (options.embeddings && model.encoder()) {

@@ -119,8 +119,8 @@ RegimePlan regime_from(const Json& j) {
 
 Json to_json(const KvGroup& g) {
   return {{"kv_heads", g.kv_heads}, {"k_size", g.k_size},           {"v_size", g.v_size},
-          {"window", g.window},     {"sink_tokens", g.sink_tokens}, {"cross", g.cross},
-          {"layers", g.layers}};
+          {"window", g.window},     {"sink_tokens", g.sink_tokens}, {"layers", g.layers},
+          {"cross", g.cross}};
 }
 
 KvGroup group_from(const Json& j) {
@@ -129,8 +129,8 @@ KvGroup group_from(const Json& j) {
           .v_size = j.at("v_size"),
           .window = j.at("window"),
           .sink_tokens = j.at("sink_tokens"),
-          .cross = j.at("cross"),
-          .layers = j.at("layers")};
+          .layers = j.at("layers"),
+          .cross = j.at("cross")};
 }
 
 ir::DType dtype_from(const Json& j) {

@@ -49,9 +49,9 @@ struct KvGroup {
   int k_size = 0, v_size = 0;  // elements of one head's K and V vector
   int window = 0;              // 0: none
   int sink_tokens = 0;
-  bool cross = false;  // made of the encoder's output once, as long as that, then only read
   std::vector<std::string>
-      layers;  // names of the graph's state inputs, in the order of their planes in a block
+      layers;          // names of the graph's state inputs, in the order of their planes in a block
+  bool cross = false;  // made of the encoder's output once, as long as that, then only read
 };
 
 /// A part of a weight as stored: `rows` rows of `row_bytes` bytes, one after the other.

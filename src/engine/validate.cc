@@ -25,7 +25,7 @@ class Validator {
             "a limit out of range");
     require(e_.encoder.has_value() == (m.kind == ModelKind::kEncoderDecoder) &&
                 (m.max_encoder_len > 0) == e_.encoder.has_value(),
-            "an encoder without a decoder");
+            "a kind of model that its graphs are not");
     check(e_, 2, "not two regimes");
     if (e_.encoder) {
       check(*e_.encoder, 1, "an encoder without its one regime");
@@ -49,7 +49,8 @@ class Validator {
   void check_states(const ir::Graph& graph) {
     for (const ir::NodeId id : graph.order()) {
       const ir::Node& node = graph.node(id);
-      if (node.op != ir::kInputOp || graph.type(node.outputs[0]).dtype != ir::DType::kState) continue;
+      if (node.op != ir::kInputOp || graph.type(node.outputs[0]).dtype != ir::DType::kState)
+        continue;
       const auto& name = std::get<std::string>(*node.attrs.find("name"));
       bool known = false;
       for (const KvGroup& group : e_.kv_groups) {
@@ -86,7 +87,8 @@ class Validator {
   void check(const PlannedGraph& planned, const RegimePlan& regime) {
     require(static_cast<int64_t>(regime.values.size()) == planned.graph.num_values(),
             "a memory plan for another graph");
-    require(regime.workspaces.size() == planned.launches.size(), "a memory plan for other launches");
+    require(regime.workspaces.size() == planned.launches.size(),
+            "a memory plan for other launches");
     require(regime.arena_bytes >= 0 && regime.arena_bytes < int64_t{1} << 46, "an absurd arena");
     for (const auto* list : {&regime.values, &regime.workspaces}) {
       for (const PlannedBuffer& b : *list) {

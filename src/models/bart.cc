@@ -16,13 +16,12 @@ constexpr double kNormEps = 1e-5;
 struct Config {
   Seq2SeqConfig sizes;
   int64_t positions = 0;
-  bool tied = true;
 };
 
 Config read_config(const HfConfig& json) {
+  require_tied_words(json);
   Config c{.sizes = read_seq2seq_config(json),
-           .positions = json.get_int("max_position_embeddings", 1024),
-           .tied = json.get_bool("tie_word_embeddings", true)};
+           .positions = json.get_int("max_position_embeddings", 1024)};
   c.sizes.encoder.pre_norm = c.sizes.decoder.pre_norm = json.architecture().starts_with("MBart");
   return c;
 }
@@ -40,8 +39,7 @@ class Bart : public Model {
     return encoder_decoder_kv_layers(s_.decoder_layers, s_.decoder.heads, s_.decoder.head_size());
   }
 
-  std::vector<Value> forward_encoder(nn::Trace& trace,
-                                     const nn::EncoderInputs& in) const override {
+  std::vector<Value> forward_encoder(nn::Trace& trace, const nn::EncoderInputs& in) const override {
     const Scope root(trace), m = root["model"], stack = m["encoder"];
     Value x = embed(m, stack, in.input_ids, in.position_ids);  // [T, dim]
     for (int64_t i = 0; i < s_.encoder_layers; ++i)
@@ -57,16 +55,16 @@ class Bart : public Model {
       x = seq2seq_decoder_layer(stack["layers"][i], x, s_.decoder, step, i, s_.decoder_layers);
     }
     x = last_norm(stack, x);
-    return seq2seq_logits(root, c_.tied ? m["shared"] : root["lm_head"], x, s_.vocab);
+    return seq2seq_logits(root, m["shared"], x, s_.vocab);
   }
 
  private:
   Value embed(const Scope& m, const Scope& stack, Value ids, Value positions) const {
     const Value words =
         nn::scale(nn::embedding(m["shared"], ids, s_.vocab, s_.encoder.dim), s_.embed_scale);
-    const Value places = nn::embedding(stack["embed_positions"], positions,
-                                       c_.positions + kPositionOffset, s_.encoder.dim,
-                                       kPositionOffset);
+    const Value places =
+        nn::embedding(stack["embed_positions"], positions, c_.positions + kPositionOffset,
+                      s_.encoder.dim, kPositionOffset);
     return nn::layer_norm(stack["layernorm_embedding"], words + places, kNormEps);
   }
 

@@ -18,13 +18,17 @@ struct Config {
   int position_offset;  // row of the first position in the table
   double norm_eps;
   std::string activation;
-  bool roberta, has_head, tied;
+  bool roberta, has_head;
 };
 
 Config read_config(const HfConfig& json) {
   const std::string name = json.architecture();
   for (const char* key : {"is_decoder", "add_cross_attention"}) {
     if (json.get_bool(key, false)) json.fail(key, "is not supported", "use an encoder");
+  }
+  if (!json.get_bool("tie_word_embeddings", true)) {
+    json.fail("tie_word_embeddings", "is false, which is not supported for this family",
+              "use a model whose head is its embedding");
   }
   const std::string positions = json.get_string("position_embedding_type", "absolute");
   if (positions != "absolute") {
@@ -44,11 +48,11 @@ Config read_config(const HfConfig& json) {
       .activation = read_activation(json, "hidden_act", "gelu"),
       .roberta = name.starts_with("Roberta"),
       .has_head = name.ends_with("ForMaskedLM"),
-      .tied = json.get_bool("tie_word_embeddings", true),
   };
   split_heads(json, "hidden_size", c.dim, "num_attention_heads", c.heads);
   // RoBERTa's positions begin behind that of the padding token.
-  if (c.roberta) c.position_offset = static_cast<int>(json.get_int("pad_token_id", 1, kTokenId)) + 1;
+  if (c.roberta)
+    c.position_offset = static_cast<int>(json.get_int("pad_token_id", 1, kTokenId)) + 1;
   if (c.position_offset >= c.positions) {
     json.fail("max_position_embeddings", str("is ", c.positions, ", which leaves no position"));
   }
@@ -107,7 +111,8 @@ class Bert : public Model {
                                           q, k, v, nn::owners(step));
     x = norm(out["LayerNorm"], x + nn::linear(out["dense"], o, c_.dim, true));
     const Value inner = nn::linear(s["intermediate"]["dense"], x, c_.ffn_dim, true);
-    const Value h = nn::linear(s["output"]["dense"], nn::activation(inner, c_.activation), c_.dim, true);
+    const Value h =
+        nn::linear(s["output"]["dense"], nn::activation(inner, c_.activation), c_.dim, true);
     return norm(s["output"]["LayerNorm"], x + h);
   }
 
@@ -124,8 +129,8 @@ class Bert : public Model {
   }
 
   Value logits(const Scope& head, const Scope& m, Value x) const {
-    const Scope table = c_.tied ? m["embeddings"]["word_embeddings"] : head["decoder"];
-    return nn::logits(table, x, c_.vocab, head.weight("bias", {c_.vocab}));
+    const Value bias = head.weight("bias", {c_.vocab});
+    return nn::logits(m["embeddings"]["word_embeddings"], x, c_.vocab, bias);
   }
 
   Config c_;

@@ -12,13 +12,12 @@ using nn::Value;
 struct Config {
   Seq2SeqConfig sizes;
   int64_t positions = 0;
-  bool tied = true;
 };
 
 Config read_config(const HfConfig& json) {
+  require_tied_words(json);
   Config c{.sizes = read_seq2seq_config(json),
-           .positions = json.get_int("max_position_embeddings", 1024),
-           .tied = json.get_bool("tie_word_embeddings", true)};
+           .positions = json.get_int("max_position_embeddings", 1024)};
   if (!json.get_bool("share_encoder_decoder_embeddings", true) ||
       json.get_int("decoder_vocab_size", c.sizes.vocab) != c.sizes.vocab) {
     json.fail("share_encoder_decoder_embeddings", "is false, which is not supported",
@@ -41,8 +40,7 @@ class Marian : public Model {
     return encoder_decoder_kv_layers(c_.sizes.decoder_layers, layer.heads, layer.head_size());
   }
 
-  std::vector<Value> forward_encoder(nn::Trace& trace,
-                                     const nn::EncoderInputs& in) const override {
+  std::vector<Value> forward_encoder(nn::Trace& trace, const nn::EncoderInputs& in) const override {
     const Scope root(trace), m = root["model"];
     Value x = embed(m, in.input_ids, in.position_ids);  // [T, dim]
     for (int64_t i = 0; i < c_.sizes.encoder_layers; ++i) {
@@ -58,7 +56,7 @@ class Marian : public Model {
       x = seq2seq_decoder_layer(m["decoder"]["layers"][i], x, c_.sizes.decoder, step, i,
                                 c_.sizes.decoder_layers);
     }
-    return seq2seq_logits(root, c_.tied ? m["shared"] : root["lm_head"], x, c_.sizes.vocab);
+    return seq2seq_logits(root, m["shared"], x, c_.sizes.vocab);
   }
 
  private:

@@ -21,7 +21,8 @@ Seq2SeqLayer read_layer(const HfConfig& json, const std::string& side) {
                      .ffn_dim = json.get_int(side + "_ffn_dim"),
                      .activation = json.get_string("activation_function", "gelu")};
   if (layer.dim % layer.heads != 0) {
-    json.fail("d_model", str("is ", layer.dim, ", not a multiple of ", heads_key, " ", layer.heads));
+    json.fail("d_model",
+              str("is ", layer.dim, ", not a multiple of ", heads_key, " ", layer.heads));
   }
   if (!nn::knows_activation(layer.activation)) {
     json.fail("activation_function", str("is '", layer.activation, "', which is not supported"),
@@ -47,7 +48,8 @@ Value residual(const Scope& norm, Value x, bool pre_norm, const F& f) {
 
 Value feed_forward(const Scope& s, Value x, const Seq2SeqLayer& layer) {
   return residual(s["final_layer_norm"], x, layer.pre_norm, [&](Value h) {
-    const Value inner = nn::activation(nn::linear(s["fc1"], h, layer.ffn_dim, true), layer.activation);
+    const Value inner =
+        nn::activation(nn::linear(s["fc1"], h, layer.ffn_dim, true), layer.activation);
     return nn::linear(s["fc2"], inner, layer.dim, true);
   });
 }
@@ -122,6 +124,12 @@ Value seq2seq_decoder_layer(const Scope& s, Value x, const Seq2SeqLayer& layer,
     return project(cross, "out_proj", o, layer);
   });
   return feed_forward(s, x, layer);
+}
+
+void require_tied_words(const HfConfig& json) {
+  if (json.get_bool("tie_word_embeddings", true)) return;
+  json.fail("tie_word_embeddings", "is false, which is not supported for this family",
+            "use a model whose two sides share their embedding");
 }
 
 Value seq2seq_logits(const Scope& root, const Scope& head, Value x, int64_t vocabulary) {

@@ -45,6 +45,9 @@ std::vector<nn::Value> seq2seq_cross_caches(const nn::Scope& decoder, nn::Value 
                                             const Seq2SeqLayer& layer, int64_t layers,
                                             const nn::EncoderInputs& in);
 
+/// Refuses models whose encoder, decoder and head have words of their own.
+void require_tied_words(const HfConfig& json);
+
 /// BART's head: x times the weight under `head`, plus `final_logits_bias`.
 nn::Value seq2seq_logits(const nn::Scope& root, const nn::Scope& head, nn::Value x,
                          int64_t vocabulary);

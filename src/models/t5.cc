@@ -51,7 +51,8 @@ Config read_config(const HfConfig& json) {
       .activation = "",
       .gated = false,
       .tied = json.get_bool("tie_word_embeddings", true),
-      .scaled_head = json.get_bool("scale_decoder_outputs", json.get_bool("tie_word_embeddings", true)),
+      .scaled_head =
+          json.get_bool("scale_decoder_outputs", json.get_bool("tie_word_embeddings", true)),
   };
   read_feed_forward(json, &c);
   return c;
@@ -71,8 +72,7 @@ class T5 : public Model {
     return encoder_decoder_kv_layers(c_.decoder_layers, c_.heads, c_.head_size);
   }
 
-  std::vector<Value> forward_encoder(nn::Trace& trace,
-                                     const nn::EncoderInputs& in) const override {
+  std::vector<Value> forward_encoder(nn::Trace& trace, const nn::EncoderInputs& in) const override {
     const Scope root(trace), stack = root["encoder"];
     Value x = nn::embedding(root["shared"], in.input_ids, c_.vocab, c_.dim);  // [T, dim]
     const Value bias = relative_bias(stack);
@@ -123,7 +123,9 @@ class T5 : public Model {
   }
 
  private:
-  Value norm(const Scope& s, Value x) const { return nn::rms_norm(s["layer_norm"], x, c_.norm_eps); }
+  Value norm(const Scope& s, Value x) const {
+    return nn::rms_norm(s["layer_norm"], x, c_.norm_eps);
+  }
 
   Value project(const Scope& s, std::string_view leaf, Value x) const {
     return nn::linear(s[leaf], x, c_.heads * c_.head_size);
@@ -183,13 +185,13 @@ class T5 : public Model {
 }  // namespace
 
 Architecture model_t5() {
-  return {
-      .names = {"T5ForConditionalGeneration"},
-      .ignored_tensors = {R"((encoder|decoder)\.embed_tokens\.weight)",
-                          R"(decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions&) -> std::unique_ptr<Model> {
-        return std::make_unique<T5>(read_config(config));
-      }};
+  return {.names = {"T5ForConditionalGeneration"},
+          .ignored_tensors =
+              {R"((encoder|decoder)\.embed_tokens\.weight)",
+               R"(decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight)"},
+          .create = [](const HfConfig& config, const WindowOptions&) -> std::unique_ptr<Model> {
+            return std::make_unique<T5>(read_config(config));
+          }};
 }
 
 }  // namespace millrace::models

@@ -44,15 +44,14 @@ class Whisper : public Model {
     return encoder_decoder_kv_layers(c_.sizes.decoder_layers, layer.heads, layer.head_size());
   }
 
-  std::vector<Value> forward_encoder(nn::Trace& trace,
-                                     const nn::EncoderInputs& in) const override {
+  std::vector<Value> forward_encoder(nn::Trace& trace, const nn::EncoderInputs& in) const override {
     const Scope root(trace), m = root["model"], stack = m["encoder"];
     const int64_t dim = c_.sizes.encoder.dim;
     const nn::RowOwners rows = nn::owners(in);
     Value x = nn::activation(nn::conv_frames(stack["conv1"], in.features, dim, rows), "gelu");
     x = nn::conv_frames(stack["conv2"], x, dim, rows, in.position_ids);  // [T, dim]
-    x = nn::activation(x, "gelu") + nn::embedding(stack["embed_positions"], in.position_ids,
-                                                  c_.source_positions, dim);
+    x = nn::activation(x, "gelu") +
+        nn::embedding(stack["embed_positions"], in.position_ids, c_.source_positions, dim);
     for (int64_t i = 0; i < c_.sizes.encoder_layers; ++i)
       x = seq2seq_encoder_layer(stack["layers"][i], x, c_.sizes.encoder, rows);
     x = nn::layer_norm(stack["layer_norm"], x, kNormEps);

@@ -15,8 +15,7 @@ Value add_op(const A& attributes, const std::vector<Value>& inputs) {
   std::vector<ir::ValueId> ids;
   for (const Value& in : inputs)
     ids.push_back(in.id);
-  const ir::NodeId node =
-      ops::add_node(graph, A::kName, std::move(ids), ops::to_attrs(attributes));
+  const ir::NodeId node = ops::add_node(graph, A::kName, std::move(ids), ops::to_attrs(attributes));
   return {&graph, graph.node(node).outputs[0]};
 }
 
@@ -40,9 +39,8 @@ Value encoder_attention(const ops::AttentionEncoder& attributes, Value q, Value 
 Value cross_attention(const ops::AttentionCross& attributes, Value q, const StepInputs& step,
                       size_t cache) {
   const RowOwners rows = owners(step);
-  return add_op(attributes,
-                {q, step.encoder_lengths, rows.query_start, rows.query_length,
-                 step.sequence[ops::kBlockOffsets], step.kv_caches.at(cache)});
+  return add_op(attributes, {q, step.encoder_lengths, rows.query_start, rows.query_length,
+                             step.sequence[ops::kBlockOffsets], step.kv_caches.at(cache)});
 }
 
 Value conv_frames(const Scope& scope, Value x, int64_t out, const RowOwners& rows,

@@ -32,8 +32,8 @@ Value cross_append(const ops::CrossAppend& attributes, Value k, Value v,
                    const EncoderInputs& inputs, size_t layer);
 
 /// A convolution of width 3 over the frames of each sequence, as a product over unfolded frames: x
-/// [F, C] -> [F, out]. With `positions` i32 [T] only every second frame: [T, out]. `weight` [out, C,
-/// 3] and `bias` below the scope.
+/// [F, C] -> [F, out]. With `positions` i32 [T] only every second frame: [T, out]. `weight` [out,
+/// C, 3] and `bias` below the scope.
 Value conv_frames(const Scope& scope, Value x, int64_t out, const RowOwners& rows,
                   Value positions = {});
 

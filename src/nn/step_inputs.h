@@ -21,12 +21,12 @@ struct StepInputs {
 
 /// What a run of the encoder brings: whole inputs of sequences that begin.
 struct EncoderInputs {
-  Value input_ids;                 // i32 [T]
-  Value features;                  // f32 [2T, bins] instead: frames of speech
-  Value position_ids;              // i32 [T]
-  Value query_start, query_length; // i32 [S] which rows are whose
-  Value block_offsets;             // i32 [groups, S, M]
-  std::vector<Value> cross_caches; // by decoder layer
+  Value input_ids;                  // i32 [T]
+  Value features;                   // f32 [2T, bins] instead: frames of speech
+  Value position_ids;               // i32 [T]
+  Value query_start, query_length;  // i32 [S] which rows are whose
+  Value block_offsets;              // i32 [groups, S, M]
+  std::vector<Value> cross_caches;  // by decoder layer
 };
 
 }  // namespace millrace::nn

@@ -36,7 +36,8 @@ struct Trace {
   ir::Graph& graph;
   WeightSource& weights;
   ir::DType activation = ir::DType::kF32;  // type of the values between the layers
-  Value hidden{};  // [T, dim]: the last hidden states; what the head reads, unless a model says else
+  Value
+      hidden{};  // [T, dim]: the last hidden states; what the head reads, unless a model says else
 };
 
 /// Which rows of a stored tensor make a weight: `pieces` runs of `count` rows, the first at row

@@ -33,9 +33,9 @@ EncoderInput take(GenerationRequest& request, const EncoderLimits& limits,
     input.ids = std::move(request.input_ids);
     input.length = static_cast<int>(input.ids.size());
     if (input.length > limits.max_length) {
-      throw_bad_input(str("the prompt has ", input.length, " tokens, the encoder takes ",
-                          limits.max_length),
-                      where, "shorten it");
+      throw_bad_input(
+          str("the prompt has ", input.length, " tokens, the encoder takes ", limits.max_length),
+          where, "shorten it");
     }
   }
   request.input_ids = std::move(request.decoder_input_ids);

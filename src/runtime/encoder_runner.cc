@@ -37,8 +37,9 @@ EncoderRunner::EncoderRunner(const LoadedEngine& loaded, const StepLimits& limit
       program_(*engine_.encoder, engine_.manifest.model, device_),
       buffers_(arrays(engine_.manifest, limits), device_),
       frame_(program_.make_frame(Regime::kContext, arena)) {
-  bind_frame(loaded, *engine_.encoder, engine::weight_order(engine_).encoder, kv,
-             [&](const std::string& name) { return buffers_.address(name); }, frame_);
+  bind_frame(
+      loaded, *engine_.encoder, engine::weight_order(engine_).encoder, kv,
+      [&](const std::string& name) { return buffers_.address(name); }, frame_);
 }
 
 void EncoderRunner::run(const Batch& batch) {
@@ -71,9 +72,9 @@ void EncoderRunner::run_part(const Batch& batch, const std::vector<size_t>& sequ
     rows += sequence.encoder_length;
     for (int64_t g = 0; g < limits_.num_groups; ++g) {
       const BlockList& blocks = sequence.blocks[static_cast<size_t>(g)];
-      std::copy(blocks.begin(), blocks.end(),
-                buffers_.host(StepBuffers::kBlockTables) +
-                    (g * count + static_cast<int64_t>(i)) * width);
+      std::copy(
+          blocks.begin(), blocks.end(),
+          buffers_.host(StepBuffers::kBlockTables) + (g * count + static_cast<int64_t>(i)) * width);
     }
   }
   const int64_t features = engine_.manifest.encoder_features;
@@ -103,8 +104,8 @@ void EncoderRunner::fill_input(const StepSequence& sequence, int64_t first_row) 
     return;
   }
   CHECK(static_cast<int64_t>(sequence.encoder_features.size()) == 2 * rows * features);
-  std::memcpy(buffers_.host(kFeatures) + 2 * first_row * features,
-              sequence.encoder_features.data(), sequence.encoder_features.size_bytes());
+  std::memcpy(buffers_.host(kFeatures) + 2 * first_row * features, sequence.encoder_features.data(),
+              sequence.encoder_features.size_bytes());
 }
 
 }  // namespace millrace::runtime

@@ -16,8 +16,7 @@ class EncoderRunner {
  public:
   /// `arena` holds the encoder's regime; it may be that of steps, since all run in one order.
   /// REQUIRES: the engine has an encoder.
-  EncoderRunner(const LoadedEngine& loaded, const StepLimits& limits, KvPool& kv,
-                std::byte* arena);
+  EncoderRunner(const LoadedEngine& loaded, const StepLimits& limits, KvPool& kv, std::byte* arena);
 
   /// Enqueues the encoder for those sequences of the batch that bring an input, in as few runs as
   /// hold them.

@@ -281,8 +281,7 @@ void GraphStepper::deliver_sampled_logits(const Instance& instance, Regime regim
   for (int l = 0; l < instance.shape.sampled; ++l) {
     const int s = instance.shape.sampled_sequence[static_cast<size_t>(l)];
     const StepSequence& sequence = batch.sequences[static_cast<size_t>(s)];
-    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}},
-                   row_of(rows, l));
+    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}}, row_of(rows, l));
   }
 }
 

@@ -103,8 +103,7 @@ class GraphStepper : public Stepper {
   SampledRows results(const Instance& instance) const;
   int64_t result_bytes() const;
   void deliver_sampled_logits(const Instance& instance, Regime regime, const Batch& batch);
-  void deliver_logits(const Batch& batch, const LogitsRows& rows,
-                      const ops::Tensor& device_logits);
+  void deliver_logits(const Batch& batch, const LogitsRows& rows, const ops::Tensor& device_logits);
   std::vector<TokenLogprobs> read_logprobs(std::span<const int32_t> ids, int rows, int top);
   TokenLogprobs token_logprobs(const SampledRows& rows, size_t row, int top) const;
   ir::Bindings sizes(const StepShape& shape, int logit_rows) const;

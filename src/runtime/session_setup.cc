@@ -132,8 +132,7 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                                          .vocab_size = static_cast<int>(manifest.vocab_size),
                                          .max_length = options.max_encoder_length,
                                          .features = static_cast<int>(manifest.encoder_features),
-                                         .decoder_start_token_id =
-                                             loaded->decoder_start_token_id}};
+                                         .decoder_start_token_id = loaded->decoder_start_token_id}};
   parts.batch =
       std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools), rope_rules(engine));
   return parts;

@@ -16,11 +16,11 @@ MARIAN = BART | {
 CONFIGS = {
     "bart": BART,
     "bart_scaled": BART | {"scale_embedding": True, "d_model": 54, "encoder_attention_heads": 3, "decoder_attention_heads": 2,
-                           "decoder_layers": 3, "activation_function": "relu", "tie_word_embeddings": False},
+                           "decoder_layers": 3, "activation_function": "relu"},
     "mbart": MBART,
     "marian": MARIAN,
     "marian_odd": MARIAN | {"d_model": 45, "encoder_attention_heads": 3, "decoder_attention_heads": 5, "encoder_layers": 3,
-                            "scale_embedding": False, "activation_function": "gelu"},
+                            "activation_function": "gelu"},
 }
 # What is added to every key alike drops out of the softmax.
 FAINT = [r".*\.k_proj\.bias", r".*embed_positions\.weight"]

@@ -12,8 +12,8 @@ ROBERTA = BERT | {
 
 CONFIGS = {
     "bert": BERT,
-    "bert_untied": BERT | {"tie_word_embeddings": False, "hidden_size": 51, "num_attention_heads": 3, "hidden_act": "relu",
-                           "num_hidden_layers": 3, "layer_norm_eps": 0.02},
+    "bert_odd": BERT | {"hidden_size": 51, "num_attention_heads": 3, "hidden_act": "relu",
+                        "num_hidden_layers": 3, "layer_norm_eps": 0.02},
     "roberta": ROBERTA,
 }
 # What is added to every key alike drops out of the softmax. The pooler and the second type are not in use.

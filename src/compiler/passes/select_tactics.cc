@@ -29,7 +29,8 @@ std::vector<const ops::Tactic*> feasible(const Problem& problem, const device::P
 
 class Selector {
  public:
-  Selector(engine::PlannedGraph& engine, device::Device& device, Profiler* profiler, bool deterministic)
+  Selector(engine::PlannedGraph& engine, device::Device& device, Profiler* profiler,
+           bool deterministic)
       : engine_(engine), device_(device), profiler_(profiler), deterministic_(deterministic) {}
 
   void run() {

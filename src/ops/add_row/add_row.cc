@@ -33,7 +33,8 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA({.name = "add_row_cuda", .device = device::Kind::kCuda, .run = add_row_cuda}, )  //
+    MILLRACE_ON_CUDA(
+        {.name = "add_row_cuda", .device = device::Kind::kCuda, .run = add_row_cuda}, )  //
     {.name = "add_row_ref", .run = add_row_ref},
 };
 

@@ -39,8 +39,8 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
                         ir::to_string(in[kCrossLengths])));
   }
   if (in[kCrossBlocks].dtype != ir::DType::kI32 || in[kCrossBlocks].shape.size() != 3) {
-    throw_bad_input(str("kv_cache_block_offsets must be i32 of rank 3, got ",
-                        ir::to_string(in[kCrossBlocks])));
+    throw_bad_input(
+        str("kv_cache_block_offsets must be i32 of rank 3, got ", ir::to_string(in[kCrossBlocks])));
   }
   if (in[kCrossCache].dtype != ir::DType::kState) {
     throw_bad_input(str("the KV cache must be a state, got ", ir::to_string(in[kCrossCache])));

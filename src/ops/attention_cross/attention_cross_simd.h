@@ -1,7 +1,6 @@
 // attention_cross by vectors of type V.
 #pragma once
 
-#include "base/thread_pool.h"
 #include "ops/attention_cross/attention_cross_inputs.h"
 #include "ops/common/float_types.h"
 #include "ops/common/full_attention_simd.h"
@@ -31,20 +30,15 @@ void attention_cross_simd(const Launch& launch) {
   const auto& a = launch.attrs<AttentionCross>();
   const OwnedRows rows(launch.in[kCrossStart], launch.in[kCrossLength]);
   const RowTiles tiles(rows, a.heads, kQueryRows);
-  const auto run_tile = [&](int64_t task) {
+  const auto run_tile = [&](const RowTile& tile) {
     with_float_type(launch.in[kCrossCache].as<KvCacheView>()->dtype, [&]<typename T>(TypeTag<T>) {
-      attention_cross_tile<V, T>(launch, rows, tiles.at(task));
+      attention_cross_tile<V, T>(launch, rows, tile);
     });
   };
   double work = 0;
   for (int64_t s = 0; s < rows.num_sequences; ++s)
     work += double{1} * rows.query_length[s] * launch.in[kCrossLengths].as<int32_t>()[s];
-  if (work * a.heads * (a.head_size + a.v_head_size) < kFullAttentionWorthThreads) {
-    for (int64_t task = 0; task < tiles.count(); ++task)
-      run_tile(task);
-  } else {
-    launch.pool().parallel_for(tiles.count(), run_tile);
-  }
+  run_tiles(launch, tiles, work * a.heads * (a.head_size + a.v_head_size), run_tile);
 }
 
 }  // namespace millrace::ops

@@ -51,8 +51,7 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
                           a.heads, "], got ", ir::to_string(bias)));
     }
   }
-  return {{in[kEncoderQ].dtype,
-           {in[kEncoderQ].shape[0], int64_t{a.heads} * a.v_head_size}}};
+  return {{in[kEncoderQ].dtype, {in[kEncoderQ].shape[0], int64_t{a.heads} * a.v_head_size}}};
 }
 
 /// Without lengths: one sequence of all rows.

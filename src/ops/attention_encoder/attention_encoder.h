@@ -18,12 +18,12 @@ namespace millrace::ops {
 
 struct AttentionEncoder {
   static constexpr std::string_view kName = "attention_encoder";
-  int heads = 0;                   // H
-  int kv_heads = 0;                // G
-  int head_size = 0;               // D, of Q and K
-  int v_head_size = 0;             // Dv
-  double scale = 0;                // of the logits
-  int relative_buckets = 0;        // of T5's position bias; 0: none
+  int heads = 0;             // H
+  int kv_heads = 0;          // G
+  int head_size = 0;         // D, of Q and K
+  int v_head_size = 0;       // Dv
+  double scale = 0;          // of the logits
+  int relative_buckets = 0;  // of T5's position bias; 0: none
   int relative_max_distance = 128;
   bool operator==(const AttentionEncoder&) const = default;
   static constexpr auto fields() {

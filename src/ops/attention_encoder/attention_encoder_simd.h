@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "base/thread_pool.h"
 #include "ops/attention_encoder/attention_encoder_inputs.h"
 #include "ops/common/full_attention_simd.h"
 #include "ops/common/scalar_access.h"
@@ -42,8 +41,7 @@ void attention_encoder_simd(const Launch& launch) {
   const int64_t center = launch.in[kEncoderQ].dim(0) - 1;
   const int64_t q_stride = int64_t{shape.heads} * shape.head_size;
   const int64_t out_stride = int64_t{shape.heads} * shape.v_head_size;
-  const auto run_tile = [&](int64_t task) {
-    const RowTile tile = tiles.at(task);
+  const auto run_tile = [&](const RowTile& tile) {
     const int64_t start = rows.query_start[tile.sequence], row = start + tile.first;
     FullQueries queries{
         .q = launch.in[kEncoderQ].as<float>() + row * q_stride + tile.head * shape.head_size,
@@ -60,12 +58,7 @@ void attention_encoder_simd(const Launch& launch) {
   double work = 0;
   for (int64_t s = 0; s < rows.num_sequences; ++s)
     work += double{1} * rows.query_length[s] * rows.query_length[s];
-  if (work * static_cast<double>(q_stride + out_stride) < kFullAttentionWorthThreads) {
-    for (int64_t task = 0; task < tiles.count(); ++task)
-      run_tile(task);
-  } else {
-    launch.pool().parallel_for(tiles.count(), run_tile);
-  }
+  run_tiles(launch, tiles, work * static_cast<double>(q_stride + out_stride), run_tile);
 }
 
 }  // namespace millrace::ops

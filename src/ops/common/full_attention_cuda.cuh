@@ -42,14 +42,14 @@ struct FullKeys {
   const FullArgs& a;
   int sequence, kv_head;
 
-  __device__ const T* k(int64_t j) const {
+  const __device__ T* k(int64_t j) const {
     if (a.k_rows != nullptr) {
       return static_cast<const T*>(a.k_rows) + (a.query_start[sequence] + j) * a.k_stride +
              kv_head * a.head_size;
     }
     return reinterpret_cast<const T*>(a.k_pool + block(j)) + slot(j) * a.head_size;
   }
-  __device__ const T* v(int64_t j) const {
+  const __device__ T* v(int64_t j) const {
     if (a.k_rows != nullptr) {
       return static_cast<const T*>(a.v_rows) + (a.query_start[sequence] + j) * a.v_stride +
              kv_head * a.v_head_size;
@@ -83,8 +83,8 @@ __global__ void __launch_bounds__(kFullThreads) full_attention_kernel(FullArgs a
   extern __shared__ float shared[];
   __shared__ float scratch[kWarp], p[kFullThreads];
   __shared__ int owner;
-  float* q = shared;                // [head_size]
-  float* sums = q + a.head_size;    // [v_head_size]
+  float* q = shared;              // [head_size]
+  float* sums = q + a.head_size;  // [v_head_size]
   device::let_successor_start();
   device::wait_for_predecessor();
   const int64_t row = blockIdx.x;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "base/thread_pool.h"
 #include "ops/common/attention_rows.h"
 #include "ops/common/full_attention.h"
 #include "ops/common/vec_loops.h"
@@ -140,7 +141,18 @@ void attend_all(const FullAttention& shape, FullQueries queries, int64_t rows, c
   }
 }
 
-/// Below this many multiplications (some ten microseconds) one thread does them.
-inline constexpr double kFullAttentionWorthThreads = 100e3;
+/// Calls run(tile) for all tiles, on the pool's threads where the `multiplications` of all are
+/// worth it.
+template <typename Run>
+void run_tiles(const Launch& launch, const RowTiles& tiles, double multiplications,
+               const Run& run) {
+  constexpr double kWorthThreads = 100e3;  // some ten microseconds
+  if (multiplications >= kWorthThreads) {
+    launch.pool().parallel_for(tiles.count(), [&](int64_t task) { run(tiles.at(task)); });
+    return;
+  }
+  for (int64_t task = 0; task < tiles.count(); ++task)
+    run(tiles.at(task));
+}
 
 }  // namespace millrace::ops

@@ -10,8 +10,9 @@ namespace millrace::ops {
 namespace {
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA(
-        {.name = "cross_append_cuda", .device = device::Kind::kCuda, .run = cross_append_cuda}, )  //
+    MILLRACE_ON_CUDA({.name = "cross_append_cuda",
+                      .device = device::Kind::kCuda,
+                      .run = cross_append_cuda}, )  //
     {.name = "cross_append_ref", .run = cross_append_ref},
 };
 

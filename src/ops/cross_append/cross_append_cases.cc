@@ -36,8 +36,9 @@ std::vector<Case> cross_append_cases() {
   using enum ir::DType;
   const CrossAppend t5{.kv_heads = 6, .head_size = 32, .v_head_size = 32};
   const CrossAppend odd{.kv_heads = 3, .head_size = 27, .v_head_size = 13};
-  Case timed = make("Whisper medium, 1500 frames",
-                    {.kv_heads = 16, .head_size = 64, .v_head_size = 64}, {1500}, 0, 64, kF16, kF16);
+  Case timed =
+      make("Whisper medium, 1500 frames", {.kv_heads = 16, .head_size = 64, .v_head_size = 64},
+           {1500}, 0, 64, kF16, kF16);
   timed.benchmark = true;
   return {
       make("ragged sequences", t5, {1, 16, 17, 70}, 0, 16),

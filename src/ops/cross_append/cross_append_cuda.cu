@@ -48,9 +48,8 @@ void cross_append_cuda(const Launch& launch) {
   const Tensor& table = launch.in[kAppendBlocks];
   const int64_t sequences = table.dim(1), width = table.dim(2);
   device::launch_kernel("cross_append_cuda", *launch.queue, dim3(static_cast<unsigned>(k.dim(0))),
-                        dim3(kThreads), 0, cross_append_kernel, k.data,
-                        launch.in[kAppendV].data, k.dtype, launch.attrs<CrossAppend>(),
-                        launch.in[kAppendStart].as<int32_t>(),
+                        dim3(kThreads), 0, cross_append_kernel, k.data, launch.in[kAppendV].data,
+                        k.dtype, launch.attrs<CrossAppend>(), launch.in[kAppendStart].as<int32_t>(),
                         launch.in[kAppendLength].as<int32_t>(), static_cast<int>(sequences),
                         table.as<int32_t>() + cache.group * sequences * width, width, cache);
 }

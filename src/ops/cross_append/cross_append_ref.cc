@@ -27,15 +27,14 @@ void cross_append_ref(const Launch& launch) {
   const Tensor& table = launch.in[kAppendBlocks];
   const int64_t tokens = cache.tokens_per_block, element = ir::dtype_size(cache.dtype);
   for (int64_t s = 0; s < rows.num_sequences; ++s) {
-    const int32_t* blocks =
-        table.as<int32_t>() + (cache.group * table.dim(1) + s) * table.dim(2);
+    const int32_t* blocks = table.as<int32_t>() + (cache.group * table.dim(1) + s) * table.dim(2);
     launch.pool().parallel_for(
         rows.query_length[s],
         [&](int64_t i) {
-          const int64_t block = blocks[i / tokens], slot = i % tokens, row = rows.query_start[s] + i;
-          store_row(launch.in[kAppendK], row, a.kv_heads, a.head_size, cache.dtype, [&](int head) {
-            return cache.k(block, head) + slot * cache.k_size * element;
-          });
+          const int64_t block = blocks[i / tokens], slot = i % tokens,
+                        row = rows.query_start[s] + i;
+          store_row(launch.in[kAppendK], row, a.kv_heads, a.head_size, cache.dtype,
+                    [&](int head) { return cache.k(block, head) + slot * cache.k_size * element; });
           store_row(launch.in[kAppendV], row, a.kv_heads, a.v_head_size, cache.dtype,
                     [&](int head) { return cache.v(block, head) + slot * cache.v_size * element; });
         },

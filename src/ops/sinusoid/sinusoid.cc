@@ -38,7 +38,8 @@ double exact(const Launch& launch, int64_t index) {
 }
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA({.name = "sinusoid_cuda", .device = device::Kind::kCuda, .run = sinusoid_cuda}, )  //
+    MILLRACE_ON_CUDA(
+        {.name = "sinusoid_cuda", .device = device::Kind::kCuda, .run = sinusoid_cuda}, )  //
     {.name = "sinusoid_ref", .run = sinusoid_ref},
 };
 

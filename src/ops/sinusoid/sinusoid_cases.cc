@@ -16,9 +16,9 @@ std::vector<Case> sinusoid_cases() {
   Case timed = make("Marian, a text of 128", 512, 128);
   timed.benchmark = true;
   return {
-      make("one row", 64, 1),           make("odd width: one more sine", 27, 9),
-      make("bf16", 48, 17, "bf16"),     make("f16", 48, 17, "f16"),
-      make("no rows", 16, 0),           timed,
+      make("one row", 64, 1),       make("odd width: one more sine", 27, 9),
+      make("bf16", 48, 17, "bf16"), make("f16", 48, 17, "f16"),
+      make("no rows", 16, 0),       timed,
   };
 }
 

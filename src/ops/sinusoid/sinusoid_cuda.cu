@@ -14,8 +14,7 @@ __global__ void __launch_bounds__(kThreads)
   device::wait_for_predecessor();
   const int64_t row = blockIdx.x;
   for (int64_t c = threadIdx.x; c < dim; c += kThreads) {
-    out[row * dim + c] =
-        from_float<T>(static_cast<float>(sinusoid_at(positions[row], c, dim)));
+    out[row * dim + c] = from_float<T>(static_cast<float>(sinusoid_at(positions[row], c, dim)));
   }
 }
 

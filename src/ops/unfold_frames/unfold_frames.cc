@@ -34,8 +34,9 @@ Cost cost(const Launch& launch) {
 }
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA(
-        {.name = "unfold_frames_cuda", .device = device::Kind::kCuda, .run = unfold_frames_cuda}, )  //
+    MILLRACE_ON_CUDA({.name = "unfold_frames_cuda",
+                      .device = device::Kind::kCuda,
+                      .run = unfold_frames_cuda}, )  //
     {.name = "unfold_frames_ref", .run = unfold_frames_ref},
 };
 
