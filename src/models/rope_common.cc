@@ -2,9 +2,9 @@
 
 namespace millrace::models {
 
-ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
-                             std::string_view layer_type) {
-  const RopeConfig rope = read_rope_config(config, head_dim, 10000, layer_type);
+ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim, std::string_view layer_type,
+                             double default_theta) {
+  const RopeConfig rope = read_rope_config(config, head_dim, default_theta, layer_type);
   return {.rotary_dim = static_cast<int>(rope.rotary_dim),
           .theta = rope.theta,
           .rule = rope.rule,
