@@ -1,11 +1,13 @@
 """Falcon 7B, 40B, 11B and RW."""
+import torch
+import transformers
+
 FALCON = {
     "architectures": ["FalconForCausalLM"], "model_type": "falcon", "vocab_size": 150, "hidden_size": 48,
     "num_hidden_layers": 2, "num_attention_heads": 6, "layer_norm_epsilon": 1e-5, "alibi": False,
     "new_decoder_architecture": False, "multi_query": True, "parallel_attn": True, "bias": False,
     "max_position_embeddings": 128, "rope_theta": 10000.0, "bos_token_id": 1, "eos_token_id": 2,
 }
-# Its vocabulary keeps the logits apart: attention beside a feed-forward with one norm adds up to less.
 RW = FALCON | {"alibi": True, "bias": True, "multi_query": False, "parallel_attn": False}
 
 CONFIGS = {
@@ -24,3 +26,9 @@ CONFIGS = {
     "falcon_parallel_alibi": FALCON | {"alibi": True, "activation": "gelu_new"},
     "falcon_sequential": FALCON | {"parallel_attn": False, "multi_query": False},
 }
+
+
+def build(config):
+    """With transformers' usual attention: the eager one of Falcon adds ALiBi twice, to the scores and in the mask."""
+    return transformers.FalconForCausalLM._from_config(
+        transformers.FalconConfig(**config), attn_implementation="sdpa", dtype=torch.float32)
