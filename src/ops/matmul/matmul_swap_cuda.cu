@@ -7,9 +7,8 @@
 // on one would have twice the time of the others. Blocks work on whole tiles where enough of them
 // get equally many. Elsewhere they get equal shares of K's steps, and the last warp that is done
 // with its piece of a strip of a tile adds the pieces up, in order. The cut, and with it the order
-// of a sum, follows from N, K and the number of multiprocessors, not from the number of rows.
+// of a sum, follows from N, K, the GPU, and the padded number of rows.
 #include <algorithm>
-#include <limits>
 
 #include "base/str.h"
 #include "device/cuda/tensor_map.h"
@@ -22,7 +21,6 @@
 namespace millrace::ops {
 namespace {
 
-using swap::kPair;
 using swap::kStepDepth;
 using swap::kStripRows;
 using swap::kTileRows;
@@ -40,19 +38,17 @@ constexpr int kChunk = 16;                           // tokens that a warp stage
 constexpr int kStagedStride = 20;                    // floats, against bank conflicts
 constexpr int kStagedFloats = kChunk * kStagedStride;
 
-/// Tiles of kTileRows weight rows and kTokens rows of x. Where x is wide, the two blocks of a pair
-/// are a cluster, and each copies one half of it to both.
-template <int kTokens_, int kStages_, bool kSharesX_>
+/// Tiles of kTileRows weight rows and kTokens rows of x. kMates blocks, whose tiles lie side by
+/// side, are a cluster: each copies its part of x to all of them.
+template <int kTokens_, int kStages_, int kMates_>
 struct SwapShape {
-  static constexpr int kTokens = kTokens_, kStages = kStages_;
-  static constexpr bool kSharesX = kSharesX_;
+  static constexpr int kTokens = kTokens_, kStages = kStages_, kMates = kMates_;
   static constexpr int kSums = kTokens / 2;  // of a thread
-  /// Blocks that a multiprocessor has registers for: what one leaves is for small kernels.
-  static constexpr int kLeastFit = 2;
   static constexpr int kStageBytes = kWeightBytes + kTokens * kRowBytes;
   static constexpr int kStagedAt = kStages * kStageBytes;
   static constexpr int kBarriersAt = kStagedAt + swap::kWarps * kStagedFloats * 4;
   static constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8;
+  static_assert(kTokens % (8 * kMates) == 0, "parts of x are whole groups of swizzled rows");
   static_assert(kSharedBytes > 114 * 1024, "two blocks must not fit");
   static_assert(kSharedBytes <= 208 * 1024, "small kernels need room");
 };
@@ -66,17 +62,9 @@ struct SwapMemory {
   __device__ uint32_t x(int slot) const { return weight(slot) + kWeightBytes; }
   /// The stage is there: one arrival, and the bytes of both operands.
   __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
-  /// The stage is used up, in both blocks where they share x: one arrival of every multiplying
-  /// warp.
+  /// The stage is used up in all blocks of the cluster: one arrival of every multiplying warp.
   __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
 };
-
-__device__ int pair_rank() {
-  return static_cast<int>(blockIdx.x) % kPair;
-}
-__device__ int share_index() {
-  return static_cast<int>(blockIdx.x) / kPair;
-}
 
 /// A slot of the ring, and the parity of the phase that its barriers are in.
 template <int kStages>
@@ -97,10 +85,11 @@ class SwapCopies {
   __device__ SwapCopies(const SwapMemory<Shape>& memory, const SwapCut& cut,
                         const CUtensorMap& weight, const CUtensorMap& x)
       : memory_(memory), steps_(cut.steps), weight_(weight), x_(x) {
-    const int begin = cut.begin(share_index());
-    count_ = cut.begin(share_index() + 1) - begin;
-    pair_ = begin / steps_;
-    step_ = begin - pair_ * steps_;
+    const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
+    const int begin = cut.begin(share);
+    count_ = cut.begin(share + 1) - begin;
+    group_ = begin / steps_;
+    step_ = begin - group_ * steps_;
     first_step_ = step_;
   }
 
@@ -112,7 +101,7 @@ class SwapCopies {
     }
   }
 
-  /// After it, and when the other block's barriers are there.
+  /// After it, and when the barriers of all blocks of the cluster are there.
   __device__ void run() {
     int step = first_step_;
     for (int i = 0; i < ahead(); ++i) {
@@ -130,26 +119,27 @@ class SwapCopies {
   }
 
  private:
+  __device__ static int rank() { return static_cast<int>(blockIdx.x) % Shape::kMates; }
   __device__ int ahead() const { return min(count_, Shape::kStages); }
 
   __device__ void advance() {
     if (++step_ < steps_) return;
     step_ = 0;
-    ++pair_;
+    ++group_;
   }
 
   __device__ void copy_weight(int slot) const {
     hopper::arrive_expecting(memory_.full(slot), Shape::kStageBytes);
     stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot), step_ * kStepDepth,
-                              (pair_ * kPair + pair_rank()) * kTileRows);
+                              (group_ * Shape::kMates + rank()) * kTileRows);
   }
 
   __device__ void copy_x(int slot, int step) const {
-    if constexpr (Shape::kSharesX) {
-      constexpr uint32_t kBoth = 0b11;
-      const int first = pair_rank() * (Shape::kTokens / kPair);
+    if constexpr (Shape::kMates > 1) {
+      constexpr uint32_t kAll = (1U << Shape::kMates) - 1;
+      const int first = rank() * (Shape::kTokens / Shape::kMates);
       stream::copy_box_to_blocks(memory_.x(slot) + first * kRowBytes, x_, memory_.full(slot),
-                                 step * kStepDepth, first, kBoth);
+                                 step * kStepDepth, first, kAll);
     } else {
       hopper::copy_box(memory_.x(slot), x_, memory_.full(slot), step * kStepDepth, 0);
     }
@@ -159,9 +149,9 @@ class SwapCopies {
   int steps_;  // of a tile
   const CUtensorMap& weight_;
   const CUtensorMap& x_;
-  int count_;        // steps of the share
-  int pair_, step_;  // whose weight is copied next
-  int first_step_;   // of the share, in its tile
+  int count_;         // steps of the share
+  int group_, step_;  // whose weight is copied next
+  int first_step_;    // of the share, in its tile
 };
 
 template <typename T, int kN>
@@ -177,8 +167,8 @@ __device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t
 template <typename Shape>
 __device__ void release(const SwapMemory<Shape>& memory, int slot) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  if constexpr (Shape::kSharesX) {
-    if (lane < kPair) stream::give_back(memory.empty(slot), lane);
+  if constexpr (Shape::kMates > 1) {
+    if (lane < Shape::kMates) stream::give_back(memory.empty(slot), lane);
   } else {
     if (lane == 0) hopper::arrive(memory.empty(slot));
   }
@@ -261,22 +251,25 @@ template <typename T, typename Shape>
 __device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob& job,
                                const SwapCut& cut, const SwapJoin& join, float* staged) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int end = cut.begin(share_index() + 1);
+  const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
+  const int rank = static_cast<int>(blockIdx.x) % Shape::kMates;
+  const int end = cut.begin(share + 1);
   SwapPlace<Shape::kStages> place;
-  for (int at = cut.begin(share_index()); at < end;) {
-    const int pair = at / cut.steps;
-    const int steps = min((pair + 1) * cut.steps, end) - at;
+  for (int at = cut.begin(share); at < end;) {
+    const int group = at / cut.steps;
+    const int steps = min((group + 1) * cut.steps, end) - at;
     at += steps;
     float sums[Shape::kSums];
     multiply_steps<T>(memory, steps, place, sums);
-    if (steps < cut.steps && !swap::join_pieces(cut, join, share_index(), pair, sums)) continue;
-    const int64_t first_n = int64_t{pair * kPair + pair_rank()} * kTileRows + warp * kStripRows;
-    write_strip(job, sums, first_n, staged + warp * kStagedFloats);
+    if (steps < cut.steps && !swap::join_pieces(cut, join, group, sums)) continue;
+    const int64_t tile = int64_t{group} * Shape::kMates + rank;
+    write_strip(job, sums, tile * kTileRows + warp * kStripRows, staged + warp * kStagedFloats);
   }
 }
 
+/// Registers are for two blocks: what one leaves is for small kernels.
 template <typename T, typename Shape>
-__global__ void __launch_bounds__(kThreads, Shape::kLeastFit)
+__global__ void __launch_bounds__(kThreads, 2)
     matmul_swap_kernel(const __grid_constant__ MatmulJob job,
                        const __grid_constant__ CUtensorMap weight_map,
                        const __grid_constant__ CUtensorMap x_map,
@@ -289,14 +282,14 @@ __global__ void __launch_bounds__(kThreads, Shape::kLeastFit)
   if (copies_boxes) {
     for (int i = 0; i < Shape::kStages; ++i) {
       hopper::init_barrier(memory.full(i), 1);
-      hopper::init_barrier(memory.empty(i), (Shape::kSharesX ? kPair : 1) * swap::kWarps);
+      hopper::init_barrier(memory.empty(i), Shape::kMates * swap::kWarps);
     }
     hopper::publish_barriers();
     hopper::order_before_async();
     copies.fill_with_weight();
   }
   __syncwarp();
-  if constexpr (Shape::kSharesX) {
+  if constexpr (Shape::kMates > 1) {
     stream::meet_cluster();
   } else {
     __syncthreads();
@@ -307,92 +300,76 @@ __global__ void __launch_bounds__(kThreads, Shape::kLeastFit)
   } else if (copies_boxes) {
     copies.run();
   }
-  if constexpr (Shape::kSharesX) {
+  if constexpr (Shape::kMates > 1) {
     __syncwarp();
-    stream::meet_cluster();  // the other block may still copy to this one's memory
+    stream::meet_cluster();  // the others' copies and arrivals still come to this block's memory
   }
 }
 
-int ceil_div(int64_t a, int64_t b) {
-  return static_cast<int>((a + b - 1) / b);
-}
-
-/// An estimate of a cut's time, in those that a multiprocessor alone needs for a step: memory is
-/// busy when kEnough of them stream. Adding up pieces takes some time at the end.
-double time_of(const SwapCut& cut, int pieces) {
-  constexpr double kEnough = 90, kJoin = 6, kPiece = 1;
-  const double bound = static_cast<double>(cut.units()) * cut.unit * kPair / kEnough;
-  const double longest = static_cast<double>(ceil_div(cut.units(), cut.shares)) * cut.unit;
-  return std::max(bound, longest) + (pieces > 1 ? kJoin + kPiece * pieces : 0);
-}
-
-/// Whole tiles, tiles in equal pieces, or equal shares that begin anywhere: the best of these.
-SwapCut cut_product(int64_t cols, int64_t depth) {
-  const int most = std::clamp(device::multiprocessors() / kPair, 1, swap::kMaxShares);
-  SwapCut best;
-  double best_time = std::numeric_limits<double>::infinity();
-  const auto offer = [&](const SwapCut& cut, int pieces) {
-    const double time = time_of(cut, pieces);
-    if (time >= best_time) return;
-    best_time = time;
-    best = cut;
-  };
-  const int pairs = ceil_div(cols, swap::kPairRows);
-  const int steps = ceil_div(depth, kStepDepth);
-  offer({pairs, steps, ceil_div(pairs, ceil_div(pairs, most)), steps}, 1);
-  for (int pieces = 2; pieces * pairs <= most && pieces <= steps; ++pieces)
-    offer({pairs, steps, pieces * pairs, 1}, pieces);
-  if (most <= int64_t{pairs} * steps)
-    offer({pairs, steps, most, 1}, std::min(steps, ceil_div(most, pairs) + 1));
-  return best;
-}
-
-/// Rows of x, padded.
-int padded(int64_t rows) {
-  int tokens = 8;
-  while (tokens < rows)
-    tokens *= 2;
-  return tokens;
-}
-
 template <typename T, typename Shape>
-void run_shape(const Launch& launch, const MatmulJob& job) {
-  constexpr auto* kKernel = matmul_swap_kernel<T, Shape>;
-  static const bool allowed = [] {
+cudaLaunchConfig_t cluster_config(cudaLaunchAttribute* attribute) {
+  attribute->id = cudaLaunchAttributeClusterDimension;
+  attribute->val.clusterDim = {Shape::kMates, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(Shape::kMates);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = Shape::kSharedBytes;
+  config.attrs = attribute;
+  config.numAttrs = 1;
+  return config;
+}
+
+/// Clusters that run at the same time. Makes the kernel ready for launches.
+template <typename T, typename Shape>
+int most_clusters() {
+  static const int most = [] {
+    constexpr auto* kKernel = matmul_swap_kernel<T, Shape>;
     // All of the cache as shared memory: else small kernels would not find any.
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                             cudaSharedmemCarveoutMaxShared),
                        kName, "shared memory");
-    return device::allow_shared(kName, kKernel, Shape::kSharedBytes);
+    CHECK(device::allow_shared(kName, kKernel, Shape::kSharedBytes));
+    int count = device::multiprocessors();
+    if (Shape::kMates > 1) {
+      cudaLaunchAttribute attribute;
+      const cudaLaunchConfig_t config = cluster_config<T, Shape>(&attribute);
+      device::check_cuda(cudaOccupancyMaxActiveClusters(&count, kKernel, &config), kName,
+                         "clusters");
+    }
+    return std::clamp(count, 1, swap::kMaxBlocks / Shape::kMates);
   }();
-  CHECK(allowed);
+  return most;
+}
+
+template <typename T, typename Shape>
+SwapCut cut_for(const MatmulJob& job) {
+  return swap::cut_product(job.cols, job.depth, Shape::kTokens, Shape::kMates,
+                           most_clusters<T, Shape>());
+}
+
+template <typename T, typename Shape>
+void run_shape(const Launch& launch, const MatmulJob& job) {
   const auto map = [&](const void* data, int64_t rows, int box_rows) {
     return device::make_matrix_map(data, rows, job.depth, box_rows, kStepDepth,
                                    device::Swizzle::k128Bytes);
   };
-  const SwapCut cut = cut_product(job.cols, job.depth);
+  const SwapCut cut = cut_for<T, Shape>(job);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
-  device::launch_clusters(kName, *launch.queue, Shape::kSharesX ? kPair : 1,
-                          dim3(static_cast<unsigned>(cut.shares * kPair)), dim3(kThreads),
-                          Shape::kSharedBytes, kKernel, job, map(job.weight, job.cols, kTileRows),
-                          map(job.x, job.rows, Shape::kTokens / (Shape::kSharesX ? kPair : 1)), cut,
-                          join);
+  device::launch_clusters(kName, *launch.queue, Shape::kMates,
+                          dim3(static_cast<unsigned>(cut.blocks())), dim3(kThreads),
+                          Shape::kSharedBytes, matmul_swap_kernel<T, Shape>, job,
+                          map(job.weight, job.cols, kTileRows),
+                          map(job.x, job.rows, Shape::kTokens / Shape::kMates), cut, join);
 }
 
-template <typename T>
-void run_typed(const Launch& launch, const MatmulJob& job) {
-  switch (padded(job.rows)) {
-    case 8:
-      return run_shape<T, SwapShape<8, 11, false>>(launch, job);
-    case 16:
-      return run_shape<T, SwapShape<16, 10, false>>(launch, job);
-    case 32:
-      return run_shape<T, SwapShape<32, 9, true>>(launch, job);
-    case 64:
-      return run_shape<T, SwapShape<64, 8, true>>(launch, job);
-    default:
-      return run_shape<T, SwapShape<128, 6, true>>(launch, job);
-  }
+/// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
+template <typename F>
+auto with_shape(int64_t rows, const F& function) {
+  if (rows <= 8) return function(SwapShape<8, 11, 1>{});
+  if (rows <= 16) return function(SwapShape<16, 10, 1>{});
+  if (rows <= 32) return function(SwapShape<32, 9, 4>{});
+  if (rows <= 64) return function(SwapShape<64, 8, 4>{});
+  return function(SwapShape<128, 6, 4>{});
 }
 
 }  // namespace
@@ -406,12 +383,21 @@ std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Propert
 int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties&) {
   const MatmulJob job = matmul_job(launch);
   if (job.rows == 0 || job.cols == 0) return 0;
-  const SwapCut cut = cut_product(job.cols, job.depth);
-  return cut.unit == cut.steps ? 0 : swap::partial_floats(cut, padded(job.rows)) * 4;
+  int64_t floats = 0;
+  // Fewer rows are cut in another way. What type they have does not matter.
+  for (int64_t rows = 1; rows < 2 * job.rows; rows *= 2) {
+    with_shape(rows, [&]<typename Shape>(Shape) {
+      floats = std::max(floats,
+                        swap::partial_floats(cut_for<__nv_bfloat16, Shape>(job), Shape::kTokens));
+    });
+  }
+  return floats * static_cast<int64_t>(sizeof(float));
 }
 
 void matmul_swap_cuda(const Launch& launch) {
-  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) { run_typed<T>(launch, job); });
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) {
+    with_shape(job.rows, [&]<typename Shape>(Shape) { run_shape<T, Shape>(launch, job); });
+  });
 }
 
 }  // namespace millrace::ops
