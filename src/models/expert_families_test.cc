@@ -36,19 +36,19 @@ TEST(ExpertFamilies, DeepSeekRefusesWhatWouldChangeTheArithmetic) {
   EXPECT_EQ(refusal(deepseek("V2", R"(, "norm_topk_prob": true)")),
             "norm_topk_prob is true, which is not supported for DeepSeek V2 (config.json)");
   EXPECT_EQ(refusal(deepseek("V2", R"(, "topk_method": "noaux_tc")")),
-            "topk_method is 'noaux_tc', which is not supported (config.json): supported are greedy "
+            "topk_method is 'noaux_tc', which is not supported (config.json); supported are greedy "
             "and group_limited_greedy");
   EXPECT_EQ(refusal(deepseek("V2", R"(, "moe_layer_freq": 2)")),
             "moe_layer_freq is not 1, which is not supported (config.json)");
   EXPECT_EQ(
       refusal(deepseek("V3", one_group + R"(, "scoring_func": "softmax")")),
-      "scoring_func is 'softmax', which is not supported (config.json): supported is sigmoid");
+      "scoring_func is 'softmax', which is not supported (config.json); supported is sigmoid");
   EXPECT_EQ(refusal(deepseek("V3", R"(, "n_group": 3, "topk_group": 1)")),
             "n_group is 3, which does not divide n_routed_experts 8 (config.json)");
   EXPECT_EQ(refusal(deepseek("V3", R"(, "n_group": 8, "topk_group": 1)")),
             "topk_group leaves fewer experts than num_experts_per_tok (config.json)");
   EXPECT_EQ(refusal(deepseek("V2", ""), {.window = 16}),
-            "an attention window is not supported by latent attention (DeepseekV2ForCausalLM): "
+            "an attention window is not supported by latent attention (DeepseekV2ForCausalLM); "
             "leave --attention-window out");
 }
 

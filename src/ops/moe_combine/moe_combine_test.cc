@@ -28,7 +28,7 @@ TEST(MoeCombine, RefusesWhatDoesNotFit) {
   EXPECT_EQ(infer_types("moe_combine", {{kBF16, {"T", 2, 8}}, {kF32, {"T", 2}}})[0],
             (ir::TensorType{kBF16, {"T", 8}}));
   EXPECT_EQ(refusal("moe_combine", {{kBF16, {"T", 8}}, {kF32, {"T", 2}}}),
-            "y is bf16[T, 8]; expected is shape [T, 2, 8] (moe_combine)");
+            "y is bf16[T, 8]; expected is the shape [T, 2, 8] (moe_combine)");
   EXPECT_EQ(refusal("moe_combine", {{kBF16, {"T", 2, 8}}, {kBF16, {"T", 2}}}),
             "weights is bf16[T, 2]; expected is f32 (moe_combine)");
 }

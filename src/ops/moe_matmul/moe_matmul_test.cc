@@ -44,7 +44,7 @@ TEST(MoeMatmul, RefusesWhatDoesNotFit) {
   EXPECT_EQ(refusal("moe_matmul", {x, ids, {kBF16, {42, 8}}}, attrs),
             "the weight is bf16[42, 8]; expected is the stacked weights of 4 experts (moe_matmul)");
   EXPECT_EQ(refusal("moe_matmul", {{kBF16, {"T", 9}}, ids, weight}, attrs),
-            "x is bf16[T, 9]; expected is shape [T, 8] (moe_matmul)");
+            "x is bf16[T, 9]; expected is the shape [T, 8] (moe_matmul)");
   EXPECT_EQ(refusal("moe_matmul", {x, ids, weight, weight}, attrs),
             "4 inputs instead of 3 (moe_matmul)");
 }

@@ -74,7 +74,7 @@ TEST(MoeRoute, RefusesWhatDoesNotFit) {
   EXPECT_EQ(refuse({.groups = 3}), "8 experts cannot form 3 equal groups (moe_route)");
   EXPECT_EQ(refuse({.groups = 2, .kept_groups = 3}), "kept_groups is 3 of 2 (moe_route)");
   EXPECT_EQ(refuse({.scores = "tanh"}),
-            "unknown scores \"tanh\" (moe_route): use softmax or sigmoid");
+            "unknown scores \"tanh\" (moe_route); use softmax or sigmoid");
   EXPECT_EQ(refuse({.bias = true}), "1 inputs instead of 2 (moe_route)");
 }
 
