@@ -52,7 +52,7 @@ TEST(DummyWeights, MatchNumpyBitForBit) {
     }
     ++tensors;
   }
-  EXPECT_EQ(tensors, 25);
+  EXPECT_EQ(tensors, 27);
 }
 
 TEST(DummyWeights, AnySplitGivesTheSameValues) {

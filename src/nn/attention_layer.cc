@@ -17,6 +17,8 @@ Value attention(const ops::Attention& attributes, Value q, Value k, Value v,
     ids.push_back(inputs.q_norm.id);
     ids.push_back(inputs.k_norm.id);
   }
+  if (attributes.sink_logits) ids.push_back(inputs.sink_logits.id);
+  if (attributes.relative_buckets > 0) ids.push_back(inputs.relative_bias.id);
   const ir::NodeId node =
       ops::add_node(*q.graph, ops::Attention::kName, std::move(ids), ops::to_attrs(attributes));
   return {q.graph, q.graph->node(node).outputs[0]};

@@ -2,6 +2,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/add/add.h"
+#include "ops/add_row/add_row.h"
 #include "ops/common/activation_kind.h"
 #include "ops/concat/concat.h"
 #include "ops/embedding/embedding.h"
@@ -52,6 +53,7 @@ Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns
 
 Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias) {
   scope.enter();
+  scope.trace().hidden = x;
   const Value weight = scope.weight("weight", {vocabulary, x.dim(-1)});
   if (bias.graph == nullptr) return add_op(ops::Matmul{}, {x, weight});
   return add_op(ops::Matmul{.bias = true}, {x, weight, bias});
@@ -122,6 +124,10 @@ Value softcap(Value x, double cap) {
 
 Value clamp(Value x, double low, double high) {
   return add_op(ops::Rescale{.low = low, .high = high}, {x});
+}
+
+Value add_row(Value x, Value row) {
+  return add_op(ops::AddRow{}, {x, row});
 }
 
 Value slice_cols(Value x, int64_t begin, int64_t end) {

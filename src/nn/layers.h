@@ -11,7 +11,7 @@ Value linear(const Scope& scope, Value x, int64_t out, bool bias = false);
 /// The same with some rows of a weight stored as [stored_out, K] -> [T, runs.count * runs.pieces].
 Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns& runs, bool bias);
 /// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T,
-/// vocabulary]; plus `bias` [vocabulary], where it is given.
+/// vocabulary]; plus `bias` [vocabulary], where it is given. Notes x as the last hidden states.
 Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias = {});
 /// GPT-2's Conv1D: a linear layer with bias whose weight is stored [K, out].
 Value conv1d(const Scope& scope, Value x, int64_t out);
@@ -45,6 +45,8 @@ Value scale(Value x, double factor);
 Value softcap(Value x, double cap);
 /// min(max(x, low), high).
 Value clamp(Value x, double low, double high);
+/// x [T, E] plus the same row [1, E] for all.
+Value add_row(Value x, Value row);
 /// Columns [begin, end).
 Value slice_cols(Value x, int64_t begin, int64_t end);
 /// Rows of x by number.

@@ -63,12 +63,29 @@ CONFIG_FAULTS = [
     ("nemotron", {"hidden_act": "relu"}),
     ("smollm3", {"no_rope_layers": [1, 1, 1, 1]}),
     ("smollm3_interval", {"use_sliding_window": False}),
+    ("mixtral", {"num_experts_per_tok": 1}),
+    ("mixtral_window", {"sliding_window": 11}),
+    ("qwen2_moe", {"norm_topk_prob": True}),
+    ("qwen2_moe_sparse_step", {"mlp_only_layers": []}),
+    ("qwen2_moe_window", {"max_window_layers": 1}),
+    ("qwen3_moe", {"norm_topk_prob": False}),
+    ("gpt_oss_layers", {"swiglu_alpha": 1.2}),
+    ("gpt_oss_layers", {"swiglu_limit": 0.9}),
+    ("gpt_oss", {"layer_types": ["full_attention", "sliding_attention"]}),
+    ("deepseek_v2", {"first_k_dense_replace": 2}),
+    ("deepseek_v2", {"rope_scaling": {"type": "yarn", "factor": 5.0, "original_max_position_embeddings": 32,
+                                      "mscale": 0.707, "mscale_all_dim": 0.8}}),
+    ("deepseek_v2_groups", {"topk_group": 3}),
+    ("deepseek_v2_groups", {"routed_scaling_factor": 1.0}),
+    ("deepseek_v3", {"topk_group": 2}),
+    ("deepseek_v3", {"norm_topk_prob": False}),
+    ("deepseek_v3_flat", {"rope_interleave": True}),
 ]
 
 
 class ModelGoldens(program.ProgramTest):
     def compare_run(self, golden, variant, model=None, seed=None):
-        prompts = self.prompts_file(f"{golden.name}.jsonl", *({"input_ids": p["input_ids"]} for p in golden.prompts))
+        prompts = self.prompts_file(f"{golden.name}.jsonl", *golden.inputs())
         logits_file = self.folder / f"{golden.name}.safetensors"
         logits_file.unlink(missing_ok=True)
         objects = self.objects(*golden.arguments(model, seed), "--input-file", prompts, "--logits-file", logits_file,

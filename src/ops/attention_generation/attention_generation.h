@@ -3,7 +3,8 @@
 // length (flash-decoding) and combined; the split follows the shape, never the number of threads.
 //
 //   q: [T, H*D] rotated; the sequence inputs; the layer's KV cache (state), this step's K and V in
-//   it; out: [T, H*Dv], where the context sequences' rows are already
+//   it; out: [T, H*Dv], where the context sequences' rows are already; then, if asked
+//   for, sink_logits: float [H], and relative_bias: float [relative_buckets, H]
 //   -> out: the same memory, the rows of generation sequences added
 //
 // The formula is attention's (ops/attention/attention.h): softmax and sums in float over K and V as
@@ -25,6 +26,12 @@ struct AttentionGeneration {
   double scale = 0;
   int window = 0;
   int sink_tokens = 0;
+  double softcap = 0;
+  double alibi_max_bias = 0;
+  bool alibi_bf16 = false;
+  bool sink_logits = false;
+  int relative_buckets = 0;
+  int relative_max_distance = 0;
   int splits = 0;  // into how many pieces a sequence is split, up to kMaxSplits; 0: by its length
   bool operator==(const AttentionGeneration&) const = default;
   static constexpr auto fields() {
@@ -36,6 +43,12 @@ struct AttentionGeneration {
                       Field{"scale", &A::scale},
                       Field{"window", &A::window},
                       Field{"sink_tokens", &A::sink_tokens},
+                      Field{"softcap", &A::softcap},
+                      Field{"alibi_max_bias", &A::alibi_max_bias},
+                      Field{"alibi_bf16", &A::alibi_bf16},
+                      Field{"sink_logits", &A::sink_logits},
+                      Field{"relative_buckets", &A::relative_buckets},
+                      Field{"relative_max_distance", &A::relative_max_distance},
                       Field{"splits", &A::splits}};
   }
 };
