@@ -57,7 +57,7 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
                   .alpha = json.get_float("swiglu_alpha", 1.702),
                   .limit = json.get_float("swiglu_limit", 7, kPositive)},
       .experts_per_token = 0,
-      .rope = rope_options(json, json.get_int("head_dim", 64)),
+      .rope = rope_options(json, json.get_int("head_dim", 64), {.theta = 150000}),
   };
   c.experts_per_token =
       static_cast<int>(json.get_int("num_experts_per_tok", 4, {1, c.experts.experts}));

@@ -45,7 +45,8 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
   c.experts_per_token =
       static_cast<int>(json.get_int("num_experts_per_tok", 2, {1, c.experts.experts}));
   if (json.has("sliding_window")) c.window = static_cast<int>(json.get_int("sliding_window"));
-  c.rope = rope_options(json, c.sizes.head_size);
+  c.rope = rope_options(json, c.sizes.head_size, {.theta = 1e6});
+  c.max_positions = rope_positions(c.rope, c.max_positions);
   return c;
 }
 

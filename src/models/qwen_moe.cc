@@ -94,6 +94,7 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
       static_cast<int>(json.get_int("num_experts_per_tok", qwen3 ? 8 : 4, {1, c.experts.experts}));
   c.route.normalise = json.get_bool("norm_topk_prob", false);
   c.rope = rope_options(json, c.sizes.head_size);
+  c.max_positions = rope_positions(c.rope, c.max_positions);
   return c;
 }
 
