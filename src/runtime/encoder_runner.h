@@ -22,6 +22,7 @@ class EncoderRunner {
   /// hold them.
   void run(const Batch& batch);
   int64_t bytes() const { return buffers_.bytes(); }
+  Program& program() { return program_; }
 
  private:
   void run_part(const Batch& batch, const std::vector<size_t>& sequences);

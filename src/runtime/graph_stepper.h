@@ -50,7 +50,8 @@ class GraphStepper : public Stepper {
   StepResult collect() override;
 
   MemoryPlan memory() const;
-  Program& program() { return program_; }
+  /// That of steps, or the encoder's. REQUIRES: there is one.
+  Program& program(bool encoder = false) { return encoder ? encoder_->program() : program_; }
   KvPool& kv_pool() { return kv_; }
   const engine::Engine& engine() const { return loaded_->engine(); }
   /// Steps launched so far; the parity of this number says which set of buffers the next one takes.
