@@ -76,7 +76,8 @@ def build_model(folder):
     model_class = getattr(transformers, config.architectures[0])
     with tempfile.TemporaryDirectory() as checkpoint:
         write_checkpoint(model_class._from_config(config, dtype=torch.float32), checkpoint, SEED)
-        return model_class.from_pretrained(checkpoint, attn_implementation="eager", dtype=torch.float32).eval()
+        return model_class.from_pretrained(checkpoint, attn_implementation="eager", experts_implementation="eager",
+                                           dtype=torch.float32).eval()
 
 
 class Frequencies:
@@ -92,7 +93,8 @@ class Frequencies:
 
     def hold(self):
         if self.model:
-            self.model.rotary_emb.rope_type = "default"
+            kinds = self.model.rotary_emb.rope_type  # a dict where they differ by layer
+            self.model.rotary_emb.rope_type = dict.fromkeys(kinds, "default") if isinstance(kinds, dict) else "default"
 
 
 @torch.no_grad()
@@ -224,6 +226,7 @@ def record_tiny(name):
     rule = "default"
     if frequencies.model:
         rule = getattr(frequencies.pristine, "rope_type", "default")
+        rule = rule["full_attention"] if isinstance(rule, dict) else rule
     prompts, tensors, references = [], {}, []
     for index, length in enumerate(LENGTHS):
         ids, prompt_logits, new, logits, lead = draw_prompt(model, frequencies, length, end_tokens, name)

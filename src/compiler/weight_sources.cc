@@ -136,7 +136,8 @@ void list_weights(const Checkpoint* checkpoint, engine::Engine& engine) {
     engine.manifest.parameters += elements;
     const ir::AttrValue* rows = node.attrs.find("rows");
     const std::vector<std::string> names = split(weight.name);
-    const int64_t stored_rows = weight.transposed ? weight.shape[1] : weight.shape[0];
+    const bool is_matrix = weight.transposed && weight.shape.size() == 2;  // stored [K, N]
+    const int64_t stored_rows = weight.shape[is_matrix ? 1 : 0];
     for (size_t i = 0; i < names.size(); ++i) {
       const auto count = rows == nullptr
                              ? stored_rows

@@ -392,7 +392,7 @@ TEST(EngineValidate, NamesWhatDoesNotFit) {
             }),
             "a weight whose rows are not those of its shape");
   EXPECT_EQ(fault([](Engine& e) { e.weights[0].transposed = true; }),
-            "a transposed weight that is not one matrix");
+            "a transposed weight that is not one tensor of matrices");
   EXPECT_EQ(fault([](Engine& e) {
               e.dummy_weights = true;
               e.weights[0].slices[1].rows = 1;

@@ -131,9 +131,11 @@ class Validator {
   }
 
   void check(const KvGroup& group) {
-    for (const int size : {group.kv_heads, group.k_size, group.v_size}) {
+    for (const int size : {group.kv_heads, group.k_size}) {
       require(size > 0 && size < 1 << 20, "a KV group of absurd size");
     }
+    // A latent cache has no V.
+    require(group.v_size >= 0 && group.v_size < 1 << 20, "a KV group of absurd size");
     require(group.window >= 0 && group.sink_tokens >= 0, "a negative window");
     for (const std::string& layer : group.layers) {
       const ir::ValueId input = e_.graph.find_input(layer);
@@ -159,6 +161,8 @@ class Validator {
       check_conversion(ir::DType::kF32, weight.dtype);
       return;
     }
+    // Stored [K, N] for [N, K]; transposed matrices in a stack are a row each.
+    const bool is_matrix = weight.transposed && weight.shape.size() == 2;
     int64_t stored = 0;
     for (const WeightSlice& s : weight.slices) {
       require(s.file >= -1 && s.file < static_cast<int32_t>(e_.files.size()),
@@ -170,7 +174,7 @@ class Validator {
       check_conversion(s.dtype, weight.dtype);
       require(s.row_bytes % ir::dtype_size(s.dtype) == 0, "a weight with half an element");
       const int64_t in_row = s.row_bytes / ir::dtype_size(s.dtype);
-      require(in_row == (weight.transposed ? weight.shape[0] : elements / weight.shape[0]),
+      require(in_row == (is_matrix ? weight.shape[0] : elements / weight.shape[0]),
               "a weight whose rows are not those of its shape");
       stored += s.rows * in_row;
     }
@@ -184,8 +188,9 @@ class Validator {
   // A reader goes through the slices row by row of the weight.
   void rows(const Weight& weight) const {
     if (weight.transposed) {
-      require(weight.shape.size() == 2 && weight.slices.size() == 1,
-              "a transposed weight that is not one matrix");
+      const size_t rank = weight.shape.size();
+      require((rank == 2 || rank == 3) && weight.slices.size() == 1,
+              "a transposed weight that is not one tensor of matrices");
       return;
     }
     int64_t left = weight.shape[0];

@@ -4,6 +4,7 @@
 #include "ops/add/add.h"
 #include "ops/add_row/add_row.h"
 #include "ops/common/activation_kind.h"
+#include "ops/concat/concat.h"
 #include "ops/embedding/embedding.h"
 #include "ops/gather_rows/gather_rows.h"
 #include "ops/layer_norm/layer_norm.h"
@@ -80,15 +81,25 @@ Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset) {
 
 Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options) {
   scope.enter();
-  const ops::LayerNorm attrs{
-      .eps = eps, .weight_offset = options.weight_offset, .groups = options.groups};
+  const int groups = std::max(1, options.groups);
+  const ops::LayerNorm attrs{.eps = eps, .weight_offset = options.weight_offset, .groups = groups};
   if (!options.weight) return add_op(attrs, {x});
-  const int64_t width = x.dim(-1) / options.groups;
-  std::vector<int64_t> shape = {width};
-  if (options.groups > 1 && !options.shared_weight) shape = {options.groups, width};
+  std::vector<int64_t> shape = {x.dim(-1) / groups};
+  if (options.groups > 0 && !options.shared_weight) shape.insert(shape.begin(), groups);
   const Value weight = scope.weight("weight", shape);
   if (!options.bias) return add_op(attrs, {x, weight});
   return add_op(attrs, {x, weight, scope.weight("bias", shape)});
+}
+
+Value layer_norm_of_parts(const Scope& scope, Value x, int64_t parts, double eps) {
+  scope.enter();
+  ir::Graph& graph = scope.graph();
+  std::vector<ir::ValueId> weights;
+  for (int64_t i = 0; i < parts; ++i)
+    weights.push_back(scope[i].weight("weight", {x.dim(-1) / parts}).id);
+  const ir::NodeId all = ops::add_node(graph, ops::Concat::kName, std::move(weights), {});
+  return add_op(ops::LayerNorm{.eps = eps, .groups = static_cast<int>(parts)},
+                {x, Value{&graph, graph.node(all).outputs[0]}});
 }
 
 bool knows_activation(const std::string& kind) {

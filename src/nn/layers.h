@@ -25,12 +25,15 @@ Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset = 0
 struct LayerNormOptions {
   bool weight = true, bias = true;
   double weight_offset = 0;
-  /// Each of `groups` equal parts of a row is normalised on its own; above 1, `weight` is stored
-  /// as [groups, K / groups], or as [K / groups] where the parts share it.
-  int groups = 1;
+  /// Unless 0, each of `groups` equal parts of a row is normalised on its own, and `weight` is
+  /// stored as [groups, K / groups], or as [K / groups] where the parts share it.
+  int groups = 0;
   bool shared_weight = false;
 };
 Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options = {});
+/// Each of `parts` equal parts of a row on its own, with the `weight` of layer 0, 1, ... below the
+/// scope and no bias.
+Value layer_norm_of_parts(const Scope& scope, Value x, int64_t parts, double eps);
 /// Whether activation() knows this name.
 bool knows_activation(const std::string& kind);
 std::vector<std::string_view> activation_names();
