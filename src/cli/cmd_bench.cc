@@ -12,7 +12,6 @@
 #include "cli/bench_op.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
-#include "cli/prompts.h"
 
 namespace millrace::cli {
 namespace {
@@ -77,6 +76,22 @@ void run_once(GenerationSession& session, const std::vector<GenerationRequest>& 
   if (steps > 1) times->token.push_back((last - first) / (steps - 1));
 }
 
+// Of encoder-decoder models the encoder reads the input, the decoder begins with one token.
+SetupOptions setup_for(const ModelOptions& model, const Engine& engine, int64_t batch,
+                       int64_t input, int64_t output) {
+  const EngineInfo& info = engine.info();
+  if (info.kind == "encoder" || info.encoder_features > 0) {
+    throw_bad_input("what is measured are models that read text and write it", info.model,
+                    "use another model");
+  }
+  SetupOptions setup = model.setup();
+  setup.batch_size = static_cast<int>(batch);
+  setup.max_context_length = info.kind == "encoder_decoder" ? 1 : static_cast<int>(input);
+  setup.max_encoder_length = info.kind == "encoder_decoder" ? static_cast<int>(input) : 0;
+  setup.max_new_tokens = static_cast<int>(output);
+  return setup;
+}
+
 int run_latency(BenchOptions& o) {
   o.model.finish();
   const int64_t input = positive(o.input_len, 32, "--input-len");
@@ -85,13 +100,8 @@ int run_latency(BenchOptions& o) {
   const int64_t iterations = positive(o.num_iters, 5, "--num-iters");
   const int64_t warmup = not_negative(o.warmup, 1, "--warmup");
   const std::shared_ptr<Engine> engine = o.model.open();
-  require_decoder(*engine);
   GenerationSession session(engine);
-  SetupOptions setup = o.model.setup();
-  setup.batch_size = static_cast<int>(batch);
-  setup.max_context_length = static_cast<int>(input);
-  setup.max_new_tokens = static_cast<int>(output);
-  session.setup(setup);
+  session.setup(setup_for(o.model, *engine, batch, input, output));
   std::mt19937_64 random(1);
   Times times;
   for (int64_t i = 0; i < warmup + iterations; ++i) {
@@ -132,15 +142,10 @@ int run_throughput(BenchOptions& o) {
   const int64_t output = positive(o.output_len, 128, "--output-len");
   const int64_t prompts = positive(o.num_prompts, 16, "--num-prompts");
   const std::shared_ptr<Engine> engine = o.model.open();
-  require_decoder(*engine);
   const int64_t batch =
       std::min(positive(o.batch_size, prompts, "--batch-size"), engine->info().max_batch_size);
   GenerationSession session(engine);
-  SetupOptions setup = o.model.setup();
-  setup.batch_size = static_cast<int>(std::min(batch, prompts));
-  setup.max_context_length = static_cast<int>(input);
-  setup.max_new_tokens = static_cast<int>(output);
-  session.setup(setup);
+  session.setup(setup_for(o.model, *engine, std::min(batch, prompts), input, output));
   std::mt19937_64 random(1);
   const auto requests = random_requests(*engine, prompts, input, output, random);
   run_once(session, random_requests(*engine, 1, input, 1, random), nullptr);  // warm up

@@ -63,24 +63,25 @@ Json to_json(const runtime::MeasuredLaunch& launch, const std::string& regime, i
   return line;
 }
 
+// `name`: encoder, context or generation.
 void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings& ceilings,
-             runtime::Regime regime, int64_t rows) {
-  const char* name = regime == runtime::Regime::kContext ? "context" : "generation";
+             const std::string& name, int64_t rows) {
+  const bool generates = name == "generation";
   const int64_t default_past = std::min<int64_t>(128, engine.info().max_seq_len - 1);
   runtime::MeasureOptions options{
-      .regime = regime,
+      .regime = generates ? runtime::Regime::kGeneration : runtime::Regime::kContext,
       .rows = static_cast<int>(rows),
-      .past_length = static_cast<int>(regime == runtime::Regime::kContext
-                                          ? 0
-                                          : not_negative(o.context, default_past, "--context")),
-      .measure = o.measure};
+      .past_length =
+          static_cast<int>(generates ? not_negative(o.context, default_past, "--context") : 0),
+      .measure = o.measure,
+      .encoder = name == "encoder"};
   const std::vector<runtime::MeasuredLaunch> launches =
       runtime::measure_step(engine.loaded(), options);
   const device::Kind kind = engine.loaded()->device->properties().kind;
   double total = 0, floor = 0;
   if (!o.json) {
-    std::printf("%s, %lld rows\n%10s %10s %8s %8s  %s\n", name, static_cast<long long>(rows),
-                "time us", "ceiling us", "MB", "MFLOP", "operation");
+    std::printf("%s, %lld rows\n%10s %10s %8s %8s  %s\n", name.c_str(),
+                static_cast<long long>(rows), "time us", "ceiling us", "MB", "MFLOP", "operation");
   }
   for (const runtime::MeasuredLaunch& launch : launches) {
     const ir::DType x = launch.in.empty() ? ir::DType::kF32 : launch.in[0].dtype;
@@ -117,14 +118,22 @@ int run(ExplainOptions& o) {
                 ceilings.fma_gflop_per_s, ceilings.bf16_gflop_per_s);
   }
   const int64_t limit = std::min(engine->info().max_num_tokens, engine->info().max_seq_len);
-  explain(*engine, o, ceilings, runtime::Regime::kContext,
+  const int64_t encoder_rows = engine->info().max_encoder_len;
+  if (encoder_rows > 0) {
+    explain(*engine, o, ceilings, "encoder",
+            engine->info().encoder_features > 0
+                ? encoder_rows
+                : positive(o.rows, std::min<int64_t>(512, encoder_rows), "--rows"));
+  }
+  explain(*engine, o, ceilings, "context",
           positive(o.rows, std::min<int64_t>(512, limit), "--rows"));
+  if (engine->info().kind == "encoder") return 0;  // nothing is generated
   const int64_t sequences = positive(o.batch_size, 1, "--batch-size");
   if (sequences > engine->info().max_batch_size) {
     throw_bad_input(str("the engine has at most ", engine->info().max_batch_size, " requests"),
                     "--batch-size", "choose fewer, or raise --max-batch-size");
   }
-  explain(*engine, o, ceilings, runtime::Regime::kGeneration, sequences);
+  explain(*engine, o, ceilings, "generation", sequences);
   return 0;
 }
 

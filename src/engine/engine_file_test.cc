@@ -37,7 +37,9 @@ void expect_equal(const Engine& a, const Engine& b) {
   EXPECT_EQ(plan_to_json(a, {}), plan_to_json(b, {}));
   EXPECT_EQ(print(a.graph), print(b.graph));
   ASSERT_EQ(a.encoder.has_value(), b.encoder.has_value());
-  if (a.encoder) EXPECT_EQ(print(a.encoder->graph), print(b.encoder->graph));
+  if (a.encoder) {
+    EXPECT_EQ(print(a.encoder->graph), print(b.encoder->graph));
+  }
   ASSERT_EQ(a.assets.size(), b.assets.size());
   for (size_t i = 0; i < a.assets.size(); ++i) {
     EXPECT_EQ(a.assets[i].name, b.assets[i].name);

@@ -24,7 +24,7 @@ struct SessionLimits {
   int max_logprobs = 0;
   int vocab_size = 0;
   bool padded = false;
-  EncoderLimits encoder;
+  EncoderLimits encoder = {};
 };
 
 class DecodeBatch {

@@ -91,6 +91,7 @@ void EncoderRunner::run_part(const Batch& batch, const std::vector<size_t>& sequ
   sizes.set("S", count);
   sizes.set("M", width);
   program_.run(frame_, sizes, {.begin = 0, .end = program_.num_launches()});
+  ++runs_;
 }
 
 void EncoderRunner::fill_input(const StepSequence& sequence, int64_t first_row) {

@@ -22,6 +22,8 @@ class EncoderRunner {
   /// hold them.
   void run(const Batch& batch);
   int64_t bytes() const { return buffers_.bytes(); }
+  Program& program() { return program_; }
+  int64_t runs() const { return runs_; }  // so far
 
  private:
   void run_part(const Batch& batch, const std::vector<size_t>& sequences);
@@ -33,6 +35,7 @@ class EncoderRunner {
   Program program_;
   StepBuffers buffers_;
   Frame frame_;
+  int64_t runs_ = 0;
 };
 
 }  // namespace millrace::runtime

@@ -50,9 +50,12 @@ class GraphStepper : public Stepper {
   StepResult collect() override;
 
   MemoryPlan memory() const;
-  Program& program() { return program_; }
+  /// That of steps, or the encoder's. REQUIRES: there is one.
+  Program& program(bool encoder = false) { return encoder ? encoder_->program() : program_; }
   KvPool& kv_pool() { return kv_; }
   const engine::Engine& engine() const { return loaded_->engine(); }
+  /// Times that the encoder ran.
+  int64_t encoder_runs() const { return encoder_ ? encoder_->runs() : 0; }
   /// Steps launched so far; the parity of this number says which set of buffers the next one takes.
   int64_t steps() const { return steps_; }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "runtime/encoder_input.h"
 
 namespace millrace::runtime {
 namespace {
@@ -37,20 +38,31 @@ struct StepSize {
 };
 
 StepSize step_size(const MeasureOptions& options) {
+  if (options.encoder) return {1, 1, options.rows};  // blocks for the input and a first token
   const bool context = options.regime == Regime::kContext;
   const int tokens = context ? options.rows : 1;
   return {context ? 1 : options.rows, tokens, options.past_length + tokens};
+}
+
+// What the encoder is to read: nothing unless it is looked at.
+EncoderInput encoder_input(const engine::Manifest& manifest, const MeasureOptions& options) {
+  const auto rows = static_cast<size_t>(options.rows);
+  if (!options.encoder) return {};
+  if (manifest.encoder_features == 0) return {.ids = std::vector<int32_t>(rows, 1), .features = {}};
+  const auto features = static_cast<size_t>(manifest.encoder_features);
+  return {.ids = {}, .features = std::vector<float>(2 * rows * features, 0.0F)};
 }
 
 // Runs the step and returns the times of each launch, none for launches that such a step leaves
 // out.
 std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOptions& options,
                                           size_t groups, device::Device& device) {
-  std::vector<std::vector<double>> times(static_cast<size_t>(stepper.program().num_launches()));
+  Program& program = stepper.program(options.encoder);
+  std::vector<std::vector<double>> times(static_cast<size_t>(program.num_launches()));
   std::vector<Program::Observation> observations;
-  stepper.program().observations = &observations;
+  program.observations = &observations;
   const StepSize size = step_size(options);
-  const bool context = options.regime == Regime::kContext;
+  const bool context = options.encoder || options.regime == Regime::kContext;
   const std::vector<int32_t> ids(static_cast<size_t>(size.tokens), 1);
   // An input as long as the output: its blocks are those of the other groups.
   const auto encoder_length =
@@ -74,6 +86,9 @@ std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOp
                                .targets = {},
                                .encoder_length = encoder_length});
   }
+  const EncoderInput input = encoder_input(stepper.engine().manifest, options);
+  batch.sequences[0].encoder_ids = input.ids;
+  batch.sequences[0].encoder_features = input.features;
   for (int run = 0; run < (options.measure ? kRuns + 1 : 1); ++run) {
     if (run == 1) {  // the first run warmed up
       for (auto& t : times)
@@ -89,7 +104,7 @@ std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOp
       times[static_cast<size_t>(o.launch)].push_back(1e6 * o.end->seconds_since(*o.begin));
     }
   }
-  stepper.program().observations = nullptr;
+  program.observations = nullptr;
   return times;
 }
 
@@ -98,10 +113,11 @@ std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOp
 std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngine>& engine,
                                          const MeasureOptions& options) {
   const StepSize size = step_size(options);
-  if (size.length > engine->engine().manifest.max_seq_len) {
-    throw_bad_input(str(size.length, " tokens exceed the engine's sequences of ",
-                        engine->engine().manifest.max_seq_len),
-                    engine->engine().manifest.model, "choose fewer");
+  const engine::Manifest& manifest = engine->engine().manifest;
+  const int64_t limit = options.encoder ? manifest.max_encoder_len : manifest.max_seq_len;
+  if (size.length > limit) {
+    throw_bad_input(str(size.length, " tokens exceed the engine's sequences of ", limit),
+                    manifest.model, "choose fewer");
   }
   const std::unique_ptr<GraphStepper> stepper = make_stepper(engine, size.sequences, size.length);
   std::vector<std::vector<double>> times =
@@ -109,7 +125,9 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
 
   ir::Bindings sizes;
   for (const auto& [name, value] :
-       {std::pair<const char*, int64_t>{"T", int64_t{size.sequences} * size.tokens},
+       {std::pair<const char*, int64_t>{
+            "T", options.encoder ? options.rows : int64_t{size.sequences} * size.tokens},
+        {"F", int64_t{2} * options.rows},
         {"S", size.sequences},
         {"L", size.sequences},
         {"R", size.sequences},
@@ -120,7 +138,7 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
   std::vector<MeasuredLaunch> result;
   for (size_t i = 0; i < times.size(); ++i) {
     if (times[i].empty()) continue;
-    Program::Description d = stepper->program().describe(static_cast<int>(i), sizes);
+    Program::Description d = stepper->program(options.encoder).describe(static_cast<int>(i), sizes);
     MeasuredLaunch m{d.op->name, d.tactic->name, d.scope, {}, d.in, d.out, d.cost, 0};
     ops::Launch launch;
     launch.in = m.in;

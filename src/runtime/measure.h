@@ -15,6 +15,8 @@ struct MeasureOptions {
   int rows = 1;         // tokens: of one prompt, or sequences with one token each
   int past_length = 0;  // tokens before, of each sequence
   bool measure = false;
+  /// The encoder's graph instead, over one input of `rows` rows. REQUIRES: the engine has one.
+  bool encoder = false;
 };
 
 struct MeasuredLaunch {

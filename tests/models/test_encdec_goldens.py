@@ -85,6 +85,17 @@ class DigitsT5(program.ProgramTest):
         text, (_, date) = next(iter(SPOKEN.items()))
         self.assertEqual(self.good("run", engine, text, "--quiet").out, date + "\n")
 
+    def test_explain_and_bench(self):
+        lines = self.objects("explain", DIGITS, "--measure", "--rows", "20", schema="explain")
+        regimes = {regime: [line["op"] for line in lines if line["regime"] == regime] for regime in ("encoder", "context", "generation")}
+        self.assertEqual([ops.count("cross_append") for ops in regimes.values()], [3, 0, 0])
+        self.assertEqual([ops.count("attention_encoder") for ops in regimes.values()], [3, 0, 0])
+        self.assertEqual([ops.count("attention_cross") for ops in regimes.values()], [0, 3, 3])
+        self.assertTrue(all(line["time_us"] > 0 for line in lines))
+        bench = self.objects("bench", "latency", DIGITS, "--input-len", "20", "--output-len", "6", "--num-iters", "1",
+                             schema="bench_latency")
+        self.assertEqual((bench[0]["input_len"], bench[0]["output_len"]), (20, 6))
+
     def test_decoder_input_ids(self):
         """The decoder goes on where it is told to."""
         text, (ids, _) = next(iter(SPOKEN.items()))

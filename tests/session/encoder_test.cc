@@ -78,6 +78,7 @@ class Steps {
     }
     return hash;
   }
+  int64_t encoder_runs() const { return parts_.stepper->encoder_runs(); }
   const std::vector<GenerationOutput>& outputs() const { return parts_.batch->outputs(); }
 
   int contexts = 0;  // sequences of the last step that were in their prompt
@@ -103,6 +104,7 @@ TEST_P(EncoderDecoderTest, CrossCachesAreWrittenInTheContextStepOnly) {
     ++generation_steps;
   }
   EXPECT_EQ(generation_steps, 31);
+  EXPECT_EQ(steps.encoder_runs(), 1);
   EXPECT_EQ(steps.hash_caches(true), written);
   EXPECT_NE(steps.hash_caches(false), self);
   for (size_t i = 0; i < golden.outputs.size(); ++i)

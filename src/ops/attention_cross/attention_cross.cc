@@ -48,26 +48,16 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   return {{in[kCrossQ].dtype, {in[kCrossQ].shape[0], int64_t{a.heads} * a.v_head_size}}};
 }
 
-/// Without lengths: every sequence has as many keys as there are rows, or a few blocks.
+/// Lengths are on the device: as of encoders' outputs that fill their blocks.
 Cost cost(const Launch& launch) {
   const FullAttention shape = FullAttention::of(launch.attrs<AttentionCross>());
-  const auto* lengths = launch.in[kCrossLengths].as<int32_t>();
-  const auto* queries = launch.in[kCrossLength].as<int32_t>();
   const auto* cache = launch.in[kCrossCache].as<KvCacheView>();
+  constexpr int64_t kUsualTokensPerBlock = 64;  // a guess while there is no cache to ask
+  const int64_t tokens = cache != nullptr ? cache->tokens_per_block : kUsualTokensPerBlock;
   const ir::DType stored = cache != nullptr ? cache->dtype : launch.in[kCrossQ].dtype;
-  constexpr double kGuessedKeys = 256;
-  const int64_t sequences = launch.in[kCrossLengths].dim(0);
-  double pairs = 0, keys = 0;
-  if (lengths == nullptr || queries == nullptr) {
-    pairs = static_cast<double>(launch.in[kCrossQ].dim(0)) * kGuessedKeys;
-    keys = static_cast<double>(sequences) * kGuessedKeys;
-  } else {
-    for (int64_t s = 0; s < sequences; ++s) {
-      pairs += double{1} * queries[s] * lengths[s];
-      keys += queries[s] > 0 ? lengths[s] : 0;
-    }
-  }
-  return full_attention_cost(shape, launch, pairs, keys,
+  const auto keys = static_cast<double>(launch.in[kCrossBlocks].dim(2) * tokens);
+  return full_attention_cost(shape, launch, static_cast<double>(launch.in[kCrossQ].dim(0)) * keys,
+                             static_cast<double>(launch.in[kCrossLengths].dim(0)) * keys,
                              static_cast<double>(ir::dtype_size(stored)));
 }
 

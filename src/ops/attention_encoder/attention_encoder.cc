@@ -54,15 +54,12 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   return {{in[kEncoderQ].dtype, {in[kEncoderQ].shape[0], int64_t{a.heads} * a.v_head_size}}};
 }
 
-/// Without lengths: one sequence of all rows.
+/// Lengths are on the device: as of sequences that are equally long.
 Cost cost(const Launch& launch) {
   const FullAttention shape = FullAttention::of(launch.attrs<AttentionEncoder>());
   const auto rows = static_cast<double>(launch.in[kEncoderQ].dim(0));
-  const auto* lengths = launch.in[kEncoderLength].as<int32_t>();
-  double pairs = lengths == nullptr ? rows * rows : 0;
-  for (int64_t s = 0; lengths != nullptr && s < launch.in[kEncoderLength].dim(0); ++s)
-    pairs += double{1} * lengths[s] * lengths[s];
-  return full_attention_cost(shape, launch, pairs, rows,
+  const auto sequences = static_cast<double>(launch.in[kEncoderLength].dim(0));
+  return full_attention_cost(shape, launch, rows * rows / sequences, rows,
                              static_cast<double>(ir::dtype_size(launch.in[kEncoderK].dtype)));
 }
 
