@@ -55,6 +55,11 @@ nn::StepInputs prepare_basic_inputs(nn::Trace& trace, const std::vector<KvLayer>
     step.sequence.push_back(input(trace, name, {"S"}));
   }
   step.sequence.push_back(input(trace, "kv_cache_block_offsets", {num_groups, "S", "M"}));
+  if (limits.max_beam_width > 1) {
+    step.max_beams = static_cast<int>(limits.max_beam_width);
+    step.beams = {input(trace, "cache_indirection", {"R", "N"}),
+                  input(trace, "sequence_slots", {"S"})};
+  }
   for (size_t i = 0; i < layers.size(); ++i) {
     step.kv_caches.push_back(kv_cache(trace, i, layers[i], group_of[i]));
   }

@@ -26,6 +26,7 @@ struct InputLimits {
   int64_t max_num_tokens = 0;  // T, rows of a step
   int64_t max_sequences = 0;   // S, requests times beams
   int64_t max_seq_len = 0;     // tokens of a sequence
+  int64_t max_beam_width = 1;  // beams of a request
 };
 
 /// Windows that the user asks for on a model that brings none (`--attention-window`,

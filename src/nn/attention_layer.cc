@@ -17,8 +17,12 @@ Value attention(const ops::Attention& attributes, Value q, Value k, Value v,
     ids.push_back(inputs.q_norm.id);
     ids.push_back(inputs.k_norm.id);
   }
+  for (const Value& value : inputs.step.beams)
+    ids.push_back(value.id);
+  ops::Attention complete = attributes;
+  complete.beams = inputs.step.max_beams;
   const ir::NodeId node =
-      ops::add_node(*q.graph, ops::Attention::kName, std::move(ids), ops::to_attrs(attributes));
+      ops::add_node(*q.graph, ops::Attention::kName, std::move(ids), ops::to_attrs(complete));
   return {q.graph, q.graph->node(node).outputs[0]};
 }
 

@@ -32,7 +32,8 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   check_rows(in[kK], int64_t{a.kv_heads} * a.head_size, "k");
   check_rows(in[kV], int64_t{a.kv_heads} * a.v_head_size, "v");
   size_t next = kCache + 1;
-  const size_t expected = next + (a.rotary_dim > 0 ? 1 : 0) + (a.qk_norm ? 2 : 0);
+  const size_t expected = next + (a.rotary_dim > 0 ? 1 : 0) + (a.qk_norm ? 2 : 0) +
+                          (a.beams > 0 ? size_t{kNumBeamInputs} : 0);
   if (in.size() != expected) {
     throw_bad_input(str("expected ", expected, " inputs, got ", in.size()));
   }
@@ -41,6 +42,7 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
     check_vector(in[next++], a.head_size, "q_norm");
     check_vector(in[next++], a.head_size, "k_norm");
   }
+  if (a.beams > 0) check_beam_inputs(in);
   return {{in[kQ].dtype, {in[kQ].shape[0], int64_t{a.heads} * a.v_head_size}}, in[kCache]};
 }
 

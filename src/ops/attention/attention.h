@@ -4,6 +4,7 @@
 //   q: [T, H*D], k: [T, G*D], v: [T, G*Dv]; the sequence inputs (ops/common/sequence_inputs.h); the
 //   layer's KV cache (state); angles f32 [T, R] if rotary_dim > 0; q_norm, k_norm: float [D] if
 //   qk_norm
+//   and with beams cache_indirection i32 [R, N], sequence_slots i32 [S]
 //   -> out: q's type [T, H*Dv], the cache after the step (state)
 //
 // Query head h uses KV head h / (H/G). K and V are appended to the cache as stored there, then
@@ -30,6 +31,7 @@ struct Attention {
   double qk_norm_eps = 1e-6;
   int window = 0;       // 0: all earlier positions are visible
   int sink_tokens = 0;  // positions that stay visible in front of the window
+  int beams = 0;        // above 0: of beams that share their past, so many of a request at most
   bool operator==(const Attention&) const = default;
   static constexpr auto fields() {
     using A = Attention;
@@ -43,7 +45,8 @@ struct Attention {
                       Field{"qk_norm", &A::qk_norm},
                       Field{"qk_norm_eps", &A::qk_norm_eps},
                       Field{"window", &A::window},
-                      Field{"sink_tokens", &A::sink_tokens}};
+                      Field{"sink_tokens", &A::sink_tokens},
+                      Field{"beams", &A::beams}};
   }
 };
 

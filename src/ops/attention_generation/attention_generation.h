@@ -4,6 +4,7 @@
 //
 //   q: [T, H*D] rotated; the sequence inputs; the layer's KV cache (state), this step's K and V in
 //   it; out: [T, H*Dv], where the context sequences' rows are already
+//   with beams also cache_indirection i32 [R, N] and sequence_slots i32 [S] (sequence_inputs.h)
 //   -> out: the same memory, the rows of generation sequences added
 //
 // The formula is attention's (ops/attention/attention.h): softmax and sums in float over K and V as
@@ -25,6 +26,7 @@ struct AttentionGeneration {
   double scale = 0;
   int window = 0;
   int sink_tokens = 0;
+  int beams = 0;   // above 0: of beams that share their past, so many of a request at most
   int splits = 0;  // into how many pieces a sequence is split, up to kMaxSplits; 0: by its length
   bool operator==(const AttentionGeneration&) const = default;
   static constexpr auto fields() {
@@ -36,6 +38,7 @@ struct AttentionGeneration {
                       Field{"scale", &A::scale},
                       Field{"window", &A::window},
                       Field{"sink_tokens", &A::sink_tokens},
+                      Field{"beams", &A::beams},
                       Field{"splits", &A::splits}};
   }
 };

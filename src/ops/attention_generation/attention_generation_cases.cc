@@ -22,6 +22,14 @@ KvCaseSpec mixed_step() {
           .row_gap = 3};
 }
 
+/// Two requests of three beams behind a prompt.
+KvCaseSpec beams() {
+  KvCaseSpec spec{.sequences = {{3, 4, kContext}}, .row_gap = 1};
+  for (const int past : {70, 70, 70, 701, 701, 701})
+    spec.sequences.push_back({past, 1, kGeneration});
+  return spec;
+}
+
 /// Lengths around the edges of tiles and pieces.
 KvCaseSpec edges() {
   KvCaseSpec spec{.sequences = {}, .row_gap = 1};
@@ -43,6 +51,10 @@ Case make(std::string name, const AttentionShape& shape, const KvCaseSpec& spec,
   Case c = attention_case(std::move(name), shape, spec, q);
   const int64_t rows = c.inputs[0].shape[0];
   c.inputs.push_back(normal(q, {rows, int64_t{shape.heads} * shape.v_head_size}));
+  if (shape.beams > 0) {
+    for (InputSpec& input : beam_inputs(with_heads(spec, shape)))
+      c.inputs.push_back(std::move(input));
+  }
   return c;
 }
 
@@ -115,6 +127,12 @@ std::vector<Case> attention_generation_cases() {
       split(make("16-bit, 32 pieces", eight_b, stored_as(mixed_step(), kF16, 64), kF16), 32),
       make("16-bit, blocks that no tile fits", eight_b, stored_as(mixed_step(), kBF16, 8), kBF16),
       make("16-bit, cache of another type", eight_b, stored_as(mixed_step(), kBF16, 64), kF16),
+      make("beams", {6, 2, 16, 16, 0.25F, 0, 0, 3}, beams()),
+      make("beams, window and sinks", {4, 2, 16, 16, 0.25F, 60, 5, 3},
+           stored_as(beams(), kF32, 4)),
+      make("beams, contiguous", {4, 1, 27, 13, 0.19F, 0, 0, 3}, stored_as(beams(), kF16, 0)),
+      make("beams, 16-bit", {8, 2, 128, 128, 0.0884F, 0, 0, 3}, stored_as(beams(), kBF16, 64),
+           kBF16),
       timed("1 x 1k of 1B", one_b, 1023, 1),
       timed("1 x 8k of 1B", one_b, 8191, 1),
       timed("1 x 32k of 1B", one_b, 32767, 1),

@@ -27,6 +27,9 @@ struct AttentionArgs {
   float scale;
   int window, sink_tokens;
   int first_sequence;  // block x of the grid is sequence first_sequence + x
+  const int32_t* indirection;  // [R, positions] of beams, or null
+  const int32_t* slots;        // [S]
+  int64_t positions;
 
   __device__ int64_t window_begin(int64_t position) const {
     return window > 0 && position + 1 > window ? position + 1 - window : 0;
@@ -39,7 +42,7 @@ struct AttentionArgs {
 /// The arguments of a launch of either attention op: q, the sequence inputs, the cache.
 inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& shape,
                                     int first_sequence) {
-  const SequenceRows rows(launch.in, 1);
+  const SequenceRows rows = attention_rows(launch, shape);
   const KvCacheView& cache = *rows.cache;
   return {.q = launch.in[0].data,
           .out = launch.out[0].data,
@@ -61,7 +64,10 @@ inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& 
           .scale = shape.scale,
           .window = shape.window,
           .sink_tokens = shape.sink_tokens,
-          .first_sequence = first_sequence};
+          .first_sequence = first_sequence,
+          .indirection = rows.indirection,
+          .slots = rows.slots,
+          .positions = rows.positions};
 }
 
 /// Sequences of the context phase; they come first. Read on the host, which is right also where a
@@ -92,6 +98,9 @@ struct KeyAddress {
 
 __device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, int kv_head,
                                          int position, int element_bytes) {
+  if (a.indirection != nullptr) {
+    sequence += a.indirection[a.slots[sequence] * a.positions + position];
+  }
   const int block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
   const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
   const int64_t base = block * a.block_bytes;

@@ -79,8 +79,14 @@ void attend(const Launch& launch, const AttentionShape& shape, const SequenceRow
 
 }  // namespace
 
+SequenceRows attention_rows(const Launch& launch, const AttentionShape& shape) {
+  SequenceRows rows(launch.in, kSequence);
+  if (shape.beams > 0) rows.follow_beams(launch.in.last(kNumBeamInputs));
+  return rows;
+}
+
 void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType type) {
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences = attention_rows(launch, shape);
   const Tensor& out = launch.out[0];
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
     if (!sequences.is(s, type)) continue;
@@ -102,7 +108,7 @@ void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType t
 
 double attention_exact(const Launch& launch, const AttentionShape& shape, RequestType type,
                        int64_t index) {
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences = attention_rows(launch, shape);
   const int64_t head = index / shape.v_head_size % shape.heads;
   const int64_t row = index / shape.v_head_size / shape.heads;
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
@@ -128,6 +134,7 @@ void check_attention(std::span<const ir::TensorType> in, const AttentionShape& s
   }
   check_sequence_inputs(in, kSequence);
   check_rows(in[kQ], int64_t{shape.heads} * shape.head_size, "q");
+  if (shape.beams > 0) check_beam_inputs(in);
 }
 
 Cost attention_cost(const Launch& launch, const AttentionShape& shape, RequestType type) {

@@ -16,11 +16,19 @@ struct AttentionShape {
   float scale = 0;
   int window = 0;
   int sink_tokens = 0;
+  int beams = 0;  // above 0: the last inputs are the beam inputs
 
   template <typename A>
   static AttentionShape of(const A& a) {
-    return {a.heads,  a.kv_heads,   a.head_size, a.v_head_size, static_cast<float>(a.scale),
-            a.window, a.sink_tokens};
+    AttentionShape shape{a.heads,
+                         a.kv_heads,
+                         a.head_size,
+                         a.v_head_size,
+                         static_cast<float>(a.scale),
+                         a.window,
+                         a.sink_tokens};
+    if constexpr (requires { a.beams; }) shape.beams = a.beams;
+    return shape;
   }
   int group() const { return heads / kv_heads; }
   /// First visible position of the window that ends at `position`.
@@ -28,6 +36,9 @@ struct AttentionShape {
     return window > 0 && position + 1 > window ? position + 1 - window : 0;
   }
 };
+
+/// The sequences of a launch of either op, with beams where the shape says so.
+SequenceRows attention_rows(const Launch& launch, const AttentionShape& shape);
 
 /// Computes the rows of all sequences of this type: in[0] q, then the sequence inputs and the
 /// cache; out[0]. Sums in double, rounded once.

@@ -10,6 +10,7 @@ KvCaseSpec with_heads(KvCaseSpec spec, const AttentionShape& shape) {
   spec.v_size = shape.v_head_size;
   spec.freed_before_window = shape.window;
   spec.sink_tokens = shape.sink_tokens;
+  spec.beams = shape.beams;
   return spec;
 }
 
@@ -22,6 +23,7 @@ ir::Attrs attention_attrs(const AttentionShape& shape) {
   attrs.set("scale", double{shape.scale});
   attrs.set("window", int64_t{shape.window});
   attrs.set("sink_tokens", int64_t{shape.sink_tokens});
+  if (shape.beams > 0) attrs.set("beams", int64_t{shape.beams});
   return attrs;
 }
 

@@ -41,6 +41,10 @@ class AttentionCase {
     const std::vector<Tensor> out = {
         {result.data(), ir::DType::kF32, std::vector{kv.rows(), out_columns()}}};
     if (op.alias_input >= 0) in.push_back(out[0]);
+    if (shape_.beams > 0) {
+      for (const Tensor& tensor : kv.beam_tensors())
+        in.push_back(tensor);
+    }
     ThreadPool pool(threads);
     device::Queue queue{.pool = &pool};
     const auto attributes = op.parse_attrs(attrs);
