@@ -23,9 +23,10 @@ struct EngineOptions {
   std::string device = "auto";            // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";             // auto, fp32, bf16, fp16
   std::string kv_dtype = "auto";          // auto, fp32, bf16, fp16
-  int64_t max_batch_size = 0;             // requests of a step; 0: 256
+  int64_t max_batch_size = 0;             // requests of a step; 0: 256 sequences
   int64_t max_seq_len = 0;                // tokens of a sequence; 0: the model's
   int64_t max_num_tokens = 0;             // tokens of a step; 0: 8192
+  int64_t max_beam_width = 0;             // beams of a request; 0: generation_config's num_beams
   int threads = 0;                        // 0: what affinity and control groups allow
   std::optional<uint64_t> dummy_weights;  // seed: only config.json is needed
   int attention_window = 0;               // for models that bring none; 0: none
@@ -46,7 +47,7 @@ struct EngineOptions {
 struct EngineInfo {
   std::string model, architecture, dtype, kv_dtype, device, device_name, version, commit;
   int64_t vocab_size = 0, parameters = 0, max_positions = 0;
-  int64_t max_batch_size = 0, max_seq_len = 0, max_num_tokens = 0;
+  int64_t max_batch_size = 0, max_seq_len = 0, max_num_tokens = 0, max_beam_width = 1;
   bool from_cache = false;  // found, not built
   double build_s = 0, load_s = 0;
   std::vector<std::pair<std::string, double>> build_times_ms;  // by part, when it was built

@@ -29,6 +29,9 @@ DecodeBatch::DecodeBatch(const SessionLimits& limits, const std::vector<engine::
 void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
                            const DecodeOptions& options) const {
   if (requests.empty()) throw_bad_input("no request was given", "", "give at least one prompt");
+  if (limits_.beams > 1 && options.stopping_criteria) {
+    throw_bad_input("stopping criteria are not supported with beams", "", "use stop_token_ids");
+  }
   if (static_cast<int>(requests.size()) > limits_.batch_size) {
     throw_bad_input(
         str(requests.size(), " requests, but the session was set up for ", limits_.batch_size), "",
@@ -55,6 +58,11 @@ void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
     } catch (Error& error) {
       if (!where.empty()) error.add_context(where);
       throw;
+    }
+    if (request.sampling.num_beams != limits_.beams) {
+      throw_bad_input(str("num_beams is ", request.sampling.num_beams,
+                          ", the session was set up for ", limits_.beams),
+                      where, "set up its beam_width");
     }
     const int best = std::max(request.sampling.logprobs.value_or(0),
                               request.sampling.prompt_logprobs.value_or(0));
@@ -104,11 +112,23 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
     const uint64_t drawn = (uint64_t{entropy()} << 32) | entropy();
     outputs_[i].seed = sequence.request.sampling.seed.value_or(drawn);
     outputs_[i].reused_tokens = sequence.computed;
-    stepper.begin_sequence(sequence.slot, {.sampling = sequence.request.sampling,
-                                           .prompt_length = sequence.prompt_length(),
-                                           .max_new_tokens = sequence.max_new,
-                                           .seed = outputs_[i].seed,
-                                           .end_token_ids = end_token_ids});
+    for (int beam = 0; beam < limits_.beams; ++beam) {
+      stepper.begin_sequence(sequence.slot * limits_.beams + beam,
+                             {.sampling = sequence.request.sampling,
+                              .prompt_length = sequence.prompt_length(),
+                              .max_new_tokens = sequence.max_new,
+                              .seed = outputs_[i].seed,
+                              .end_token_ids = end_token_ids});
+    }
+    if (limits_.beams > 1) {
+      const SamplingParams& sampling = sequence.request.sampling;
+      sequence.search.emplace(BeamSearch::Options{.beams = limits_.beams,
+                                                  .length_penalty = sampling.length_penalty,
+                                                  .early_stopping = sampling.early_stopping,
+                                                  .max_new_tokens = sequence.max_new,
+                                                  .end_ids = sequence.end_ids,
+                                                  .stop_ids = sampling.stop_token_ids});
+    }
     sequence.ended = sequence.max_new == 0 && (!sequence.all_rows || sequence.prompt_end == 0);
     if (sequence.ended) outputs_[i].finish_reason = FinishReason::kLength;
   }
@@ -116,8 +136,10 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
 
 void DecodeBatch::abandon() {
   CHECK(under_way_.empty(), "a step is still under way");
-  for (Slot& slot : slots_)
+  for (Slot& slot : slots_) {
     slot.sequence = -1;
+    release_beams(slot);
+  }
   sequences_.clear();
 }
 
@@ -188,18 +210,9 @@ void DecodeBatch::extend_blocks(Sequence& sequence, int tokens) {
   release_behind_windows(sequence);
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   for (size_t g = 0; g < groups_.size(); ++g) {
-    KvBlocks& pool = blocks_[g];
-    while (!pool.grow(slot.blocks[g], tokens)) {
-      // Only caches that idle slots remember can be in the way: setup() gave room for every
-      // sequence.
-      const auto idle = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) {
-        return s.sequence < 0 && !s.tokens.empty();
-      });
-      CHECK(idle != slots_.end(), "the KV pool is too small for the batch");
-      idle->tokens.clear();
-      for (size_t h = 0; h < groups_.size(); ++h)
-        blocks_[h].truncate(idle->blocks[h], 0);
-    }
+    grow(g, slot.blocks[g], tokens);
+    for (auto& lists : slot.beam_blocks)
+      grow(g, lists[g], tokens);
   }
   int64_t used = 0;
   for (const KvBlocks& pool : blocks_)
@@ -207,14 +220,55 @@ void DecodeBatch::extend_blocks(Sequence& sequence, int tokens) {
   blocks_used_peak_ = std::max(blocks_used_peak_, used);
 }
 
+void DecodeBatch::grow(size_t group, BlockList& list, int tokens) {
+  while (!blocks_[group].grow(list, tokens)) {
+    // Only caches that idle slots remember can be in the way: setup() gave room for every
+    // sequence.
+    const auto idle = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) {
+      return s.sequence < 0 && !s.tokens.empty();
+    });
+    CHECK(idle != slots_.end(), "the KV pool is too small for the batch");
+    idle->tokens.clear();
+    for (size_t g = 0; g < groups_.size(); ++g)
+      blocks_[g].truncate(idle->blocks[g], 0);
+  }
+}
+
 void DecodeBatch::release_behind_windows(Sequence& sequence) {
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   for (size_t g = 0; g < groups_.size(); ++g) {
     if (groups_[g].window == 0) continue;
-    blocks_[g].release_before(slot.blocks[g],
-                              std::max(0, sequence.computed - groups_[g].window + 1),
-                              groups_[g].sink_tokens);
+    const auto release = [&](BlockList& list) {
+      blocks_[g].release_before(list, std::max(0, sequence.computed - groups_[g].window + 1),
+                                groups_[g].sink_tokens);
+    };
+    release(slot.blocks[g]);
+    for (auto& lists : slot.beam_blocks)
+      release(lists[g]);
   }
+}
+
+// The prompt stays in the first beam's blocks, where all find it: the cache indirection says so.
+// What a beam writes goes to blocks of its own, from the prompt's partial last block on.
+void DecodeBatch::fork_beams(Sequence& sequence) {
+  Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
+  slot.beam_blocks.resize(static_cast<size_t>(limits_.beams - 1));
+  for (auto& lists : slot.beam_blocks) {
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const int tokens = blocks_[g].tokens_per_block();
+      const int whole = sequence.prompt_length() / tokens * tokens;
+      lists.push_back(blocks_[g].share_prefix(slot.blocks[g], whole));
+    }
+  }
+}
+
+// Steps run in order: one that is under way is done with the blocks before another writes them.
+void DecodeBatch::release_beams(Slot& slot) {
+  for (auto& lists : slot.beam_blocks) {
+    for (size_t g = 0; g < groups_.size(); ++g)
+      blocks_[g].truncate(lists[g], 0);
+  }
+  slot.beam_blocks.clear();
 }
 
 // Adds as much of the sequence's prompt as the step has room for.
@@ -233,7 +287,7 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   const std::span<const int32_t> ids = sequence.request.input_ids;
   StepSequence step;
-  step.slot = sequence.slot;
+  step.slot = sequence.slot * limits_.beams;
   step.is_context = true;
   step.past_length = sequence.computed;
   step.tokens = ids.subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(tokens));
@@ -257,13 +311,20 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
 
 void DecodeBatch::add_generation(Batch& batch, int index) {
   Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
+  if (limits_.beams > 1 && slot.beam_blocks.empty()) fork_beams(sequence);
   extend_blocks(sequence, sequence.computed + 1);
   StepSequence step;
-  step.slot = sequence.slot;
+  step.slot = sequence.slot * limits_.beams;
   step.past_length = sequence.computed;
-  step.blocks = slots_[static_cast<size_t>(sequence.slot)].blocks;
+  step.blocks = slot.blocks;
   step.sample = true;
   batch.sequences.push_back(step);
+  for (const auto& lists : slot.beam_blocks) {
+    ++step.slot;
+    step.blocks = lists;
+    batch.sequences.push_back(step);
+  }
   ++sequence.computed;
   ++sequence.scheduled;
 }
@@ -273,6 +334,7 @@ const Batch* DecodeBatch::next_batch() {
   batch.sequences.clear();
   batch.logprobs = logprobs_;
   batch.padded = limits_.padded;
+  batch.beams = limits_.beams;
   StepRecord record;
   int rows = 0, longest = 0;
   for (size_t i = 0; i < sequences_.size(); ++i) {
@@ -286,7 +348,7 @@ const Batch* DecodeBatch::next_batch() {
       const Sequence& sequence = sequences_[i];
       if (sequence.ended || sequence.scheduled == sequence.max_new) continue;
       add_generation(batch, static_cast<int>(i));
-      record.sequences.push_back(static_cast<int>(i));
+      record.sequences.resize(batch.sequences.size(), static_cast<int>(i));
     }
   }
   if (batch.sequences.empty()) return nullptr;
@@ -304,9 +366,55 @@ const Batch* DecodeBatch::next_batch() {
   } else {
     batch.logits_sink = nullptr;
   }
+  batch.logits_processor = nullptr;
+  if (options_.logits_processor) {
+    batch.logits_processor = [this, &batch, requests = record.sequences](int s,
+                                                                         std::span<float> row) {
+      const int slot = batch.sequences[static_cast<size_t>(s)].slot;
+      process_logits(requests[static_cast<size_t>(s)], slot % limits_.beams, row);
+    };
+  }
   under_way_.push_back(std::move(record));
   ++steps_;
   return &batch;
+}
+
+// Prompt and new tokens that are known.
+std::vector<int32_t> DecodeBatch::ids_of(int index, int beam) const {
+  const Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  std::vector<int32_t> ids = sequence.request.input_ids;
+  const std::vector<int32_t> added = sequence.search
+                                         ? sequence.search->running(beam)
+                                         : outputs_[static_cast<size_t>(index)].output_ids;
+  ids.insert(ids.end(), added.begin(), added.end());
+  return ids;
+}
+
+void DecodeBatch::process_logits(int index, int beam, std::span<float> row) const {
+  const std::vector<int32_t> ids = ids_of(index, beam);
+  const int prompt = sequences_[static_cast<size_t>(index)].prompt_length();
+  options_.logits_processor({index, static_cast<int>(ids.size()) - prompt}, ids, row);
+}
+
+// Tokens are known when the search is over: those of the best hypothesis.
+void DecodeBatch::take_beams(int index, const BeamChoices& choices,
+                             std::vector<StepToken>* added) {
+  Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  GenerationOutput& output = outputs_[static_cast<size_t>(index)];
+  sequence.search->absorb(choices);
+  if (!sequence.search->done()) return;
+  output.beams = sequence.search->outputs(sequence.request.sampling.num_return_sequences);
+  if (output.beams.empty()) {
+    finish(index, FinishReason::kLength);
+    return;
+  }
+  const BeamOutput& best = output.beams[0];
+  output.output_ids = best.output_ids;
+  output.stop_token_id = best.stop_token_id;
+  finish(index, best.finish_reason);
+  for (const int32_t id : best.output_ids)
+    added->push_back({index, id, FinishReason::kNone});
+  added->back().finish_reason = best.finish_reason;
 }
 
 void DecodeBatch::take_token(int index, TokenLogprobs token, std::vector<StepToken>* added) {
@@ -329,22 +437,16 @@ void DecodeBatch::take_token(int index, TokenLogprobs token, std::vector<StepTok
     finish(index, FinishReason::kStop);
   } else if (static_cast<int>(output.output_ids.size()) == sequence.max_new) {
     finish(index, FinishReason::kLength);
+  } else if (options_.stopping_criteria &&
+             options_.stopping_criteria({index, static_cast<int>(output.output_ids.size())},
+                                        ids_of(index, 0))) {
+    finish(index, FinishReason::kStop);
   }
   added->push_back({index, id, output.finish_reason});
 }
 
-std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
-  CHECK(!under_way_.empty());
-  const StepRecord record = std::move(under_way_.front());
-  under_way_.erase(under_way_.begin());
-  std::vector<StepToken> added;
-  if (result.failed_sequence >= 0) {
-    const int request = record.sequences[static_cast<size_t>(result.failed_sequence)];
-    forget(record);
-    throw_failed("the logits are not finite numbers, or every token is forbidden",
-                 str("request ", request),
-                 "check the checkpoint, --bad-words-ids and the other limits on tokens");
-  }
+void DecodeBatch::take_in(const StepRecord& record, StepResult& result,
+                          std::vector<StepToken>* added) {
   for (size_t i = 0; i < record.sequences.size(); ++i) {
     const int index = record.sequences[i];
     Sequence& sequence = sequences_[static_cast<size_t>(index)];
@@ -359,11 +461,16 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
     }
     // A step ahead may have run for a sequence that had ended: its token is void.
     if (!sequence.ended && record.sampled[i] != 0) {
-      take_token(index, std::move(result.chosen[i]), &added);
+      if (!sequence.search) {
+        take_token(index, std::move(result.chosen[i]), added);
+      } else if (!result.beams[i].scores.empty()) {  // the first of its beams
+        take_beams(index, result.beams[i], added);
+      }
     }
     if (!sequence.ended && sequence.max_new == 0 && !sequence.in_context()) {
       finish(index, FinishReason::kLength);
     }
+    if (sequence.search) continue;  // what beams have stored is given back, all but the prompt
     // The new token's K and V are stored only by the step that reads it.
     Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
     const auto stored = static_cast<size_t>(sequence.computed - sequence.prompt_length());
@@ -373,6 +480,26 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
       slot.tokens.push_back(
           output.output_ids[slot.tokens.size() - static_cast<size_t>(sequence.prompt_length())]);
     }
+  }
+}
+
+std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
+  CHECK(!under_way_.empty());
+  const StepRecord record = std::move(under_way_.front());
+  under_way_.erase(under_way_.begin());
+  std::vector<StepToken> added;
+  if (result.failed_sequence >= 0) {
+    const int request = record.sequences[static_cast<size_t>(result.failed_sequence)];
+    forget(record);
+    throw_failed("the logits are not finite numbers, or every token is forbidden",
+                 str("request ", request),
+                 "check the checkpoint, --bad-words-ids and the other limits on tokens");
+  }
+  try {
+    take_in(record, result, &added);
+  } catch (...) {  // a caller's stopping criteria
+    forget(record);
+    throw;
   }
   return added;
 }
@@ -397,14 +524,21 @@ void DecodeBatch::forget(const StepRecord& record) {
     Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
     sequence.computed = 0;
     slot.tokens.clear();
+    release_beams(slot);
     for (size_t g = 0; g < groups_.size(); ++g)
       blocks_[g].truncate(slot.blocks[g], 0);
   }
 }
 
 void DecodeBatch::finish(int index, FinishReason reason) {
-  sequences_[static_cast<size_t>(index)].ended = true;
+  Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  sequence.ended = true;
   outputs_[static_cast<size_t>(index)].finish_reason = reason;
+  if (!sequence.search) return;
+  Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
+  release_beams(slot);
+  for (size_t g = 0; g < groups_.size(); ++g)
+    blocks_[g].truncate(slot.blocks[g], std::min(sequence.computed, sequence.prompt_length()));
 }
 
 bool DecodeBatch::done() const {
@@ -415,8 +549,11 @@ bool DecodeBatch::done() const {
 void DecodeBatch::check_integrity() const {
   for (size_t g = 0; g < groups_.size(); ++g) {
     std::vector<const BlockList*> lists;
-    for (const Slot& slot : slots_)
+    for (const Slot& slot : slots_) {
       lists.push_back(&slot.blocks[g]);
+      for (const auto& beam : slot.beam_blocks)
+        lists.push_back(&beam[g]);
+    }
     blocks_[g].check_integrity(lists);
   }
 }

@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "runtime/batch_upload.h"
+#include "runtime/beam_sampler.h"
 #include "runtime/kv_pool.h"
 #include "runtime/program.h"
 #include "runtime/sampler.h"
@@ -105,7 +106,12 @@ class GraphStepper : public Stepper {
   ops::Tensor run_head(Instance& instance, Regime regime, int rows);
   void run_target_rows(Instance& instance, Regime regime, const Batch& batch);
   void sample(Instance& instance, const ops::Tensor& logits);
+  void process_on_host(const Instance& instance, const ops::Tensor& adjusted);
+  void choose_beams(Instance& instance, const ops::Tensor& logits, const SamplerInputs& inputs);
   void take_in(Instance& instance);
+  void take_in_beams(Instance& instance);
+  BeamSizes beam_sizes() const;
+  ops::Tensor history() const;
   SampledRows results(const Instance& instance) const;
   int64_t result_bytes() const;
   void deliver_sampled_logits(const Instance& instance, Regime regime, const Batch& batch);
@@ -119,14 +125,17 @@ class GraphStepper : public Stepper {
   device::Device& device_;
   Program program_;
   KvPool kv_;
-  std::unique_ptr<device::Memory> arena_, history_, lists_;
+  std::unique_ptr<device::Memory> arena_, lists_;
+  std::unique_ptr<device::Memory> tables_;  // token history, and behind it the cache indirection
   std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<BeamSampler> beam_sampler_;  // with beams
   std::vector<SlotSampling> slots_;
   bool lists_changed_ = true;
   std::array<Instance, 2> instances_;
   int64_t steps_ = 0, captures_ = 0;
   std::chrono::steady_clock::time_point last_collect_;
   std::vector<float> host_logits_;
+  std::function<void(int sequence, std::span<float> row)> process_logits_;  // of the step launched
 };
 
 }  // namespace millrace::runtime

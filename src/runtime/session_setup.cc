@@ -22,7 +22,11 @@ void check(const SetupOptions& options, const engine::Manifest& manifest) {
   if (options.batch_size < 1 || options.max_context_length < 1 || options.max_new_tokens < 0) {
     refuse("batch size and lengths must be positive", "give at least 1 for each");
   }
-  if (options.beam_width != 1) refuse("beam search is not supported", "use a beam width of 1");
+  if (options.beam_width < 1 || options.beam_width > manifest.max_beam_width) {
+    refuse(str("a beam width of ", options.beam_width, " exceeds the engine's limit of ",
+               manifest.max_beam_width),
+           "build it with a larger --num-beams");
+  }
   if (options.batch_size > manifest.max_batch_size) {
     refuse(str("a batch of ", options.batch_size, " exceeds the engine's limit of ",
                manifest.max_batch_size),
@@ -58,6 +62,18 @@ int64_t blocks_per_sequence(const engine::KvGroup& group, int tokens_per_block, 
   return std::min(blocks(length), live);
 }
 
+// Blocks that one request may hold. Beams share the whole blocks of the prompt; each has its own from
+// the prompt's partial last block on.
+int64_t blocks_per_request(const engine::KvGroup& group, int tokens_per_block,
+                           const SetupOptions& options, int chunk) {
+  const int length = options.max_context_length + options.max_new_tokens;
+  const int64_t alone = blocks_per_sequence(group, tokens_per_block, length, chunk);
+  if (options.beam_width == 1) return alone;
+  const int64_t shared = std::min<int64_t>(options.max_context_length / tokens_per_block, alone);
+  const int64_t own = (options.max_new_tokens + tokens_per_block - 1) / tokens_per_block + 1;
+  return std::min(shared + options.beam_width * own, options.beam_width * alone);
+}
+
 }  // namespace
 
 std::vector<ops::RopeScaling> rope_rules(const engine::Engine& engine) {
@@ -90,7 +106,7 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   int64_t bytes = 0;
   for (const engine::KvGroup& group : engine.kv_groups) {
     const int64_t blocks =
-        options.batch_size * blocks_per_sequence(group, tokens_per_block, length, chunk);
+        options.batch_size * blocks_per_request(group, tokens_per_block, options, chunk);
     stepper.kv.push_back({blocks, tokens_per_block});
     pools.emplace_back(blocks, tokens_per_block);
     parts.kv_blocks += blocks;
@@ -103,14 +119,17 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                     manifest.model, "shorten the sequences or raise --kv-memory");
   }
   const auto max_rows = static_cast<int>(manifest.max_num_tokens);
-  stepper.limits = {.max_sequences = options.batch_size,
+  const int sequences = options.batch_size * options.beam_width;
+  stepper.limits = {.max_sequences = sequences,
                     .max_num_tokens = max_rows,
-                    .max_logit_rows = std::min(std::max(kHeadRows, options.batch_size),
-                                               std::max(max_rows, options.batch_size)),
+                    .max_logit_rows =
+                        std::min(std::max(kHeadRows, sequences), std::max(max_rows, sequences)),
                     .max_blocks = (length + tokens_per_block - 1) / tokens_per_block,
-                    .num_groups = static_cast<int>(engine.kv_groups.size())};
+                    .num_groups = static_cast<int>(engine.kv_groups.size()),
+                    .beams = options.beam_width};
   parts.stepper = std::make_unique<GraphStepper>(loaded, stepper);
   const SessionLimits limits{.batch_size = options.batch_size,
+                             .beams = options.beam_width,
                              .max_context_length = options.max_context_length,
                              .max_new_tokens = options.max_new_tokens,
                              .max_seq_len = length,
