@@ -2,7 +2,8 @@
 """Records what transformers computes, for the tests of whole models.
 
     ./dev golden               every model
-    ./dev golden llama_yarn    some of them: names in tools/golden_models/, novelist_14m, novelist_draft, perplexity
+    ./dev golden llama_yarn    some of them: names in tools/golden_models/, novelist_14m, novelist_draft, perplexity,
+                               prompt_tables
     ./dev golden --beams       beams.json alone (tools/golden_beams.py), of every tiny model or of those named
 
 For each tiny config: weights by docs/dummy_weights.md, fp32, CPU, eager attention; for prompts of 1 to 60 tokens some
@@ -27,6 +28,7 @@ import transformers
 from safetensors.numpy import save_file
 
 import golden_beams
+import golden_prompt_tables
 from dummy_weights import dummy_tensor
 from golden_faults import FAINT, FAULTS, measure_tensors, plant
 from golden_models import CONFIGS, FAINT_TENSORS, REFERENCES
@@ -350,7 +352,7 @@ def record_perplexity():
 
 
 def main():
-    names = [*CONFIGS, *NOVELISTS, "perplexity"]
+    names = [*CONFIGS, *NOVELISTS, "perplexity", "prompt_tables"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--beams", action="store_true", help="record beams.json alone")
@@ -367,6 +369,8 @@ def main():
                 record_beams(name)
         elif name == "perplexity":
             record_perplexity()
+        elif name == "prompt_tables":
+            golden_prompt_tables.record(build_model, DATA, versions(), write_json, LEAD_MIN)
         elif name in NOVELISTS:
             record_novelist(name)
         else:

@@ -27,6 +27,7 @@ struct EngineOptions {
   int64_t max_seq_len = 0;                // tokens of a sequence; 0: the model's
   int64_t max_num_tokens = 0;             // tokens of a step; 0: 8192
   int64_t max_beam_width = 0;             // beams of a request; 0: generation_config's num_beams
+  int64_t max_prompt_table_rows = 0;      // virtual tokens of a request (prompt tuning); 0: none
   int threads = 0;                        // 0: what affinity and control groups allow
   std::optional<uint64_t> dummy_weights;  // seed: only config.json is needed
   int attention_window = 0;               // for models that bring none; 0: none

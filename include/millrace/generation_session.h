@@ -18,8 +18,8 @@ namespace millrace {
 /// Maxima of a session: every buffer is allocated for them, once.
 struct SetupOptions {
   int batch_size = 1;
-  int max_context_length = 0;  // tokens of a prompt
-  int max_new_tokens = 0;      // tokens after a prompt
+  int max_context_length = 0;        // tokens of a prompt
+  int max_new_tokens = 0;            // tokens after a prompt
   int beam_width = 1;                // up to the engine's; batch_size counts requests
   int max_logprobs = 0;              // best tokens to report at a position
   bool contiguous_kv_cache = false;  // one block holds a whole sequence
@@ -32,6 +32,9 @@ struct SetupOptions {
 struct GenerationRequest {
   std::vector<int32_t> input_ids;
   SamplingParams sampling;
+  /// Prompt tuning: embeddings [rows, width of the model] of virtual tokens, whose ids follow the
+  /// vocabulary's. At most as many rows as EngineOptions::max_prompt_table_rows.
+  std::vector<float> prompt_table = {};
 };
 
 enum class FinishReason { kNone, kStop, kLength };
@@ -53,7 +56,8 @@ struct BeamOutput {
   float score = 0;  // sum of log-probabilities / length ^ length_penalty
 };
 
-/// With beams, tokens and reason are those of the best hypothesis, and come when the search is over.
+/// With beams, tokens and reason are those of the best hypothesis, and come when the search is
+/// over.
 struct GenerationOutput {
   std::vector<int32_t> output_ids;  // new tokens, the one that ended it included
   FinishReason finish_reason = FinishReason::kNone;
@@ -105,7 +109,7 @@ struct SessionStats {
   int64_t steps = 0;
   int64_t captures = 0;  // of steps, since setup
   bool runs_ahead = false;
-  bool waits_for_host = false;  // in the last decode, for a logits processor
+  bool waits_for_host = false;       // in the last decode, for a logits processor
   std::vector<double> step_seconds;  // of the last decode
 };
 

@@ -96,6 +96,7 @@ compiler::BuildOptions build_options(const EngineOptions& options, const ModelSo
   build.max_batch_size = options.max_batch_size > 0
                              ? options.max_batch_size
                              : std::max<int64_t>(1, build.max_batch_size / build.max_beam_width);
+  build.max_prompt_table_rows = options.max_prompt_table_rows;
   if (options.max_num_tokens > 0) build.max_num_tokens = options.max_num_tokens;
   build.max_seq_len = options.max_seq_len;
   build.window = options.attention_window;

@@ -33,8 +33,7 @@ int run(BuildOptions& o) {
         info.model.c_str(), info.architecture.c_str(), static_cast<double>(info.parameters) / 1e6,
         info.dtype.c_str(), info.kv_dtype.c_str(), info.device.c_str(), info.device_name.c_str(),
         static_cast<long long>(info.max_batch_size), static_cast<long long>(info.max_beam_width),
-        static_cast<long long>(info.max_seq_len),
-        static_cast<long long>(info.max_num_tokens));
+        static_cast<long long>(info.max_seq_len), static_cast<long long>(info.max_num_tokens));
     for (const auto& [name, ms] : info.build_times_ms) {
       std::fprintf(stderr, "  %-24s %8.1f ms\n", name.c_str(), ms);
     }

@@ -62,10 +62,9 @@ std::string result_to_json(size_t index, const Prompt& prompt, const Result& res
   const double generation = result.total_s - result.first_token_s;
   const double rate =
       tokens > 1 && generation > 0 ? static_cast<double>(tokens - 1) / generation : 0;
-  Json line = {
-      {"index", index},
-      {"input_ids", prompt.input_ids},
-      {"outputs", o.beams.empty() ? Json::array({output}) : beams_to_json(result)}};
+  Json line = {{"index", index},
+               {"input_ids", prompt.input_ids},
+               {"outputs", o.beams.empty() ? Json::array({output}) : beams_to_json(result)}};
   if (prompt.sampling.prompt_logprobs) line["prompt_logprobs"] = scores_to_json(o.prompt_logprobs);
   line["seed"] = o.seed;
   line["timing"] = {{"setup_s", result.setup_s},

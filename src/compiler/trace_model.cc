@@ -111,7 +111,8 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
       model->prepare_inputs(trace, {.max_num_tokens = traced.limits.max_num_tokens,
                                     .max_sequences = traced.limits.max_sequences,
                                     .max_seq_len = traced.limits.max_seq_len,
-                                    .max_beam_width = options.max_beam_width});
+                                    .max_beam_width = options.max_beam_width,
+                                    .max_prompt_table_rows = options.max_prompt_table_rows});
   const nn::Value logits = nn::gather_rows(model->forward(trace, step), step.last_token_ids);
   traced.graph.add_output("logits", logits.id);
   traced.graph.set_scope("");

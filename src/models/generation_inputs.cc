@@ -64,6 +64,8 @@ nn::StepInputs prepare_basic_inputs(nn::Trace& trace, const std::vector<KvLayer>
     step.kv_caches.push_back(kv_cache(trace, i, layers[i], group_of[i]));
   }
   step.input_ids = nn::merge_ids(ids, history);
+  trace.token_ids = step.input_ids.id;
+  trace.prompt_table_rows = limits.max_prompt_table_rows;
   return step;
 }
 

@@ -52,7 +52,12 @@ class Upload {
       // The token is in the history on the device: merge_ids looks it up.
       ids[0] = -1 - (sequence.slot * context_.history_length + sequence.past_length);
     } else {
-      std::copy(sequence.tokens.begin(), sequence.tokens.end(), ids);
+      std::transform(sequence.tokens.begin(), sequence.tokens.end(), ids, [&](int32_t id) {
+        // Virtual tokens are rows of the slot's part of the prompt table.
+        const bool is_virtual =
+            context_.limits.prompt_table_rows > 0 && id >= context_.limits.vocab_size;
+        return is_virtual ? id + sequence.slot * context_.limits.prompt_table_rows : id;
+      });
       prompt_segment(sequence, start);
     }
     for (int i = 0; i < count; ++i)
@@ -115,9 +120,9 @@ class Upload {
                         .prompt_length = row.prompt_length,
                         .end_ids = slot.packed.beam_ends};
     record.end_ids.offset += slot.list_offset;
-    std::memcpy(buffers_.host(StepBuffers::kBeams) +
-                    int64_t{shape_.beam_requests} * ops::kBeamRowWords,
-                &record, sizeof record);
+    std::memcpy(
+        buffers_.host(StepBuffers::kBeams) + int64_t{shape_.beam_requests} * ops::kBeamRowWords,
+        &record, sizeof record);
     shape_.beam_sequence.push_back(s);
     ++shape_.beam_requests;
   }

@@ -39,9 +39,9 @@ BeamSampler::BeamSampler(const BeamSizes& sizes, device::Device& device)
   const ops::Tensor by_slot = vector_at(nullptr, kF32, sizes.max_slots);
   calls_.reserve(log_softmax_, {x}, {x});
   calls_.reserve(process_, {x, records, list, history, x}, {x});
-  calls_.reserve(step_, {by_slot, x, x, records, beams, list},
-                 {by_slot, chosen(requests), parents(requests), tokens(requests),
-                  status(requests)});
+  calls_.reserve(
+      step_, {by_slot, x, x, records, beams, list},
+      {by_slot, chosen(requests), parents(requests), tokens(requests), status(requests)});
   calls_.reserve(reorder_, {sizes.tables, beams, parents(requests), tokens(requests)},
                  {sizes.tables});
   calls_.allocate();

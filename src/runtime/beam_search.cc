@@ -57,9 +57,8 @@ void BeamSearch::add_finished(const BeamChoices& choices, int length) {
 bool BeamSearch::can_improve(float best_running, int length) const {
   const bool up_to_the_limit =
       options_.early_stopping == EarlyStopping::kNever && options_.length_penalty > 0;
-  const float possible =
-      normalised(best_running, up_to_the_limit ? options_.max_new_tokens : length,
-                 options_.length_penalty);
+  const float possible = normalised(
+      best_running, up_to_the_limit ? options_.max_new_tokens : length, options_.length_penalty);
   const bool all_taken = finished_.size() == static_cast<size_t>(options_.beams);
   return possible > (all_taken ? finished_.back().score : kNoHypothesis);
 }

@@ -24,6 +24,7 @@ struct SessionLimits {
   int max_num_tokens = 0;  // of a step
   int max_logprobs = 0;
   int vocab_size = 0;
+  int prompt_table_rows = 0, prompt_table_width = 0;
   bool padded = false;
 };
 
@@ -68,7 +69,8 @@ class DecodeBatch {
     std::vector<int32_t>
         tokens;  // whose K and V are stored, by position; new ones as they become known
     std::vector<BlockList> blocks;  // by group; with beams, those of the first one
-    // Of the other beams under way, by group: the prompt's whole blocks, shared, and then their own.
+    // Of the other beams under way, by group: the prompt's whole blocks, shared, and then their
+    // own.
     std::vector<std::vector<BlockList>> beam_blocks;
     std::vector<int64_t> rope_variants;
     int sequence = -1;  // index of the request under way
@@ -95,6 +97,7 @@ class DecodeBatch {
     std::vector<char> sampled;
   };
 
+  int known_ids(const GenerationRequest& request, const std::string& where) const;
   void validate(const std::vector<GenerationRequest>& requests, const DecodeOptions& options) const;
   void assign_slots();
   int reusable_prefix(const Sequence& sequence, const Slot& slot) const;

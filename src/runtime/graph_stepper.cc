@@ -26,6 +26,8 @@ ops::Tensor vector(void* data, int64_t count) {
   return {data, ir::DType::kI32, shape};
 }
 
+constexpr const char* kPromptTable = "prompt_table";
+
 template <typename T>
 std::vector<T> read_back(const ops::Tensor& tensor, device::Device& device) {
   std::vector<T> values(static_cast<size_t>(tensor.count()));
@@ -34,6 +36,17 @@ std::vector<T> read_back(const ops::Tensor& tensor, device::Device& device) {
 }
 
 }  // namespace
+
+const ir::Shape* prompt_table_shape(const ir::Graph& graph) {
+  for (const ir::NodeId id : graph.order()) {
+    const ir::Node& node = graph.node(id);
+    if (node.op == ir::kInputOp &&
+        std::get<std::string>(*node.attrs.find("name")) == kPromptTable) {
+      return &graph.type(node.outputs[0]).shape;
+    }
+  }
+  return nullptr;
+}
 
 GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
                            const StepperOptions& options)
@@ -48,12 +61,12 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
   const bool follows_beams = loaded_->engine().manifest.max_beam_width > 1;
   tables_ = device_.allocate((follows_beams ? 2 : 1) * table * 4, "token history");
   slots_.resize(static_cast<size_t>(limits.max_sequences));
+  allocate_prompt_table();
   if (limits.beams > 1) beam_sampler_ = std::make_unique<BeamSampler>(beam_sizes(), device_);
-  const SamplerSizes sizes{
-      .max_rows = limits.max_logit_rows,
-      .vocab_size = loaded_->engine().manifest.vocab_size,
-      .max_logprobs = std::max(1, options_.max_logprobs),
-      .history = history()};
+  const SamplerSizes sizes{.max_rows = limits.max_logit_rows,
+                           .vocab_size = loaded_->engine().manifest.vocab_size,
+                           .max_logprobs = std::max(1, options_.max_logprobs),
+                           .history = history()};
   sampler_ = std::make_unique<Sampler>(sizes, device_);
   for (Instance& instance : instances_) {
     instance.buffers = std::make_unique<StepBuffers>(limits, device_);
@@ -61,6 +74,14 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
     instance.done = device_.make_event();
     bind(instance);
   }
+}
+
+void GraphStepper::allocate_prompt_table() {
+  const ir::Shape* shape = prompt_table_shape(loaded_->engine().graph);
+  if (shape == nullptr) return;
+  prompt_table_bytes_ = (*shape)[1].value() * (*shape)[2].value() * 4;
+  prompt_table_ =
+      device_.allocate(options_.limits.max_sequences * prompt_table_bytes_, "prompt table");
 }
 
 BeamSizes GraphStepper::beam_sizes() const {
@@ -97,6 +118,8 @@ void GraphStepper::bind(Instance& instance) {
           address = kv_.view(name);
         } else if (name == "token_history") {
           address = tables_->data();
+        } else if (name == kPromptTable) {
+          address = prompt_table_->data();
         } else if (name == "cache_indirection") {
           address = tables_->data() + history().bytes();
         } else {
@@ -138,6 +161,11 @@ void GraphStepper::begin_sequence(int slot, const SequenceOptions& options) {
                                  .end_token_ids = options.end_token_ids};
   slots_[static_cast<size_t>(slot)].packed = ops::pack_sampling(options.sampling, defaults);
   lists_changed_ = true;
+  if (options.prompt_table.empty()) return;
+  device_.synchronize();
+  device_.copy_to_device(prompt_table_->data() + slot * prompt_table_bytes_,
+                         options.prompt_table.data(),
+                         static_cast<int64_t>(options.prompt_table.size_bytes()));
 }
 
 // Lists (logit bias, bad words, ...) change only when sequences begin, so they stay on the device
@@ -227,8 +255,7 @@ void GraphStepper::enqueue(Instance& instance, Regime regime) {
                            std::max(1, options_.limits.max_blocks));
   if (shape.prompt_segments > 0) {
     sampler_->append_prompts(
-        history(),
-        vector(instance.buffers->address(StepBuffers::kInputIds), shape.rows),
+        history(), vector(instance.buffers->address(StepBuffers::kInputIds), shape.rows),
         matrix(instance.buffers->address(StepBuffers::kPromptSegments), shape.prompt_segments, 4));
   }
   run_body(instance, regime);
@@ -306,9 +333,9 @@ void GraphStepper::process_on_host(const Instance& instance, const ops::Tensor& 
 void GraphStepper::choose_beams(Instance& instance, const ops::Tensor& logits,
                                 const SamplerInputs& inputs) {
   const int requests = instance.shape.beam_requests;
-  beam_sampler_->choose(logits, inputs,
-                        matrix(instance.buffers->address(StepBuffers::kBeams), requests,
-                               ops::kBeamRowWords));
+  beam_sampler_->choose(
+      logits, inputs,
+      matrix(instance.buffers->address(StepBuffers::kBeams), requests, ops::kBeamRowWords));
   std::byte* target = instance.results->data();
   for (const ops::Tensor& tensor :
        {beam_sampler_->chosen(requests), beam_sampler_->parents(requests),

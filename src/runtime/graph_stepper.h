@@ -47,6 +47,9 @@ struct MemoryPlan {
   }
 };
 
+/// [R, rows, width] of the graph's prompt table, or null when it has none.
+const ir::Shape* prompt_table_shape(const ir::Graph& graph);
+
 class GraphStepper : public Stepper {
  public:
   GraphStepper(std::shared_ptr<const LoadedEngine> engine, const StepperOptions& options);
@@ -111,6 +114,7 @@ class GraphStepper : public Stepper {
   void take_in(Instance& instance);
   void take_in_beams(Instance& instance);
   BeamSizes beam_sizes() const;
+  void allocate_prompt_table();
   ops::Tensor history() const;
   SampledRows results(const Instance& instance) const;
   int64_t result_bytes() const;
@@ -127,6 +131,8 @@ class GraphStepper : public Stepper {
   KvPool kv_;
   std::unique_ptr<device::Memory> arena_, lists_;
   std::unique_ptr<device::Memory> tables_;  // token history, and behind it the cache indirection
+  std::unique_ptr<device::Memory> prompt_table_;  // f32 [R, P, E], for engines with virtual tokens
+  int64_t prompt_table_bytes_ = 0;                // of a slot
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<BeamSampler> beam_sampler_;  // with beams
   std::vector<SlotSampling> slots_;

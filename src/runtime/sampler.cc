@@ -18,7 +18,8 @@ Sampler::Sampler(const SamplerSizes& sizes, device::Device& device)
       logprobs_(ops::SampleLogprobs::kName,
                 ops::to_attrs(ops::SampleLogprobs{.k = sizes.max_logprobs})) {
   const int64_t rows = sizes.max_rows, logits = aligned_bytes(rows * sizes.vocab_size * 4);
-  const int64_t column = aligned_bytes(rows * 4), top = aligned_bytes(rows * sizes.max_logprobs * 4);
+  const int64_t column = aligned_bytes(rows * 4),
+                top = aligned_bytes(rows * sizes.max_logprobs * 4);
   memory_ = device.allocate(logits + 3 * column + 2 * top, "sampler");
   adjusted_ = memory_->data();
   tokens_ = adjusted_ + logits;
@@ -32,9 +33,9 @@ Sampler::Sampler(const SamplerSizes& sizes, device::Device& device)
   const ops::Tensor list = vector_at(nullptr, ir::DType::kI32, 1), column_of_ids = tokens(rows);
   calls_.reserve(process_, {x, records, list, sizes.history, x}, {x});
   calls_.reserve(token_, {sizes.history, x, x, records},
-                  {sizes.history, column_of_ids, column_of_ids});
+                 {sizes.history, column_of_ids, column_of_ids});
   calls_.reserve(logprobs_, {x, column_of_ids, column_of_ids},
-                  {logprobs(rows), top_ids(rows), top_logprobs(rows)});
+                 {logprobs(rows), top_ids(rows), top_logprobs(rows)});
   calls_.allocate();
 }
 
@@ -67,12 +68,13 @@ void Sampler::sample(ops::Tensor logits, const SamplerInputs& inputs) {
     if (inputs.on_adjusted) inputs.on_adjusted(adjusted);
   }
   calls_.run(token_, {inputs.history, logits, adjusted, inputs.rows},
-      {inputs.history, tokens(rows), status(rows)});
+             {inputs.history, tokens(rows), status(rows)});
 }
 
 void Sampler::logprobs(ops::Tensor logits, ops::Tensor targets, ops::Tensor counts) {
   const int64_t rows = logits.dim(0);
-  calls_.run(logprobs_, {logits, targets, counts}, {logprobs(rows), top_ids(rows), top_logprobs(rows)});
+  calls_.run(logprobs_, {logits, targets, counts},
+             {logprobs(rows), top_ids(rows), top_logprobs(rows)});
 }
 
 }  // namespace millrace::runtime

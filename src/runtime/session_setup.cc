@@ -62,8 +62,8 @@ int64_t blocks_per_sequence(const engine::KvGroup& group, int tokens_per_block, 
   return std::min(blocks(length), live);
 }
 
-// Blocks that one request may hold. Beams share the whole blocks of the prompt; each has its own from
-// the prompt's partial last block on.
+// Blocks that one request may hold. Beams share the whole blocks of the prompt; each has its own
+// from the prompt's partial last block on.
 int64_t blocks_per_request(const engine::KvGroup& group, int tokens_per_block,
                            const SetupOptions& options, int chunk) {
   const int length = options.max_context_length + options.max_new_tokens;
@@ -120,23 +120,31 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   }
   const auto max_rows = static_cast<int>(manifest.max_num_tokens);
   const int sequences = options.batch_size * options.beam_width;
-  stepper.limits = {.max_sequences = sequences,
-                    .max_num_tokens = max_rows,
-                    .max_logit_rows =
-                        std::min(std::max(kHeadRows, sequences), std::max(max_rows, sequences)),
-                    .max_blocks = (length + tokens_per_block - 1) / tokens_per_block,
-                    .num_groups = static_cast<int>(engine.kv_groups.size()),
-                    .beams = options.beam_width};
+  stepper.limits = {
+      .max_sequences = sequences,
+      .max_num_tokens = max_rows,
+      .max_logit_rows = std::min(std::max(kHeadRows, sequences), std::max(max_rows, sequences)),
+      .max_blocks = (length + tokens_per_block - 1) / tokens_per_block,
+      .num_groups = static_cast<int>(engine.kv_groups.size()),
+      .beams = options.beam_width,
+      .vocab_size = static_cast<int>(manifest.vocab_size)};
+  const ir::Shape* prompts = prompt_table_shape(engine.graph);
+  if (prompts != nullptr) {
+    stepper.limits.prompt_table_rows = static_cast<int>((*prompts)[1].value());
+  }
   parts.stepper = std::make_unique<GraphStepper>(loaded, stepper);
-  const SessionLimits limits{.batch_size = options.batch_size,
-                             .beams = options.beam_width,
-                             .max_context_length = options.max_context_length,
-                             .max_new_tokens = options.max_new_tokens,
-                             .max_seq_len = length,
-                             .max_num_tokens = max_rows,
-                             .max_logprobs = options.max_logprobs,
-                             .vocab_size = static_cast<int>(manifest.vocab_size),
-                             .padded = options.padded};
+  const SessionLimits limits{
+      .batch_size = options.batch_size,
+      .beams = options.beam_width,
+      .max_context_length = options.max_context_length,
+      .max_new_tokens = options.max_new_tokens,
+      .max_seq_len = length,
+      .max_num_tokens = max_rows,
+      .max_logprobs = options.max_logprobs,
+      .vocab_size = static_cast<int>(manifest.vocab_size),
+      .prompt_table_rows = stepper.limits.prompt_table_rows,
+      .prompt_table_width = prompts == nullptr ? 0 : static_cast<int>((*prompts)[2].value()),
+      .padded = options.padded};
   parts.batch =
       std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools), rope_rules(engine));
   return parts;

@@ -20,7 +20,8 @@ struct SequenceOptions {
   int max_new_tokens = 0;  // where forced end tokens apply; 0: no limit
   uint64_t seed = 0;       // when sampling.seed is unset
   int output_index = 0;
-  std::span<const int> end_token_ids;  // when sampling.end_token_ids is unset
+  std::span<const float> prompt_table;  // [rows, width] of virtual tokens
+  std::span<const int> end_token_ids;   // when sampling.end_token_ids is unset
 };
 
 /// One sequence's part of a step.

@@ -21,6 +21,8 @@ struct StepLimits {
   int max_blocks = 0;      // M, blocks of a sequence
   int num_groups = 0;      // of KV layers
   int beams = 1;           // of a request
+  int vocab_size = 0;
+  int prompt_table_rows = 0;  // virtual tokens of a slot
 };
 
 /// How a batch lies in the buffers.
@@ -31,7 +33,7 @@ struct StepShape {
   int sampled = 0;       // L of the last head run
   bool adjusts = false;  // a logits processor acts on some row
   int prompt_segments = 0;
-  int beam_requests = 0;  // G, with beams
+  int beam_requests = 0;              // G, with beams
   std::vector<int> sampled_sequence;  // [sampled] batch index of each sampled row
   std::vector<int> first_row;         // [S] query_start
   std::vector<int> beam_sequence;     // [G] batch index of each request's first sequence

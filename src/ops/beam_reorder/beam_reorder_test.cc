@@ -22,19 +22,19 @@ Ints reorder(const Ints& tables, const Ints& record, const Ints& parents, const 
 
 // Two beams in slots 1 and 2; both go on from the second.
 TEST(BeamReorder, BeamsFollowTheirParents) {
-  const Ints tables = {9, 9, 9, 9, 9,  //
-                       5, 6, 7, 1, 0,  //
-                       5, 6, 8, 2, 0,  //
-                       0, 0, 0, 0, 0,  //
-                       0, 0, 1, 0, 3,  //
+  const Ints tables = {9,  9,  9, 9, 9,  //
+                       5,  6,  7, 1, 0,  //
+                       5,  6,  8, 2, 0,  //
+                       0,  0,  0, 0, 0,  //
+                       0,  0,  1, 0, 3,  //
                        -1, -1, 0, 0, 4};
   // One prompt token: position 0 stays as it is.
   EXPECT_EQ(reorder(tables, {1, 0, 2, 4, 1, 0, 0, 0}, {1, 1, 0, 0}, {33, 44, 0, 0}),
-            (Ints{9, 9, 9, 9, 9,   //
-                  5, 6, 8, 2, 33,  //
-                  5, 6, 8, 2, 44,  //
-                  0, 0, 0, 0, 0,   //
-                  0, 0, 1, 1, 0,   // the second beam's blocks are one slot on
+            (Ints{9,  9,  9, 9, 9,   //
+                  5,  6,  8, 2, 33,  //
+                  5,  6,  8, 2, 44,  //
+                  0,  0,  0, 0, 0,   //
+                  0,  0,  1, 1, 0,   // the second beam's blocks are one slot on
                   -1, -1, 0, 0, 0}));
 }
 
@@ -53,8 +53,8 @@ TEST(BeamReorder, TheHolderStaysTheSame) {
 TEST(BeamReorder, BehindThePromptAllBeamsHaveTheFirstOnesTokens) {
   const Ints tables = {5, 6, 0, 0, 4, 4, 0, 0, 3, 3, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9};
   EXPECT_EQ(reorder(tables, {1, 0, 1, 2, 2, 0, 0, 0}, {0, 0, 0, 0}, {11, 12, 0, 0}),
-            (Ints{5, 6, 0,  0, 4, 4, 11, 0, 4, 4, 12, 0,  //
-                  9, 9, 9, 9, 0, 0, 0, 9, -1, -1, 0, 9}));
+            (Ints{5, 6, 0, 0, 4, 4, 11, 0, 4,  4,  12, 0,  //
+                  9, 9, 9, 9, 0, 0, 0,  9, -1, -1, 0,  9}));
 }
 
 TEST(BeamReorder, RefusesWhatDoesNotFit) {
@@ -62,10 +62,10 @@ TEST(BeamReorder, RefusesWhatDoesNotFit) {
   const ir::TensorType tables{kI32, {2, "R", "M"}}, beams{kI32, {"G", 8}}, places{kI32, {"G", 4}};
   EXPECT_EQ(infer_types("beam_reorder", {tables, beams, places, places}, attrs)[0], tables);
   EXPECT_EQ(refusal("beam_reorder", {tables, beams, places, {kI32, {"G", 2}}}, attrs),
-            "tokens is i32[G, 2]; expected is [G, 4] (beam_reorder)");
-  EXPECT_EQ(refusal("beam_reorder", {tables, beams, places, places},
-                    to_attrs(BeamReorder{.beams = 1})),
-            "beams is 1 (beam_reorder); use 2 to 64");
+            "tokens is i32[G, 2]; expected is the shape [G, 4] (beam_reorder)");
+  EXPECT_EQ(
+      refusal("beam_reorder", {tables, beams, places, places}, to_attrs(BeamReorder{.beams = 1})),
+      "beams is 1 (beam_reorder); use 2 to 64");
 }
 
 }  // namespace

@@ -10,8 +10,8 @@
 // With one row for all beams (the prompt's last token), scores are taken as 0 for the first beam
 // and -1e9 for the others, so that all continuations are the first one's where it has enough.
 // Larger s comes first, of equals the lower b V + t. Places of the outputs:
-//   [0, K)   the K first ones that do not end in one of `end_ids`: the beams of the next step, whose
-//            s become the scores
+//   [0, K)   the K first ones that do not end in one of `end_ids`: the beams of the next step,
+//            whose s become the scores
 //   [K, 2K)  the K first ones of all: those among them that end are finished hypotheses
 // Where there are too few, the rest is parent 0, token 0 at -infinity. A NaN among the rows of a
 // request makes its status kSamplingNotFinite, no continuation above -infinity

@@ -23,14 +23,14 @@ Case case_of(const char* name, int k, int firsts, int others, int64_t vocab,
     rows[l].flags = l % 3 == 1 ? kSamplingAdjusts : 0;
   end_ids.push_back(0);  // a list is never empty
   const int64_t requests = firsts + others;
-  return {.name = name,
-          .attrs = to_attrs(BeamStep{.beams = k}),
-          .inputs = {normal(ir::DType::kF32, {requests * k + 1}, 2, -6),
-                     normal(ir::DType::kF32, {row, vocab}, 3, -8),
-                     normal(ir::DType::kF32, {row, vocab}, 3, -8),
-                     ints({row, kSamplingRowWords}, row_words(rows)),
-                     ints({requests, kBeamRowWords}, records),
-                     ints({std::ssize(end_ids)}, end_ids)}};
+  return {
+      .name = name,
+      .attrs = to_attrs(BeamStep{.beams = k}),
+      .inputs = {normal(ir::DType::kF32, {requests * k + 1}, 2, -6),
+                 normal(ir::DType::kF32, {row, vocab}, 3, -8),
+                 normal(ir::DType::kF32, {row, vocab}, 3, -8),
+                 ints({row, kSamplingRowWords}, row_words(rows)),
+                 ints({requests, kBeamRowWords}, records), ints({std::ssize(end_ids)}, end_ids)}};
 }
 
 /// Many equal scores: the order of equals decides.

@@ -14,7 +14,9 @@ namespace {
 /// The first K of what is added, in their order.
 class FirstOnes {
  public:
-  FirstOnes(Continuation* list, int64_t k) : list_(list), k_(k) { std::fill_n(list, k, Continuation{}); }
+  FirstOnes(Continuation* list, int64_t k) : list_(list), k_(k) {
+    std::fill_n(list, k, Continuation{});
+  }
 
   bool is_full() const { return count_ == k_; }
   float last_score() const { return list_[count_ - 1].score; }
@@ -87,17 +89,17 @@ class BeamSearchStep {
       for (int32_t i = 0; i < beam.end_ids.count; ++i) {
         const int32_t t = io_.lists[beam.end_ids.offset + i];
         if (t < 0 || t >= io_.vocab) continue;
-        first_of_all.add({io_.base(beam, b) + io_.x(beam, b)[t],
-                          static_cast<int32_t>(b * io_.vocab + t)});
+        first_of_all.add(
+            {io_.base(beam, b) + io_.x(beam, b)[t], static_cast<int32_t>(b * io_.vocab + t)});
       }
     }
     for (int32_t place = 0; place < io_.k; ++place) {
       io_.put(g, place, going_on[static_cast<size_t>(place)]);
       io_.put(g, io_.k + place, best[static_cast<size_t>(place)]);
     }
-    io_.status[g] = has_nan                     ? kSamplingNotFinite
+    io_.status[g] = has_nan                        ? kSamplingNotFinite
                     : !(best[0].score > -INFINITY) ? kSamplingNoCandidate
-                                                : kSamplingOk;
+                                                   : kSamplingOk;
     for (int32_t b = 0; b < io_.k; ++b)
       io_.scores[beam.slot + b] = going_on[static_cast<size_t>(b)].score;
   }

@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(kThreads)
     io.scores[beam.slot + b] = c.score;
   }
   if (threadIdx.x == 0) {
-    io.status[g] = any_nan != 0         ? kSamplingNotFinite
+    io.status[g] = any_nan != 0          ? kSamplingNotFinite
                    : !(best > -INFINITY) ? kSamplingNoCandidate
                                          : kSamplingOk;
   }

@@ -50,9 +50,9 @@ void beam_step_ref(const Launch& launch) {
         best = std::max(best, c.score);
       }
     }
-    io.status[g] = has_nan(io, beam)    ? kSamplingNotFinite
+    io.status[g] = has_nan(io, beam)     ? kSamplingNotFinite
                    : !(best > -INFINITY) ? kSamplingNoCandidate
-                                        : kSamplingOk;
+                                         : kSamplingOk;
     std::copy_n(scores.begin(), io.k, io.scores + beam.slot);
   }
 }

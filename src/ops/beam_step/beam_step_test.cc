@@ -46,15 +46,15 @@ Result step(const Request& r, const std::string& tactic) {
   }
   Ints lists = {77};
   lists.insert(lists.end(), r.end_ids.begin(), r.end_ids.end());
-  const Ints record = {0, 0, static_cast<int32_t>(count), 5, 3,
-                       1, static_cast<int32_t>(r.end_ids.size()), 0};
-  const auto out = call_op("beam_step", to_attrs(BeamStep{.beams = r.k}),
-                           {host_floats({r.k}, r.scores), host_floats({count, vocab}, plain),
-                            host_floats({count, vocab}, adjusted),
-                            host_ints({count, kSamplingRowWords}, row_words(records)),
-                            host_ints({1, kBeamRowWords}, record),
-                            host_ints({std::ssize(lists)}, lists)},
-                           tactic);
+  const Ints record = {
+      0, 0, static_cast<int32_t>(count), 5, 3, 1, static_cast<int32_t>(r.end_ids.size()), 0};
+  const auto out =
+      call_op("beam_step", to_attrs(BeamStep{.beams = r.k}),
+              {host_floats({r.k}, r.scores), host_floats({count, vocab}, plain),
+               host_floats({count, vocab}, adjusted),
+               host_ints({count, kSamplingRowWords}, row_words(records)),
+               host_ints({1, kBeamRowWords}, record), host_ints({std::ssize(lists)}, lists)},
+              tactic);
   return {out[0].floats(), out[1].floats(), out[2].ints(), out[3].ints(), out[4].ints()};
 }
 
@@ -119,7 +119,8 @@ TEST(BeamStep, SaysWhatIsWrong) {
 
 /// Every continuation, sorted.
 TEST(BeamStep, IsTheFirstOnesOfASortedList) {
-  for (const auto& [k, vocab, grid] : {std::tuple{4, 50, 0}, {8, 5000, 0}, {3, 9000, 2}, {5, 7, 1}}) {
+  for (const auto& [k, vocab, grid] :
+       {std::tuple{4, 50, 0}, {8, 5000, 0}, {3, 9000, 2}, {5, 7, 1}}) {
     Request r{.k = k, .scores = {}, .rows = {}, .end_ids = {1, 6}};
     for (int b = 0; b < k; ++b) {
       r.scores.push_back(-0.25F * static_cast<float>(b));
@@ -139,8 +140,7 @@ TEST(BeamStep, IsTheFirstOnesOfASortedList) {
       const Result got = step(r, tactic);
       for (int place = 0; place < 2 * k; ++place) {
         const auto at = static_cast<size_t>(place);
-        const auto& [score, index] =
-            place < k ? going_on[at] : all[at - static_cast<size_t>(k)];
+        const auto& [score, index] = place < k ? going_on[at] : all[at - static_cast<size_t>(k)];
         EXPECT_EQ(got.chosen[at], -score) << tactic << " " << place;
         EXPECT_EQ(got.parents[at] * vocab + got.tokens[at], index) << tactic << " " << place;
       }
@@ -151,17 +151,17 @@ TEST(BeamStep, IsTheFirstOnesOfASortedList) {
 TEST(BeamStep, RefusesWhatDoesNotFit) {
   const ir::TensorType scores{kF32, {"R"}}, x{kF32, {"L", 90}}, rows{kI32, {"L", 32}},
       beams{kI32, {"G", 8}}, lists{kI32, {"P"}};
-  const auto types = infer_types("beam_step", {scores, x, x, rows, beams, lists},
-                                 to_attrs(BeamStep{.beams = 4}));
+  const auto types =
+      infer_types("beam_step", {scores, x, x, rows, beams, lists}, to_attrs(BeamStep{.beams = 4}));
   ASSERT_EQ(types.size(), 5u);
   EXPECT_EQ(types[0], scores);
   EXPECT_EQ(types[1], (ir::TensorType{kF32, {"G", 8}}));
   EXPECT_EQ(refusal("beam_step", {scores, x, x, rows, {kI32, {"G", 7}}, lists},
                     to_attrs(BeamStep{.beams = 4})),
-            "beams is i32[G, 7]; expected is [G, 8] (beam_step)");
-  EXPECT_EQ(refusal("beam_step", {scores, x, x, rows, beams, lists},
-                    to_attrs(BeamStep{.beams = 65})),
-            "beams is 65 (beam_step); use 2 to 64");
+            "beams is i32[G, 7]; expected is the shape [G, 8] (beam_step)");
+  EXPECT_EQ(
+      refusal("beam_step", {scores, x, x, rows, beams, lists}, to_attrs(BeamStep{.beams = 65})),
+      "beams is 65 (beam_step); use 2 to 64");
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ struct AttentionArgs {
   int heads, kv_heads, group, head_size, v_head_size;
   float scale;
   int window, sink_tokens;
-  int first_sequence;  // block x of the grid is sequence first_sequence + x
+  int first_sequence;          // block x of the grid is sequence first_sequence + x
   const int32_t* indirection;  // [R, positions] of beams, or null
   const int32_t* slots;        // [S]
   int64_t positions;

@@ -20,13 +20,9 @@ struct AttentionShape {
 
   template <typename A>
   static AttentionShape of(const A& a) {
-    AttentionShape shape{a.heads,
-                         a.kv_heads,
-                         a.head_size,
-                         a.v_head_size,
-                         static_cast<float>(a.scale),
-                         a.window,
-                         a.sink_tokens};
+    AttentionShape shape{
+        a.heads,  a.kv_heads,   a.head_size, a.v_head_size, static_cast<float>(a.scale),
+        a.window, a.sink_tokens};
     if constexpr (requires { a.beams; }) shape.beams = a.beams;
     return shape;
   }

@@ -6,14 +6,14 @@
 //   parents  i32 [G, 2K]     of the chosen continuations: which beam each goes on from,
 //   tokens   i32 [G, 2K]     and with which token. The first K are the beams of the next step, the
 //                            other K the best of all (ops/beam_step/beam_step.h)
-//   tables   i32 [2, R, M]   the token history of sampling (ops/common/sampling_row.h) and behind it
-//                            the cache indirection: how many slots after its own the one is in whose
-//                            blocks a beam finds keys and values of a position
+//   tables   i32 [2, R, M]   the token history of sampling (ops/common/sampling_row.h), and behind
+//                            it the cache indirection: how many slots after its own the one is in
+//                            whose blocks a beam finds keys and values of a position
 #pragma once
 
 #include <cstdint>
-#include "base/host_device.h"
 
+#include "base/host_device.h"
 #include "ops/common/sampling_row.h"
 
 namespace millrace::ops {

@@ -93,9 +93,9 @@ void check_beams(const SamplingParams& p) {
   }
   check_at_least("num_return_sequences", p.num_return_sequences, 1);
   if (p.num_return_sequences > p.num_beams) {
-    throw_bad_input(str("num_return_sequences is ", p.num_return_sequences, ", num_beams ",
-                        p.num_beams),
-                    std::string(kWhere), "return at most as many sequences as there are beams");
+    throw_bad_input(
+        str("num_return_sequences is ", p.num_return_sequences, ", num_beams ", p.num_beams),
+        std::string(kWhere), "return at most as many sequences as there are beams");
   }
   if (p.num_beams == 1) return;
   const auto refuse = [](const char* what, const char* advice) {

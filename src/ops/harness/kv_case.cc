@@ -130,7 +130,8 @@ void KvCase::shuffle_beams() {
 }
 
 int64_t KvCase::holder(int64_t sequence, int64_t position) const {
-  const bool is_beam = spec_.sequences[static_cast<size_t>(sequence)].type == RequestType::kGeneration;
+  const bool is_beam =
+      spec_.sequences[static_cast<size_t>(sequence)].type == RequestType::kGeneration;
   if (spec_.beams == 0 || !is_beam) return sequence;
   const int64_t slot = beam_slots[static_cast<size_t>(sequence)];
   return sequence + indirection[static_cast<size_t>(slot * positions + position)];

@@ -67,8 +67,7 @@ class LogSoftmaxRows {
     uint64_t units = 0;
     for (int64_t c = 0; c < chunks_; ++c)
       units += at(l, c).units;
-    const double lse =
-        max_of(l) + std::log(std::ldexp(static_cast<double>(units), -kWeightBits));
+    const double lse = max_of(l) + std::log(std::ldexp(static_cast<double>(units), -kWeightBits));
     const float* from = x(l, chunk);
     float* to = out_ + (from - x_);
     for (int64_t i = 0; i < size(chunk); ++i)
