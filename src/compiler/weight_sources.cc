@@ -1,6 +1,7 @@
 #include "compiler/weight_sources.h"
 
 #include <regex>
+#include <sstream>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -20,15 +21,42 @@ std::vector<std::string> split(const std::string& names) {
   return parts;
 }
 
-engine::WeightSlice slice_of(const Checkpoint& checkpoint, const std::string& name) {
-  const CheckpointTensor& tensor = checkpoint.get(name);
-  const int64_t rows = tensor.shape.empty() ? 1 : tensor.shape[0];
-  return {.file = tensor.file_index,
-          .offset = tensor.offset,
-          .rows = rows,
-          .row_bytes = tensor.count() / rows * ir::dtype_size(tensor.dtype),
-          .dtype = tensor.dtype,
-          .tensor = name};
+/// A tensor or some of its rows (nn::Scope::weight_rows), `rows` in all.
+struct Part {
+  std::string tensor;
+  int64_t first = 0, count = 0, stride = 0, pieces = 1, tensor_rows = 0;
+};
+
+Part parse_part(const std::string& text, int64_t rows) {
+  const size_t at = text.rfind('@');
+  if (at == std::string::npos) return {.tensor = text, .count = rows, .tensor_rows = rows};
+  Part part{.tensor = text.substr(0, at)};
+  std::istringstream numbers(text.substr(at + 1));
+  char comma = 0;
+  numbers >> part.first >> comma >> part.count >> comma >> part.stride >> comma >> part.pieces >>
+      comma >> part.tensor_rows;
+  CHECK(numbers && part.count * part.pieces == rows &&
+            part.first + (part.pieces - 1) * part.stride + part.count <= part.tensor_rows,
+        "weight ", text, " of ", rows, " rows");
+  return part;
+}
+
+/// `checkpoint` is null for generated weights.
+void add_slices(const Checkpoint* checkpoint, const Part& part, engine::Weight* weight) {
+  for (int64_t i = 0; i < part.pieces; ++i) {
+    engine::WeightSlice slice{.rows = part.count,
+                              .tensor = part.tensor,
+                              .first_row = part.first + i * part.stride,
+                              .tensor_rows = part.tensor_rows};
+    if (checkpoint != nullptr) {
+      const CheckpointTensor& tensor = checkpoint->get(part.tensor);
+      slice.row_bytes = tensor.count() / part.tensor_rows * ir::dtype_size(tensor.dtype);
+      slice.file = tensor.file_index;
+      slice.offset = tensor.offset + slice.first_row * slice.row_bytes;
+      slice.dtype = tensor.dtype;
+    }
+    weight->slices.push_back(std::move(slice));
+  }
 }
 
 }  // namespace
@@ -108,20 +136,12 @@ void list_weights(const Checkpoint* checkpoint, engine::Engine& engine) {
     engine.manifest.parameters += elements;
     const ir::AttrValue* rows = node.attrs.find("rows");
     const std::vector<std::string> names = split(weight.name);
+    const int64_t stored_rows = weight.transposed ? weight.shape[1] : weight.shape[0];
     for (size_t i = 0; i < names.size(); ++i) {
-      if (checkpoint != nullptr) {
-        weight.slices.push_back(slice_of(*checkpoint, names[i]));
-      } else {
-        const auto count = rows == nullptr
-                               ? weight.shape[0]
-                               : static_cast<int64_t>(std::get<std::vector<double>>(*rows).at(i));
-        weight.slices.push_back({.file = 0,
-                                 .offset = 0,
-                                 .rows = count,
-                                 .row_bytes = 0,
-                                 .dtype = ir::DType::kF32,
-                                 .tensor = names[i]});
-      }
+      const auto count = rows == nullptr
+                             ? stored_rows
+                             : static_cast<int64_t>(std::get<std::vector<double>>(*rows).at(i));
+      add_slices(checkpoint, parse_part(names[i], count), &weight);
     }
     engine.weights.push_back(std::move(weight));
   }

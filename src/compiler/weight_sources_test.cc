@@ -100,6 +100,37 @@ TEST(CheckpointWeights, ListsEveryTensorOnce) {
   EXPECT_EQ(listed, stored);
 }
 
+/// A stacked weight of row runs, as GPT-NeoX stores Q, K and V: some of its 8.
+engine::Weight rows_of_fused(const Checkpoint* checkpoint) {
+  engine::Engine engine;
+  ir::Attrs attrs;
+  attrs.set("name", "fused@0,1,4,2,8|fused@2,2,4,2,8");
+  attrs.set("rows", std::vector<double>{2, 4});
+  engine.graph.add(std::string(ir::kWeightOp), {}, {ir::DType::kF32, {6, 3}}, std::move(attrs));
+  list_weights(checkpoint, engine);
+  return engine.weights.at(0);
+}
+
+TEST(CheckpointWeights, ListsRowsOfATensor) {
+  const TestFolder folder;
+  write_weights(folder, {{"fused", ir::DType::kF32, {8, 3}}});
+  const Checkpoint checkpoint = Checkpoint::open(folder.path());
+  const engine::Weight stored = rows_of_fused(&checkpoint), generated = rows_of_fused(nullptr);
+  const int64_t first_rows[] = {0, 4, 2, 6}, counts[] = {1, 1, 2, 2};
+  ASSERT_EQ(stored.slices.size(), 4u);
+  ASSERT_EQ(generated.slices.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    for (const engine::Weight* weight : {&stored, &generated}) {
+      EXPECT_EQ(weight->slices[i].tensor, "fused");
+      EXPECT_EQ(weight->slices[i].first_row, first_rows[i]);
+      EXPECT_EQ(weight->slices[i].rows, counts[i]);
+      EXPECT_EQ(weight->slices[i].tensor_rows, 8);
+    }
+    EXPECT_EQ(stored.slices[i].offset, checkpoint.get("fused").offset + first_rows[i] * 12);
+    EXPECT_EQ(stored.slices[i].row_bytes, 12);
+  }
+}
+
 TEST(CheckpointWeights, NamesEachMissingTensor) {
   const Tensors all = llama_tensors();
   for (size_t i = 0; i < all.size(); ++i) {

@@ -12,7 +12,7 @@
 
 namespace millrace::engine {
 
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 /// Weights are hashed in chunks of this size, so that a reader can check what it reads.
 inline constexpr int64_t kChunkBytes = int64_t{4} << 20;
 

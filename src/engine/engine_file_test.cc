@@ -165,9 +165,9 @@ TEST_F(EngineFileTest, SaysWhatIsWrong) {
   const std::string rebuild = where + "build it again with `millrace build`";
   std::string newer = whole;
   newer[8] = 9;
-  EXPECT_EQ(open(newer), "the engine file has format version 9, this program reads 1" + rebuild);
+  EXPECT_EQ(open(newer), "the engine file has format version 9, this program reads 2" + rebuild);
   newer[8] = 0;
-  EXPECT_EQ(open(newer), "the engine file has format version 0, this program reads 1" + rebuild);
+  EXPECT_EQ(open(newer), "the engine file has format version 0, this program reads 2" + rebuild);
   EXPECT_EQ(open("{\"json\": true, \"and\": \"long\"}"),
             "this is not an engine file" + where +
                 "give a model folder or a file made by `millrace build`");

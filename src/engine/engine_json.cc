@@ -128,12 +128,17 @@ ir::DType dtype_from(const Json& j) {
 Json to_json(const Weight& w) {
   Json slices = Json::array();
   for (const WeightSlice& s : w.slices) {
-    slices.push_back({{"file", s.file},
-                      {"offset", s.offset},
-                      {"rows", s.rows},
-                      {"row_bytes", s.row_bytes},
-                      {"dtype", ir::dtype_name(s.dtype)},
-                      {"tensor", s.tensor}});
+    Json slice = {{"file", s.file},
+                  {"offset", s.offset},
+                  {"rows", s.rows},
+                  {"row_bytes", s.row_bytes},
+                  {"dtype", ir::dtype_name(s.dtype)},
+                  {"tensor", s.tensor}};
+    if (s.rows != s.tensor_rows) {
+      slice["first_row"] = s.first_row;
+      slice["tensor_rows"] = s.tensor_rows;
+    }
+    slices.push_back(std::move(slice));
   }
   return {{"name", w.name},
           {"shape", w.shape},
@@ -154,7 +159,9 @@ Weight weight_from(const Json& j) {
                         .rows = s.at("rows"),
                         .row_bytes = s.at("row_bytes"),
                         .dtype = dtype_from(s.at("dtype")),
-                        .tensor = s.at("tensor")});
+                        .tensor = s.at("tensor"),
+                        .first_row = s.value("first_row", int64_t{0}),
+                        .tensor_rows = s.value("tensor_rows", s.at("rows").get<int64_t>())});
   }
   return w;
 }

@@ -51,6 +51,9 @@ struct WeightSlice {
   int64_t row_bytes = 0;
   ir::DType dtype = ir::DType::kF32;
   std::string tensor;  // the checkpoint's name
+  // Which of the tensor's rows these are: what generated weights follow from.
+  int64_t first_row = 0;
+  int64_t tensor_rows = 0;  // 0: these are all
 };
 
 /// One weight of the graph. `shape` and `dtype` are what ops read; the slices are stacked along

@@ -118,6 +118,11 @@ class Validator {
       elements = product(elements, dim, "a weight of absurd size");
     }
     rows(weight);
+    for (const WeightSlice& s : weight.slices) {
+      require(s.first_row >= 0 && s.tensor_rows >= 0 &&
+                  (s.tensor_rows == 0 || s.first_row <= s.tensor_rows - s.rows),
+              "rows outside a weight's tensor");
+    }
     if (e_.dummy_weights) {
       check_conversion(ir::DType::kF32, weight.dtype);
       return;

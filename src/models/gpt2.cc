@@ -1,9 +1,6 @@
 // GPT-2: learned positions, LayerNorm, one product for Q, K and V, weights stored [in, out]
 // (Conv1D).
-#include <cmath>
-
-#include "base/str.h"
-#include "models/model.h"
+#include "models/decoder_common.h"
 #include "nn/attention_layer.h"
 #include "nn/layers.h"
 
@@ -14,7 +11,8 @@ using nn::Scope;
 using nn::Value;
 
 struct Config {
-  int64_t dim, ffn_dim, layers, heads, vocab, positions;
+  int64_t dim, ffn_dim, layers, vocab, positions;
+  nn::QkvSizes sizes;
   double norm_eps;
   std::string activation;
   bool tied, scale_by_head_size, scale_by_layer;
@@ -26,28 +24,21 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
     json.fail("add_cross_attention", "is not supported for GPT-2", "use a decoder-only checkpoint");
   }
   const int64_t dim = json.get_int("n_embd");
-  Config c{
+  const int64_t heads = json.get_int("n_head");
+  return {
       .dim = dim,
       .ffn_dim = json.get_int("n_inner", 4 * dim),
       .layers = json.get_int("n_layer"),
-      .heads = json.get_int("n_head"),
       .vocab = json.get_int("vocab_size"),
       .positions = json.get_int("n_positions", 1024),
+      .sizes = {heads, heads, split_heads(json, "n_embd", dim, "n_head", heads)},
       .norm_eps = json.get_float("layer_norm_epsilon", 1e-5, kPositive),
-      .activation = json.get_string("activation_function", "gelu_new"),
+      .activation = read_activation(json, "activation_function", "gelu_new"),
       .tied = json.get_bool("tie_word_embeddings", true),
       .scale_by_head_size = json.get_bool("scale_attn_weights", true),
       .scale_by_layer = json.get_bool("scale_attn_by_inverse_layer_idx", false),
       .window = window,
   };
-  if (c.dim % c.heads != 0) {
-    json.fail("n_embd", str("is ", c.dim, ", not a multiple of n_head ", c.heads));
-  }
-  if (!nn::knows_activation(c.activation)) {
-    json.fail("activation_function", str("is '", c.activation, "', which is not supported"),
-              "supported are silu, gelu, gelu_new, gelu_pytorch_tanh and relu");
-  }
-  return c;
 }
 
 class Gpt2 : public Model {
@@ -58,13 +49,8 @@ class Gpt2 : public Model {
   int64_t max_positions() const override { return c_.positions; }
 
   std::vector<KvLayer> kv_layers() const override {
-    const int size = head_size();
-    return std::vector<KvLayer>(static_cast<size_t>(c_.layers),
-                                {.kv_heads = static_cast<int>(c_.heads),
-                                 .k_size = size,
-                                 .v_size = size,
-                                 .window = c_.window.window,
-                                 .sink_tokens = c_.window.sink_tokens});
+    const std::vector<int> windows(static_cast<size_t>(c_.layers), c_.window.window);
+    return kv_layers_of(c_.sizes, windows, c_.window.sink_tokens);
   }
 
   Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
@@ -84,24 +70,14 @@ class Gpt2 : public Model {
   }
 
  private:
-  int head_size() const { return static_cast<int>(c_.dim / c_.heads); }
-
   Value attention(const Scope& s, Value x, const nn::StepInputs& step, int layer) const {
     const Value qkv = nn::conv1d(s["c_attn"], x, 3 * c_.dim);  // [T, 3 dim]
     s.enter();
-    const Value q = nn::slice_cols(qkv, 0, c_.dim);
-    const Value k = nn::slice_cols(qkv, c_.dim, 2 * c_.dim);
-    const Value v = nn::slice_cols(qkv, 2 * c_.dim, 3 * c_.dim);
-    double scale = c_.scale_by_head_size ? 1 / std::sqrt(static_cast<double>(head_size())) : 1;
-    if (c_.scale_by_layer) scale /= layer + 1;
-    const Value o = nn::attention({.heads = static_cast<int>(c_.heads),
-                                   .kv_heads = static_cast<int>(c_.heads),
-                                   .head_size = head_size(),
-                                   .v_head_size = head_size(),
-                                   .scale = scale,
-                                   .window = c_.window.window,
-                                   .sink_tokens = c_.window.sink_tokens},
-                                  q, k, v, {.step = step, .layer = layer});
+    const auto [q, k, v] = nn::split_qkv(qkv, c_.sizes);
+    ops::Attention attrs = attention_of(c_.sizes, c_.window.window, c_.window.sink_tokens);
+    if (!c_.scale_by_head_size) attrs.scale = 1;
+    if (c_.scale_by_layer) attrs.scale /= layer + 1;
+    const Value o = nn::attention(attrs, q, k, v, {.step = step, .layer = layer});
     return nn::conv1d(s["c_proj"], o, c_.dim);
   }
 

@@ -1,13 +1,12 @@
 // Llama 1 to 3, Mistral, Qwen 2 and Qwen 3: pre-norm decoder, grouped-query attention with rotary
 // positions, gated feed-forward. Qwen 2 has biases on Q, K and V only; Qwen 3 normalises each head
 // of Q and K; Mistral and Qwen may look back through a sliding window.
-#include <cmath>
-
 #include "base/str.h"
-#include "models/model.h"
+#include "models/decoder_common.h"
 #include "models/rope_common.h"
 #include "nn/attention_layer.h"
 #include "nn/layers.h"
+#include "nn/mlp.h"
 
 namespace millrace::models {
 namespace {
@@ -16,7 +15,8 @@ using nn::Scope;
 using nn::Value;
 
 struct Config {
-  int64_t dim, ffn_dim, layers, heads, kv_heads, head_dim, vocab, max_positions;
+  int64_t dim, ffn_dim, layers, vocab, max_positions;
+  nn::QkvSizes sizes;
   double norm_eps;
   std::string activation;
   bool tied, qkv_bias, out_bias, mlp_bias, head_norm;
@@ -50,20 +50,16 @@ std::vector<int> read_windows(const HfConfig& json, int64_t layers, const Window
 Config read_config(const HfConfig& json, const WindowOptions& asked) {
   const std::string name = json.architecture();
   const bool qwen2 = name == "Qwen2ForCausalLM", qwen3 = name == "Qwen3ForCausalLM";
-  const int64_t dim = json.get_int("hidden_size");
-  const int64_t heads = json.get_int("num_attention_heads");
   const int64_t layers = json.get_int("num_hidden_layers");
   Config c{
-      .dim = dim,
+      .dim = json.get_int("hidden_size"),
       .ffn_dim = json.get_int("intermediate_size"),
       .layers = layers,
-      .heads = heads,
-      .kv_heads = json.get_int("num_key_value_heads", heads),
-      .head_dim = json.get_int("head_dim", qwen3 ? 128 : std::max<int64_t>(1, dim / heads)),
       .vocab = json.get_int("vocab_size"),
       .max_positions = json.get_int("max_position_embeddings", 2048),
+      .sizes = read_heads(json, qwen3 ? 128 : 0),
       .norm_eps = json.get_float("rms_norm_eps", 1e-6, kPositive),
-      .activation = json.get_string("hidden_act", "silu"),
+      .activation = read_activation(json, "hidden_act", "silu"),
       .tied = json.get_bool("tie_word_embeddings", false),
       .qkv_bias = qwen2 || json.get_bool("attention_bias", false),
       .out_bias = !qwen2 && json.get_bool("attention_bias", false),
@@ -73,15 +69,7 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
       .sink_tokens = asked.sink_tokens,
       .rope = {},
   };
-  if (c.heads % c.kv_heads != 0) {
-    json.fail("num_attention_heads",
-              str("is ", c.heads, ", not a multiple of num_key_value_heads ", c.kv_heads));
-  }
-  if (!nn::knows_activation(c.activation)) {
-    json.fail("hidden_act", str("is '", c.activation, "', which is not supported"),
-              "supported are silu, gelu, gelu_new, gelu_pytorch_tanh and relu");
-  }
-  c.rope = rope_options(json, c.head_dim);
+  c.rope = rope_options(json, c.sizes.head_size);
   if (c.rope.rule == "dynamic") {  // made to go beyond the length of the training
     c.max_positions = static_cast<int64_t>(c.rope.factor * static_cast<double>(c.max_positions));
   }
@@ -96,16 +84,7 @@ class Llama : public Model {
   int64_t max_positions() const override { return c_.max_positions; }
 
   std::vector<KvLayer> kv_layers() const override {
-    std::vector<KvLayer> layers;
-    for (const int window : c_.windows) {
-      const auto size = static_cast<int>(c_.head_dim);
-      layers.push_back({.kv_heads = static_cast<int>(c_.kv_heads),
-                        .k_size = size,
-                        .v_size = size,
-                        .window = window,
-                        .sink_tokens = window > 0 ? c_.sink_tokens : 0});
-    }
-    return layers;
+    return kv_layers_of(c_.sizes, c_.windows, c_.sink_tokens);
   }
 
   Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
@@ -116,7 +95,8 @@ class Llama : public Model {
       const Scope s = m["layers"][i];
       const Value h = nn::rms_norm(s["input_layernorm"], x, c_.norm_eps);
       x = x + attention(s["self_attn"], h, step, angles, static_cast<int>(i));
-      x = x + feed_forward(s["mlp"], nn::rms_norm(s["post_attention_layernorm"], x, c_.norm_eps));
+      const Value f = nn::rms_norm(s["post_attention_layernorm"], x, c_.norm_eps);
+      x = x + nn::gated_mlp(s["mlp"], f, c_.ffn_dim, c_.activation, c_.mlp_bias);
     }
     x = nn::rms_norm(m["norm"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], x, c_.vocab);
@@ -125,36 +105,20 @@ class Llama : public Model {
  private:
   Value attention(const Scope& s, Value x, const nn::StepInputs& step, Value angles,
                   int layer) const {
-    const int64_t kv_dim = c_.kv_heads * c_.head_dim;
-    const Value q = nn::linear(s["q_proj"], x, c_.heads * c_.head_dim, c_.qkv_bias);
-    const Value k = nn::linear(s["k_proj"], x, kv_dim, c_.qkv_bias);
-    const Value v = nn::linear(s["v_proj"], x, kv_dim, c_.qkv_bias);
+    const auto [q, k, v] = nn::separate_qkv(s, x, c_.sizes, c_.qkv_bias);
     nn::AttentionInputs in{.step = step, .layer = layer, .angles = angles};
     if (c_.head_norm) {
-      in.q_norm = s["q_norm"].weight("weight", {c_.head_dim});
-      in.k_norm = s["k_norm"].weight("weight", {c_.head_dim});
+      in.q_norm = s["q_norm"].weight("weight", {c_.sizes.head_size});
+      in.k_norm = s["k_norm"].weight("weight", {c_.sizes.head_size});
     }
-    const int window = c_.windows[static_cast<size_t>(layer)];
+    ops::Attention attrs =
+        attention_of(c_.sizes, c_.windows[static_cast<size_t>(layer)], c_.sink_tokens);
+    attrs.rotary_dim = c_.rope.rotary_dim;
+    attrs.qk_norm = c_.head_norm;
+    attrs.qk_norm_eps = c_.norm_eps;
     s.enter();
-    const Value o = nn::attention({.heads = static_cast<int>(c_.heads),
-                                   .kv_heads = static_cast<int>(c_.kv_heads),
-                                   .head_size = static_cast<int>(c_.head_dim),
-                                   .v_head_size = static_cast<int>(c_.head_dim),
-                                   .scale = 1 / std::sqrt(static_cast<double>(c_.head_dim)),
-                                   .rotary_dim = c_.rope.rotary_dim,
-                                   .qk_norm = c_.head_norm,
-                                   .qk_norm_eps = c_.norm_eps,
-                                   .window = window,
-                                   .sink_tokens = window > 0 ? c_.sink_tokens : 0},
-                                  q, k, v, in);
+    const Value o = nn::attention(attrs, q, k, v, in);
     return nn::linear(s["o_proj"], o, c_.dim, c_.out_bias);
-  }
-
-  Value feed_forward(const Scope& s, Value x) const {
-    const Value gate = nn::linear(s["gate_proj"], x, c_.ffn_dim, c_.mlp_bias);
-    const Value up = nn::linear(s["up_proj"], x, c_.ffn_dim, c_.mlp_bias);
-    return nn::linear(s["down_proj"], nn::activation(gate, c_.activation) * up, c_.dim,
-                      c_.mlp_bias);
   }
 
   Config c_;

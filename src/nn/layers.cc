@@ -25,19 +25,27 @@ Value add_op(const A& attrs, std::initializer_list<Value> inputs) {
   return {&graph, graph.node(node).outputs[0]};
 }
 
-Value product(const Scope& scope, Value x, Value weight, int64_t out, bool bias) {
+/// Without a bias when that has no graph.
+Value product(const Scope& scope, Value x, Value weight, Value bias) {
   ops::Matmul attrs;
-  attrs.bias = bias;
+  attrs.bias = bias.graph != nullptr;
   attrs.dtype = ir::dtype_name(scope.trace().activation);
-  if (!bias) return add_op(attrs, {x, weight});
-  return add_op(attrs, {x, weight, scope.weight("bias", {out})});
+  if (!attrs.bias) return add_op(attrs, {x, weight});
+  return add_op(attrs, {x, weight, bias});
 }
 
 }  // namespace
 
 Value linear(const Scope& scope, Value x, int64_t out, bool bias) {
   scope.enter();
-  return product(scope, x, scope.weight("weight", {out, x.dim(-1)}), out, bias);
+  const Value weight = scope.weight("weight", {out, x.dim(-1)});
+  return product(scope, x, weight, bias ? scope.weight("bias", {out}) : Value{});
+}
+
+Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns& runs, bool bias) {
+  scope.enter();
+  const Value weight = scope.weight_rows("weight", {stored_out, x.dim(-1)}, runs);
+  return product(scope, x, weight, bias ? scope.weight_rows("bias", {stored_out}, runs) : Value{});
 }
 
 Value logits(const Scope& scope, Value x, int64_t vocabulary) {
@@ -47,7 +55,8 @@ Value logits(const Scope& scope, Value x, int64_t vocabulary) {
 
 Value conv1d(const Scope& scope, Value x, int64_t out) {
   scope.enter();
-  return product(scope, x, scope.transposed_weight("weight", out, x.dim(-1)), out, true);
+  const Value weight = scope.transposed_weight("weight", out, x.dim(-1));
+  return product(scope, x, weight, scope.weight("bias", {out}));
 }
 
 Value embedding(const Scope& scope, Value ids, int64_t rows, int64_t dim, int offset) {
@@ -76,6 +85,10 @@ Value layer_norm(const Scope& scope, Value x, double eps) {
 
 bool knows_activation(const std::string& kind) {
   return ops::parse_activation(kind).has_value();
+}
+
+std::vector<std::string_view> activation_names() {
+  return ops::activation_names();
 }
 
 Value activation(Value x, const std::string& kind) {

@@ -8,6 +8,8 @@ namespace millrace::nn {
 /// x [T, K] times weight [out, K]^T, plus bias [out] if `bias`: `weight` and `bias` below the scope
 /// -> [T, out].
 Value linear(const Scope& scope, Value x, int64_t out, bool bias = false);
+/// The same with some rows of a weight stored as [stored_out, K] -> [T, runs.count * runs.pieces].
+Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns& runs, bool bias);
 /// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T,
 /// vocabulary].
 Value logits(const Scope& scope, Value x, int64_t vocabulary);
@@ -20,6 +22,7 @@ Value rms_norm(const Scope& scope, Value x, double eps);
 Value layer_norm(const Scope& scope, Value x, double eps);
 /// Whether activation() knows this name.
 bool knows_activation(const std::string& kind);
+std::vector<std::string_view> activation_names();
 /// f(x), by the name config.json uses. REQUIRES: knows_activation.
 Value activation(Value x, const std::string& kind);
 /// Columns [begin, end).

@@ -44,6 +44,20 @@ Value Scope::weight(std::string_view leaf, const std::vector<int64_t>& shape) co
   return add_weight(*trace_, name(leaf), shape, false);
 }
 
+Value Scope::weight_rows(std::string_view leaf, std::vector<int64_t> stored_shape,
+                         const RowRuns& runs) const {
+  const std::string stored_name = name(leaf);
+  const ir::DType dtype = trace_->weights.declare(stored_name, stored_shape);
+  ir::Attrs attrs;
+  attrs.set("name", str(stored_name, '@', runs.first, ',', runs.count, ',', runs.stride, ',',
+                        runs.pieces, ',', stored_shape[0]));
+  stored_shape[0] = runs.count * runs.pieces;
+  ir::TensorType type{dtype, {}};
+  for (const int64_t dim : stored_shape)
+    type.shape.emplace_back(dim);
+  return {&graph(), graph().add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
+}
+
 Value Scope::transposed_weight(std::string_view leaf, int64_t n, int64_t k) const {
   return add_weight(*trace_, name(leaf), {k, n}, true);
 }

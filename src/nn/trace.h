@@ -41,6 +41,12 @@ struct Trace {
   int64_t prompt_table_rows = 0;
 };
 
+/// Which rows of a stored tensor make a weight: `pieces` runs of `count` rows, the first at row
+/// `first` and each `stride` rows after the one before.
+struct RowRuns {
+  int64_t first, count, stride, pieces;
+};
+
 /// A position in the checkpoint's name space: `s["q_proj"]` names tensors exactly as the checkpoint
 /// does.
 class Scope {
@@ -56,6 +62,10 @@ class Scope {
   bool has(std::string_view leaf) const { return trace_->weights.has(name(leaf)); }
   /// A weight [shape], stored that way.
   Value weight(std::string_view leaf, const std::vector<int64_t>& shape) const;
+  /// Some rows of a tensor stored as [rows, ...]; its name in the graph says which
+  /// ("NAME@FIRST,COUNT,STRIDE,PIECES,ROWS").
+  Value weight_rows(std::string_view leaf, std::vector<int64_t> stored_shape,
+                    const RowRuns& runs) const;
   /// A weight [N, K] that the checkpoint stores as [K, N] (GPT-2's Conv1D).
   Value transposed_weight(std::string_view leaf, int64_t n, int64_t k) const;
 

@@ -76,8 +76,8 @@ void WeightReader::read_row(const engine::Weight& weight, int64_t row, std::byte
     }
     if (engine_.dummy_weights) {
       std::vector<int64_t> stored = weight.shape;
-      stored[0] = slice_rows;
-      if (weight.transposed) std::swap(stored[0], stored[1]);
+      stored[0] = slice.tensor_rows > 0 ? slice.tensor_rows : slice_rows;
+      if (weight.transposed) stored = {weight.shape[1], weight.shape[0]};
       const DummyTensor tensor(engine_.dummy_seed, slice.tensor, stored);
       std::vector<float> values(static_cast<size_t>(count));
       if (weight.transposed) {
@@ -85,7 +85,8 @@ void WeightReader::read_row(const engine::Weight& weight, int64_t row, std::byte
           values[static_cast<size_t>(k)] = tensor.at(k * weight.shape[0] + row);
         }
       } else {
-        tensor.fill(row * count, (row + 1) * count, values.data());
+        const int64_t stored_row = slice.first_row + row;
+        tensor.fill(stored_row * count, (stored_row + 1) * count, values.data());
       }
       ir::convert(ir::DType::kF32, values.data(), weight.dtype, target, count);
       return;

@@ -4,18 +4,29 @@
 
 namespace millrace::ops {
 
+namespace {
+
+constexpr std::pair<std::string_view, ActivationKind> kNames[] = {
+    {"silu", ActivationKind::kSilu},
+    {"swish", ActivationKind::kSilu},
+    {"gelu", ActivationKind::kGelu},
+    {"gelu_new", ActivationKind::kGeluTanh},
+    {"gelu_pytorch_tanh", ActivationKind::kGeluTanh},
+    {"gelu_fast", ActivationKind::kGeluTanh},
+    {"relu", ActivationKind::kRelu},
+};
+
+}  // namespace
+
+std::vector<std::string_view> activation_names() {
+  std::vector<std::string_view> names;
+  for (const auto& [name, kind] : kNames)
+    names.push_back(name);
+  return names;
+}
+
 std::optional<ActivationKind> parse_activation(std::string_view name) {
-  constexpr std::pair<std::string_view, ActivationKind> kNames[] = {
-      {"", ActivationKind::kNone},
-      {"none", ActivationKind::kNone},
-      {"silu", ActivationKind::kSilu},
-      {"swish", ActivationKind::kSilu},
-      {"gelu", ActivationKind::kGelu},
-      {"gelu_new", ActivationKind::kGeluTanh},
-      {"gelu_pytorch_tanh", ActivationKind::kGeluTanh},
-      {"gelu_fast", ActivationKind::kGeluTanh},
-      {"relu", ActivationKind::kRelu},
-  };
+  if (name.empty() || name == "none") return ActivationKind::kNone;
   for (const auto& [known, kind] : kNames) {
     if (name == known) return kind;
   }

@@ -5,6 +5,7 @@
 #include <concepts>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 namespace millrace::ops {
 
@@ -18,6 +19,9 @@ enum class ActivationKind {
 
 /// Empty for a name that is none of them. "" and "none" are kNone.
 std::optional<ActivationKind> parse_activation(std::string_view name);
+
+/// All names but "" and "none".
+std::vector<std::string_view> activation_names();
 
 /// The definition, in the arithmetic of F: float in kernels, double to check them.
 template <std::floating_point F>
