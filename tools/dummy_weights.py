@@ -13,7 +13,8 @@ import numpy as np
 
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 QUERY_KEY_LEAVES = {
-    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn", "query_key_value", "query", "key"}
+    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn", "query_key_value", "Wqkv", "W_pack", "query",
+    "key", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"}
 UNSCALED_QUERY_KEY_LEAVES = {"q", "k"}
 TABLE_LEAVES = {
     "embed_tokens", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings",
@@ -117,6 +118,8 @@ GOLDEN_TENSORS = [
     (7, "model.layers.10.self_attn.k_proj.bias", (32,)),
     (7, "model.layers.0.self_attn.q_norm.weight", (16,)),
     (7, "model.norm.weight", (64,)),
+    (7, "model.layers.0.self_attn.W_pack.weight", (144, 48)),
+    (7, "transformer.blocks.0.attn.Wqkv.weight", (144, 48)),
     (3, "transformer.h.0.attn.c_attn.weight", (48, 144)),
     (3, "transformer.h.0.mlp.c_proj.weight", (192, 48)),
     (3, "transformer.h.0.mlp.c_proj.bias", (48,)),

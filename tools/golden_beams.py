@@ -27,7 +27,8 @@ VARIANTS = [
     {"no_repeat_ngram_size": 2, "num_beams": 3}, {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "min_new_tokens": 5},
     {"num_beams": 2, "length_penalty": 2.0, "early_stopping": "never"}]
 NEUTRAL = {"do_sample": False, "length_penalty": 1.0, "early_stopping": False, "num_return_sequences": 1,
-           "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "pad_token_id": 0}
+           "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "pad_token_id": 0,
+           "forced_bos_token_id": None, "forced_eos_token_id": None}
 
 
 class Noise(transformers.LogitsProcessor):
@@ -72,6 +73,8 @@ def search(model, frequencies, ids, options, end_tokens, noise=None):
     options = NEUTRAL | {"max_new_tokens": NEW_TOKENS} | options
     if isinstance(model, Reference):
         options["use_cache"] = False
+    if model.config.is_encoder_decoder:
+        options["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id]])
     found = model.generate(
         torch.tensor([ids]), eos_token_id=end_tokens or None, output_scores=True, return_dict_in_generate=True,
         logits_processor=transformers.LogitsProcessorList([Noise(noise)] if noise is not None else []), **options)

@@ -18,10 +18,11 @@ namespace millrace {
 /// Maxima of a session: every buffer is allocated for them, once.
 struct SetupOptions {
   int batch_size = 1;
-  int max_context_length = 0;        // tokens of a prompt
-  int max_new_tokens = 0;            // tokens after a prompt
-  int beam_width = 1;                // up to the engine's; batch_size counts requests
-  int max_logprobs = 0;              // best tokens to report at a position
+  int max_context_length = 0;  // tokens of a prompt
+  int max_new_tokens = 0;      // tokens after a prompt
+  int max_encoder_length = 0;  // encoder-decoder models: rows that the encoder makes of an input
+  int beam_width = 1;          // up to the engine's; batch_size counts requests
+  int max_logprobs = 0;        // best tokens to report at a position
   bool contiguous_kv_cache = false;  // one block holds a whole sequence
   int tokens_per_block = 64;         // a power of two
   bool captured_graphs = true;       // on a GPU: steps alike are captured once and replayed
@@ -30,8 +31,12 @@ struct SetupOptions {
 };
 
 struct GenerationRequest {
-  std::vector<int32_t> input_ids;
+  std::vector<int32_t> input_ids;  // of encoder-decoder models, the encoder's
   SamplingParams sampling;
+  // Encoder-decoder models only. What the decoder begins with; empty: its start token.
+  std::vector<int32_t> decoder_input_ids = {};
+  // Speech: frames [2 x rows, features], instead of input_ids.
+  std::vector<float> input_features = {};
   /// Prompt tuning: embeddings [rows, width of the model] of virtual tokens, whose ids follow the
   /// vocabulary's. At most as many rows as EngineOptions::max_prompt_table_rows.
   std::vector<float> prompt_table = {};

@@ -11,8 +11,10 @@ constexpr double kPeakedGain = 1.7;  // on both sides: attention scores with a d
 constexpr double kHeadGain = 2;      // logits with a deviation of 2
 
 // Leaves (the module's own name, before ".weight") that are not scaled by 1 / sqrt(fan_in) alone.
-constexpr std::array<std::string_view, 8> kQueryKeyLeaves = {
-    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn", "query_key_value", "query", "key"};
+constexpr std::array<std::string_view, 13> kQueryKeyLeaves = {
+    "q_proj",   "k_proj", "qkv_proj", "c_attn", "q_attn",   "query_key_value",
+    "Wqkv",     "W_pack", "query",    "key",    "q_b_proj", "kv_a_proj_with_mqa",
+    "kv_b_proj"};
 constexpr std::array<std::string_view, 2> kUnscaledQueryKeyLeaves = {"q", "k"};
 constexpr std::array<std::string_view, 11> kTableLeaves = {"embed_tokens",
                                                            "wte",

@@ -217,9 +217,8 @@ TEST(EnginePlan, HostileTextIsAnError) {
   const std::string good = plan_to_json(small_engine(), {1, ~uint64_t{0}});
   const auto parse = [](const std::string& text) {
     Engine engine;
-    std::vector<int64_t> sizes;
-    std::vector<uint64_t> hashes;
-    return message([&] { plan_from_json(text, &engine, &sizes, &hashes); });
+    PlanParts parts;
+    return message([&] { plan_from_json(text, &engine, &parts); });
   };
   EXPECT_EQ(parse(good), "");
   for (size_t size = 0; size < good.size(); size += 7)

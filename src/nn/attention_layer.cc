@@ -17,6 +17,8 @@ Value attention(const ops::Attention& attributes, Value q, Value k, Value v,
     ids.push_back(inputs.q_norm.id);
     ids.push_back(inputs.k_norm.id);
   }
+  if (attributes.sink_logits) ids.push_back(inputs.sink_logits.id);
+  if (attributes.relative_buckets > 0) ids.push_back(inputs.relative_bias.id);
   for (const Value& value : inputs.step.beams)
     ids.push_back(value.id);
   ops::Attention complete = attributes;

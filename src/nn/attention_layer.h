@@ -13,6 +13,8 @@ struct AttentionInputs {
   int layer = 0;             // which KV cache
   Value angles{};            // f32 [T, R] of rope_angles, when attributes.rotary_dim > 0
   Value q_norm{}, k_norm{};  // float [D], when attributes.qk_norm
+  Value sink_logits{};       // float [H], when attributes.sink_logits
+  Value relative_bias{};     // float [relative_buckets, H], when attributes.relative_buckets > 0
 };
 
 /// q [T, H*D], k [T, G*D], v [T, G*Dv] -> [T, H*Dv].

@@ -2,6 +2,7 @@
 
 #include "ops/activation/activation.h"
 #include "ops/add/add.h"
+#include "ops/add_row/add_row.h"
 #include "ops/common/activation_kind.h"
 #include "ops/embedding/embedding.h"
 #include "ops/gather_rows/gather_rows.h"
@@ -9,6 +10,7 @@
 #include "ops/matmul/matmul.h"
 #include "ops/mul/mul.h"
 #include "ops/op.h"
+#include "ops/rescale/rescale.h"
 #include "ops/rms_norm/rms_norm.h"
 #include "ops/slice_cols/slice_cols.h"
 
@@ -48,9 +50,12 @@ Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns
   return product(scope, x, weight, bias ? scope.weight_rows("bias", {stored_out}, runs) : Value{});
 }
 
-Value logits(const Scope& scope, Value x, int64_t vocabulary) {
+Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias) {
   scope.enter();
-  return add_op(ops::Matmul{}, {x, scope.weight("weight", {vocabulary, x.dim(-1)})});
+  scope.trace().hidden = x;
+  const Value weight = scope.weight("weight", {vocabulary, x.dim(-1)});
+  if (bias.graph == nullptr) return add_op(ops::Matmul{}, {x, weight});
+  return add_op(ops::Matmul{.bias = true}, {x, weight, bias});
 }
 
 Value conv1d(const Scope& scope, Value x, int64_t out) {
@@ -72,15 +77,23 @@ Value embedding(const Scope& scope, Value ids, int64_t rows, int64_t dim, int of
   return add_op(attrs, {ids, table, {&trace.graph, prompts}});
 }
 
-Value rms_norm(const Scope& scope, Value x, double eps) {
+Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset) {
   scope.enter();
-  return add_op(ops::RmsNorm{.eps = eps}, {x, scope.weight("weight", {x.dim(-1)})});
+  return add_op(ops::RmsNorm{.eps = eps, .weight_offset = weight_offset},
+                {x, scope.weight("weight", {x.dim(-1)})});
 }
 
-Value layer_norm(const Scope& scope, Value x, double eps) {
+Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options) {
   scope.enter();
-  const Value weight = scope.weight("weight", {x.dim(-1)});
-  return add_op(ops::LayerNorm{.eps = eps}, {x, weight, scope.weight("bias", {x.dim(-1)})});
+  const ops::LayerNorm attrs{
+      .eps = eps, .weight_offset = options.weight_offset, .groups = options.groups};
+  if (!options.weight) return add_op(attrs, {x});
+  const int64_t width = x.dim(-1) / options.groups;
+  std::vector<int64_t> shape = {width};
+  if (options.groups > 1 && !options.shared_weight) shape = {options.groups, width};
+  const Value weight = scope.weight("weight", shape);
+  if (!options.bias) return add_op(attrs, {x, weight});
+  return add_op(attrs, {x, weight, scope.weight("bias", shape)});
 }
 
 bool knows_activation(const std::string& kind) {
@@ -93,6 +106,22 @@ std::vector<std::string_view> activation_names() {
 
 Value activation(Value x, const std::string& kind) {
   return add_op(ops::Activation{.kind = kind}, {x});
+}
+
+Value scale(Value x, double factor) {
+  return factor == 1 ? x : add_op(ops::Rescale{.factor = factor}, {x});
+}
+
+Value softcap(Value x, double cap) {
+  return add_op(ops::Rescale{.softcap = cap}, {x});
+}
+
+Value clamp(Value x, double low, double high) {
+  return add_op(ops::Rescale{.low = low, .high = high}, {x});
+}
+
+Value add_row(Value x, Value row) {
+  return add_op(ops::AddRow{}, {x, row});
 }
 
 Value slice_cols(Value x, int64_t begin, int64_t end) {

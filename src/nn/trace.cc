@@ -58,6 +58,16 @@ Value Scope::weight_rows(std::string_view leaf, std::vector<int64_t> stored_shap
   return {&graph(), graph().add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
 }
 
+Value Scope::reshaped_weight(std::string_view leaf, const std::vector<int64_t>& stored_shape,
+                             const std::vector<int64_t>& shape) const {
+  ir::TensorType type{trace_->weights.declare(name(leaf), stored_shape), {}};
+  for (const int64_t dim : shape)
+    type.shape.emplace_back(dim);
+  ir::Attrs attrs;
+  attrs.set("name", name(leaf));
+  return {&graph(), graph().add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
+}
+
 Value Scope::transposed_weight(std::string_view leaf, int64_t n, int64_t k) const {
   return add_weight(*trace_, name(leaf), {k, n}, true);
 }

@@ -39,6 +39,8 @@ struct Trace {
   // Prompt tuning: embeddings of these ids know virtual tokens, so many of a sequence.
   ir::ValueId token_ids = ir::kNone;
   int64_t prompt_table_rows = 0;
+  Value
+      hidden{};  // [T, dim]: the last hidden states; what the head reads, unless a model says else
 };
 
 /// Which rows of a stored tensor make a weight: `pieces` runs of `count` rows, the first at row
@@ -66,6 +68,9 @@ class Scope {
   /// ("NAME@FIRST,COUNT,STRIDE,PIECES,ROWS").
   Value weight_rows(std::string_view leaf, std::vector<int64_t> stored_shape,
                     const RowRuns& runs) const;
+  /// A weight [shape] that the checkpoint stores with the same elements in another shape.
+  Value reshaped_weight(std::string_view leaf, const std::vector<int64_t>& stored_shape,
+                        const std::vector<int64_t>& shape) const;
   /// A weight [N, K] that the checkpoint stores as [K, N] (GPT-2's Conv1D).
   Value transposed_weight(std::string_view leaf, int64_t n, int64_t k) const;
 

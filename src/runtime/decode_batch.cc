@@ -98,9 +98,11 @@ void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
   }
 }
 
-void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
+void DecodeBatch::begin(const std::vector<GenerationRequest>& all_requests,
                         std::span<const int> end_token_ids, const DecodeOptions& options,
                         Stepper& stepper) {
+  std::vector<GenerationRequest> requests = all_requests;
+  std::vector<EncoderInput> inputs = take_encoder_inputs(requests, limits_.encoder);
   validate(requests, options);
   abandon();
   options_ = options;
@@ -121,6 +123,7 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
     sequence.all_rows = sampling.prompt_logprobs.has_value() || options.prompt_logits;
     logprobs_ = std::max(
         {logprobs_, sampling.logprobs.value_or(-1), sampling.prompt_logprobs.value_or(-1)});
+    sequence.encoder = std::move(inputs[sequences_.size()]);
     sequences_.push_back(std::move(sequence));
   }
   assign_slots();
@@ -171,6 +174,8 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
       limits_.padded ? limits_.max_num_tokens / (count + 1) : limits_.max_num_tokens - *rows;
   const int tokens = std::min(sequence.prompt_end - sequence.computed, room);
   if (tokens <= 0 || (limits_.padded && *longest > room)) return false;
+  const bool in_pieces = tokens < sequence.prompt_end - sequence.computed;
+  if (in_pieces && limits_.encoder.kind == engine::ModelKind::kEncoder) return false;
   *rows += tokens;
   *longest = std::max(*longest, tokens);
   const int end = sequence.computed + tokens;
@@ -183,6 +188,11 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
   step.past_length = sequence.computed;
   step.tokens = ids.subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(tokens));
   step.blocks = slot.blocks;
+  step.encoder_length = sequence.encoder.length;
+  if (sequence.computed == 0) {
+    step.encoder_ids = sequence.encoder.ids;
+    step.encoder_features = sequence.encoder.features;
+  }
   step.sample = end == sequence.prompt_end && sequence.max_new > 0;
   if (sequence.all_rows) {
     // A row predicts the token after it; the last row has none unless the prompt goes on.
@@ -209,6 +219,7 @@ void DecodeBatch::add_generation(Batch& batch, int index) {
   step.slot = sequence.slot * limits_.beams;
   step.past_length = sequence.computed;
   step.blocks = slot.blocks;
+  step.encoder_length = sequence.encoder.length;
   step.sample = true;
   batch.sequences.push_back(step);
   for (const auto& lists : slot.beam_blocks) {
@@ -423,12 +434,20 @@ void DecodeBatch::forget(const StepRecord& record) {
 void DecodeBatch::finish(int index, FinishReason reason) {
   Sequence& sequence = sequences_[static_cast<size_t>(index)];
   sequence.ended = true;
+  // Nobody can use what was made of this input again.
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (groups_[g].cross) {
+      blocks_[g].truncate(slots_[static_cast<size_t>(sequence.slot)].blocks[g], 0);
+    }
+  }
   outputs_[static_cast<size_t>(index)].finish_reason = reason;
   if (!sequence.search) return;
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   release_beams(slot);
-  for (size_t g = 0; g < groups_.size(); ++g)
-    blocks_[g].truncate(slot.blocks[g], std::min(sequence.computed, sequence.prompt_length()));
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const int kept = groups_[g].cross ? 0 : std::min(sequence.computed, sequence.prompt_length());
+    blocks_[g].truncate(slot.blocks[g], kept);
+  }
 }
 
 bool DecodeBatch::done() const {

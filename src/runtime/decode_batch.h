@@ -9,6 +9,7 @@
 #include "millrace/generation_session.h"
 #include "ops/common/rope_frequencies.h"
 #include "runtime/beam_search.h"
+#include "runtime/encoder_input.h"
 #include "runtime/kv_blocks.h"
 #include "runtime/step.h"
 
@@ -26,6 +27,7 @@ struct SessionLimits {
   int vocab_size = 0;
   int prompt_table_rows = 0, prompt_table_width = 0;
   bool padded = false;
+  EncoderLimits encoder = {};
 };
 
 class DecodeBatch {
@@ -77,6 +79,7 @@ class DecodeBatch {
   };
   struct Sequence {
     GenerationRequest request;
+    EncoderInput encoder;
     int slot = -1;
     int computed = 0;   // tokens whose K and V are stored or in a step under way
     int scheduled = 0;  // new tokens chosen or being chosen

@@ -16,6 +16,8 @@ std::vector<int64_t> DecodeBatch::rope_variants(int prompt_length) const {
 }
 
 int DecodeBatch::reusable_prefix(const Sequence& sequence, const Slot& slot) const {
+  // With an encoder, every row depends on the whole input.
+  if (limits_.encoder.kind != engine::ModelKind::kDecoder) return 0;
   if (sequence.all_rows || slot.rope_variants != rope_variants(sequence.prompt_length())) return 0;
   const std::vector<int32_t>& ids = sequence.request.input_ids;
   // The last prompt token always runs: its logits choose the first new token.
@@ -75,9 +77,10 @@ void DecodeBatch::extend_blocks(Sequence& sequence, int tokens) {
   release_behind_windows(sequence);
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   for (size_t g = 0; g < groups_.size(); ++g) {
-    grow(g, slot.blocks[g], tokens);
+    const int positions = groups_[g].cross ? sequence.encoder.length : tokens;
+    grow(g, slot.blocks[g], positions);
     for (auto& lists : slot.beam_blocks)
-      grow(g, lists[g], tokens);
+      grow(g, lists[g], positions);
   }
   int64_t used = 0;
   for (const KvBlocks& pool : blocks_)
@@ -121,7 +124,9 @@ void DecodeBatch::fork_beams(Sequence& sequence) {
   for (auto& lists : slot.beam_blocks) {
     for (size_t g = 0; g < groups_.size(); ++g) {
       const int tokens = blocks_[g].tokens_per_block();
-      const int whole = sequence.prompt_length() / tokens * tokens;
+      // What an encoder made is never written again: all beams read it.
+      const int whole =
+          groups_[g].cross ? sequence.encoder.length : sequence.prompt_length() / tokens * tokens;
       lists.push_back(blocks_[g].share_prefix(slot.blocks[g], whole));
     }
   }

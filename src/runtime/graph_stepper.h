@@ -10,23 +10,15 @@
 
 #include "runtime/batch_upload.h"
 #include "runtime/beam_sampler.h"
+#include "runtime/encoder_runner.h"
 #include "runtime/kv_pool.h"
+#include "runtime/loaded_engine.h"
 #include "runtime/program.h"
 #include "runtime/sampler.h"
 #include "runtime/step.h"
 #include "runtime/step_buffers.h"
-#include "runtime/weights.h"
 
 namespace millrace::runtime {
-
-/// An engine file opened for a device: what sessions share.
-struct LoadedEngine {
-  std::shared_ptr<const engine::EngineFile> file;
-  std::shared_ptr<device::Device> device;
-  std::shared_ptr<const Weights> weights;
-
-  const engine::Engine& engine() const { return file->engine(); }
-};
 
 /// Sizes that a session fixes when it is set up.
 struct StepperOptions {
@@ -63,6 +55,8 @@ class GraphStepper : public Stepper {
 
   MemoryPlan memory() const;
   Program& program() { return program_; }
+  KvPool& kv_pool() { return kv_; }
+  const engine::Engine& engine() const { return loaded_->engine(); }
   /// Steps launched so far; the parity of this number says which set of buffers the next one takes.
   int64_t steps() const { return steps_; }
 
@@ -119,7 +113,7 @@ class GraphStepper : public Stepper {
   SampledRows results(const Instance& instance) const;
   int64_t result_bytes() const;
   void deliver_sampled_logits(const Instance& instance, Regime regime, const Batch& batch);
-  void deliver_logits(const Batch& batch, const LogitsRows& rows, const void* device_logits);
+  void deliver_logits(const Batch& batch, const LogitsRows& rows, const ops::Tensor& device_logits);
   std::vector<TokenLogprobs> read_logprobs(std::span<const int32_t> ids, int rows, int top);
   TokenLogprobs token_logprobs(const SampledRows& rows, size_t row, int top) const;
   ir::Bindings sizes(const StepShape& shape, int logit_rows) const;
@@ -133,6 +127,7 @@ class GraphStepper : public Stepper {
   std::unique_ptr<device::Memory> tables_;  // token history, and behind it the cache indirection
   std::unique_ptr<device::Memory> prompt_table_;  // f32 [R, P, E], for engines with virtual tokens
   int64_t prompt_table_bytes_ = 0;                // of a slot
+  std::unique_ptr<EncoderRunner> encoder_;        // null: the model has none
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<BeamSampler> beam_sampler_;  // with beams
   std::vector<SlotSampling> slots_;

@@ -37,7 +37,7 @@ CONFIG_FAULTS = [
 
 class ModelGoldens(program.ProgramTest):
     def compare_run(self, golden, variant, model=None, seed=None):
-        prompts = self.prompts_file(f"{golden.name}.jsonl", *({"input_ids": p["input_ids"]} for p in golden.prompts))
+        prompts = self.prompts_file(f"{golden.name}.jsonl", *golden.inputs())
         logits_file = self.folder / f"{golden.name}.safetensors"
         logits_file.unlink(missing_ok=True)
         objects = self.objects(*golden.arguments(model, seed), "--input-file", prompts, "--logits-file", logits_file,

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <random>
 #include <stdexcept>
 
 #include <gtest/gtest.h>
@@ -325,6 +326,83 @@ TEST(Session, PromptsAreScoredWithoutNewTokens) {
         for (const auto& [id, value] : score.top)
           EXPECT_NEAR(value, logprob(id), 2 * llama().tolerance(i));
       }
+    }
+  }
+}
+
+// What follows the last prompt token of each request, from a session that has served nothing else.
+class PromptInPieces {
+ public:
+  PromptInPieces(const std::shared_ptr<Engine>& engine, const Ids& ids)
+      : session_(session(engine, {.batch_size = 1, .max_context_length = 60, .max_new_tokens = 8})),
+        ids_(ids) {}
+
+  /// The prompt up to `end`, all of it new but what an earlier call had computed. Logits of its
+  /// last token [V]; `tokens` new ones are chosen after it.
+  std::vector<float> add(int end, int tokens = 1) {
+    GenerationRequest request;
+    request.input_ids.assign(ids_.begin(), ids_.begin() + end);
+    request.sampling.max_new_tokens = tokens;
+    request.sampling.ignore_eos = true;
+    std::vector<float> last;
+    DecodeOptions options;
+    options.logits = [&](int, int position, int, std::span<const float> logits) {
+      if (position == end - 1) last.assign(logits.begin(), logits.end());
+    };
+    output_ = session_->decode({request}, options)[0];
+    EXPECT_EQ(output_.reused_tokens, computed_);
+    computed_ = end;
+    return last;
+  }
+  const GenerationOutput& output() const { return output_; }
+
+ private:
+  const std::unique_ptr<GenerationSession> session_;
+  const Ids ids_;
+  int computed_ = 0;
+  GenerationOutput output_;
+};
+
+/// Logits of every prompt token when nothing was computed before, [T, V].
+std::vector<std::vector<float>> whole_prompts(const std::shared_ptr<Engine>& engine,
+                                              const Ids& ids) {
+  std::vector<std::vector<float>> rows;
+  for (int end = 1; end <= static_cast<int>(ids.size()); ++end)
+    rows.push_back(PromptInPieces(engine, ids).add(end));
+  return rows;
+}
+
+TEST(Session, PromptsOfTenTokensInAllPieces) {
+  const auto engine = llama().deterministic();
+  Ids ids = llama().input_ids(3);
+  ids.resize(10);
+  const auto whole = whole_prompts(engine, ids);
+  for (unsigned cuts = 0; cuts < 512; ++cuts) {
+    PromptInPieces prompt(engine, ids);
+    for (int end = 1; end <= 10; ++end) {
+      if (end < 10 && (cuts >> (end - 1) & 1) == 0) continue;
+      ASSERT_EQ(prompt.add(end), whole[static_cast<size_t>(end - 1)]) << cuts << " at " << end;
+    }
+  }
+}
+
+TEST(Session, PromptsOfSixtyTokensInRandomPieces) {
+  for (const char* name : {"llama_gqa", "mistral_window"}) {
+    const Golden golden(name);
+    const auto engine = golden.deterministic(), fast = golden.open();
+    const Ids ids = golden.input_ids(5), answer = golden.output_ids(5);
+    ASSERT_EQ(ids.size(), 60U);
+    const auto whole = whole_prompts(engine, ids);
+    std::mt19937 random(7);
+    for (int round = 0; round < 100; ++round) {
+      PromptInPieces exact(engine, ids), quick(fast, ids);
+      const auto share = random() % 60;  // few cuts or many
+      for (int end = 1; end <= 60; ++end) {
+        if (end < 60 && random() % 60 >= share) continue;
+        ASSERT_EQ(exact.add(end), whole[static_cast<size_t>(end - 1)]) << round << " at " << end;
+        quick.add(end, 8);
+      }
+      ASSERT_EQ(quick.output().output_ids, Ids(answer.begin(), answer.begin() + 8)) << round;
     }
   }
 }

@@ -30,6 +30,10 @@ const char* activation_name(ops::ActivationKind kind) {
       return "gelu_new";
     case ops::ActivationKind::kRelu:
       return "relu";
+    case ops::ActivationKind::kRelu2:
+      return "relu2";
+    case ops::ActivationKind::kQuickGelu:
+      return "quick_gelu";
   }
   return "none";
 }

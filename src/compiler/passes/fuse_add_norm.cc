@@ -3,7 +3,8 @@
 //   %s = add(%x, %r)
 //   %n = rms_norm(%s, %w) {eps=e}       ->      %s, %n = add_rms_norm(%x, %r, %w) {eps=e}
 //
-// (and layer_norm likewise). The sum is written once and not read back. Other readers of %s stay.
+// (and layer_norm likewise, but for one over groups). The sum is written once and not read back.
+// Other readers of %s stay.
 #include "compiler/passes/passes.h"
 #include "compiler/passes/rewrite.h"
 #include "ops/add/add.h"
@@ -19,7 +20,8 @@ namespace {
 template <typename Norm, typename Fused>
 void fuse(ir::Graph& graph, ir::NodeId norm) {
   const ir::NodeId add = made_by<ops::Add>(graph, graph.node(norm).inputs[0]);
-  if (add == ir::kNone) return;
+  const ops::NormOptions options = attrs_of<Norm>(graph, norm).options();
+  if (add == ir::kNone || options.groups > 1) return;
   std::vector<ir::ValueId> inputs = graph.node(add).inputs;
   const std::vector<ir::ValueId> norm_inputs = graph.node(norm).inputs;
   inputs.insert(inputs.end(), norm_inputs.begin() + 1, norm_inputs.end());
@@ -32,7 +34,7 @@ void fuse(ir::Graph& graph, ir::NodeId norm) {
     ir::Node copy{weight.op, {}, {}, weight.attrs, weight.scope};
     inputs[i] = graph.node(graph.add(std::move(copy), {graph.type(inputs[i])})).outputs[0];
   }
-  const Fused fused{.eps = attrs_of<Norm>(graph, norm).eps};
+  const Fused fused{.eps = options.eps, .weight_offset = options.weight_offset};
   const std::vector<ir::ValueId> made = add_before(graph, add, fused, std::move(inputs));
   graph.replace_uses(graph.node(norm).outputs[0], made[1]);
   graph.erase(norm);

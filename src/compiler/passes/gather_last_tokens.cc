@@ -23,7 +23,7 @@ namespace {
 size_t num_row_inputs(std::string_view op, const ir::Node& node) {
   if (op == "add" || op == "mul") return 2;
   if (op == "rms_norm" || op == "layer_norm" || op == "activation" || op == "gated_activation" ||
-      op == "slice_cols") {
+      op == "slice_cols" || op == "rescale") {
     return 1;
   }
   if (op == "matmul") {

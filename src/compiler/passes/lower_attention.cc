@@ -46,6 +46,7 @@ ops::RopeAppend rope_attrs(const ops::Attention& a, bool packed) {
           .interleaved = a.interleaved,
           .qk_norm = a.qk_norm,
           .qk_norm_eps = a.qk_norm_eps,
+          .qk_norm_offset = a.qk_norm_offset,
           .packed = packed};
 }
 
@@ -59,6 +60,12 @@ Phase phase_attrs(const ops::Attention& a) {
   phase.scale = a.scale;
   phase.window = a.window;
   phase.sink_tokens = a.sink_tokens;
+  phase.softcap = a.softcap;
+  phase.alibi_max_bias = a.alibi_max_bias;
+  phase.alibi_bf16 = a.alibi_bf16;
+  phase.sink_logits = a.sink_logits;
+  phase.relative_buckets = a.relative_buckets;
+  phase.relative_max_distance = a.relative_max_distance;
   return phase;
 }
 
@@ -73,20 +80,23 @@ void lower(ir::Graph& graph, ir::NodeId id) {
   std::vector<ir::ValueId> append_inputs(in.begin(), sequence_begin);
   if (source != ir::kNone) append_inputs = {source};
   const auto beam_begin = in.end() - (attrs.beams > 0 ? int{ops::kNumBeamInputs} : 0);
-  append_inputs.insert(append_inputs.end(), sequence_begin, beam_begin);
+  const auto extra =
+      beam_begin - (attrs.sink_logits ? 1 : 0) - (attrs.relative_buckets > 0 ? 1 : 0);
+  append_inputs.insert(append_inputs.end(), sequence_begin, extra);
   const auto appended =
       add_before(graph, id, rope_attrs(attrs, source != ir::kNone), std::move(append_inputs));
 
   std::vector<ir::ValueId> phase_inputs = {appended[0]};
   phase_inputs.insert(phase_inputs.end(), sequence.begin(), sequence.end());
   phase_inputs.push_back(appended[1]);
-  const ir::ValueId context =
-      add_before(graph, id, phase_attrs<ops::AttentionContext>(attrs), phase_inputs)[0];
-  phase_inputs.push_back(context);
-  phase_inputs.insert(phase_inputs.end(), beam_begin, in.end());
+  std::vector<ir::ValueId> context_inputs = phase_inputs;
+  context_inputs.insert(context_inputs.end(), extra, beam_begin);
+  phase_inputs.push_back(add_before(graph, id, phase_attrs<ops::AttentionContext>(attrs),
+                                    std::move(context_inputs))[0]);
+  phase_inputs.insert(phase_inputs.end(), extra, in.end());
   auto generation = phase_attrs<ops::AttentionGeneration>(attrs);
   generation.beams = attrs.beams;
-  const ir::ValueId out = add_before(graph, id, generation, phase_inputs)[0];
+  const ir::ValueId out = add_before(graph, id, generation, std::move(phase_inputs))[0];
   graph.replace_uses(graph.node(id).outputs[0], out);
   graph.replace_uses(graph.node(id).outputs[1], appended[1]);
   graph.erase(id);

@@ -9,7 +9,7 @@ namespace millrace::ops {
 std::vector<Case> activation_cases() {
   using enum ir::DType;
   std::vector<Case> cases;
-  for (const char* kind : {"none", "silu", "gelu", "gelu_new", "relu"}) {
+  for (const char* kind : {"none", "silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu"}) {
     const ir::Attrs attrs = to_attrs(Activation{.kind = kind});
     const auto add = [&](const char* name, InputSpec input) {
       cases.push_back(

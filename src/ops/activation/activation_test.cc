@@ -43,6 +43,10 @@ TEST(Activation, EqualsTransformers) {
                  2.742276855926382, 9.0});
   }
   check("relu", {0, 0, 0, 0, 0, 0, 0.3, 1, 2.75, 9});
+  check("relu2", {0, 0, 0, 0, 0, 0, 0.09, 1, 7.5625, 81});
+  check("quick_gelu", {-3.2934102413993747e-14, -0.00022035354978739243, -0.009033446134780122,
+                       -0.13306569855683067, -0.04575524191638182, 0, 0.1874841353815917,
+                       0.8457957659328212, 2.724729832290826, 8.999997996822012});
 }
 
 /// Floats of every exponent and both signs up to 2^7 in magnitude.
@@ -60,7 +64,7 @@ TEST(Activation, IsAccurateAtEveryMagnitude) {
   const std::vector<float> values = all_magnitudes();
   const HostTensor x = host_floats({static_cast<int64_t>(values.size())}, values);
   const auto device = device::make_cpu_device(1);
-  for (const char* kind : {"silu", "gelu", "gelu_new"}) {
+  for (const char* kind : {"silu", "gelu", "gelu_new", "quick_gelu"}) {
     for (const Tactic& tactic : find_op("activation")->tactics) {
       if (tactic.why_not != nullptr && !tactic.why_not({}, device->properties()).empty()) continue;
       SCOPED_TRACE(str(kind, " by ", tactic.name));

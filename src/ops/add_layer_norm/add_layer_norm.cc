@@ -3,6 +3,7 @@
 #include "ops/common/cpu_tactic.h"
 #include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
+#include "ops/common/norm_call.h"
 #include "ops/common/norm_limits.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
@@ -17,21 +18,17 @@ void add_layer_norm_avx512(const Launch& launch);
 namespace {
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const ir::Attrs&) {
-  const ShapeRule in(AddLayerNorm::kName, types, {"x", "residual", "weight", "bias"}, 1);
+  const ShapeRule in(AddLayerNorm::kName, types, {"x", "residual", "weight", "bias"}, 2);
   in.expect_float(0);
   in.expect_rank(0, 2);
   in.expect_same_type(1, 0);
-  in.expect_float(2);
-  in.expect_shape(2, {in.dim(0, 1)});
-  if (in.count() > 3) {
-    in.expect_same_type(3, 2);
-  }
+  check_norm_weights(in, 2, 1);
   return {in.type(0), in.type(0)};
 }
 
 Cost cost(const Launch& launch) {
   const Tensor& x = launch.in[0];
-  return {.bytes = static_cast<double>(4 * x.bytes() + launch.in[2].bytes()),
+  return {.bytes = static_cast<double>(4 * x.bytes() + norm_weight_bytes(launch, 2)),
           .flops = 9.0 * static_cast<double>(x.count())};
 }
 

@@ -5,7 +5,7 @@ namespace millrace::ops {
 
 void add_layer_norm_cuda(const Launch& launch) {
   norm_rows_cuda<NormKind::kLayer, true>(launch, "add_layer_norm_cuda",
-                                         launch.attrs<AddLayerNorm>().eps);
+                                         launch.attrs<AddLayerNorm>().options());
 }
 
 }  // namespace millrace::ops

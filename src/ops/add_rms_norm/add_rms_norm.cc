@@ -3,6 +3,7 @@
 #include "ops/common/cpu_tactic.h"
 #include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
+#include "ops/common/norm_call.h"
 #include "ops/common/norm_limits.h"
 #include "ops/common/shape_rule.h"
 #include "ops/op.h"
@@ -21,8 +22,7 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const i
   in.expect_float(0);
   in.expect_rank(0, 2);
   in.expect_same_type(1, 0);
-  in.expect_float(2);
-  in.expect_shape(2, {in.dim(0, 1)});
+  check_norm_weights(in, 2, 1);
   return {in.type(0), in.type(0)};
 }
 

@@ -4,7 +4,8 @@
 namespace millrace::ops {
 
 void add_rms_norm_cuda(const Launch& launch) {
-  norm_rows_cuda<NormKind::kRms, true>(launch, "add_rms_norm_cuda", launch.attrs<AddRmsNorm>().eps);
+  norm_rows_cuda<NormKind::kRms, true>(launch, "add_rms_norm_cuda",
+                                       launch.attrs<AddRmsNorm>().options());
 }
 
 }  // namespace millrace::ops

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "ops/common/attention_ref.h"
 #include "ops/common/sequence_rows.h"
 #include "ops/op.h"
 
@@ -32,8 +33,9 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   check_rows(in[kK], int64_t{a.kv_heads} * a.head_size, "k");
   check_rows(in[kV], int64_t{a.kv_heads} * a.v_head_size, "v");
   size_t next = kCache + 1;
-  const size_t expected = next + (a.rotary_dim > 0 ? 1 : 0) + (a.qk_norm ? 2 : 0) +
-                          (a.beams > 0 ? size_t{kNumBeamInputs} : 0);
+  const AttentionShape shape = AttentionShape::of(a);
+  const size_t expected =
+      next + (a.rotary_dim > 0 ? 1 : 0) + (a.qk_norm ? 2 : 0) + shape.extra_inputs();
   if (in.size() != expected) {
     throw_bad_input(str("expected ", expected, " inputs, got ", in.size()));
   }
@@ -42,7 +44,7 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
     check_vector(in[next++], a.head_size, "q_norm");
     check_vector(in[next++], a.head_size, "k_norm");
   }
-  if (a.beams > 0) check_beam_inputs(in);
+  check_logits(in, shape);
   return {{in[kQ].dtype, {in[kQ].shape[0], int64_t{a.heads} * a.v_head_size}}, in[kCache]};
 }
 

@@ -46,9 +46,7 @@ constexpr Tactic kTactics[] = {
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {
   const auto a = from_attrs<AttentionContext>(attrs);
-  check_attention(in, AttentionShape::of(a));
-  constexpr size_t kInputs = 1 + kNumSequenceInputs + 1;
-  if (in.size() != kInputs) throw_bad_input(str("expected ", kInputs, " inputs, got ", in.size()));
+  check_attention(in, AttentionShape::of(a), 1 + kNumSequenceInputs + 1);
   return {{in[0].dtype, {in[0].shape[0], int64_t{a.heads} * a.v_head_size}}};
 }
 

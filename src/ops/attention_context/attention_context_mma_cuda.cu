@@ -63,7 +63,8 @@ __device__ QueryTile make_tile(const AttentionArgs& a, int sequence, int first_r
 
 /// One warp's 16 rows. In every fragment a thread has rows lane / 4 and lane / 4 + 8, columns
 /// 2 * (lane % 4) and the one after.
-template <typename T, int kMaxV>
+/// kBent: logits are more than scaled products, by a soft cap or ALiBi.
+template <typename T, int kMaxV, bool kBent>
 class ContextKernel {
  public:
   __device__ ContextKernel(const AttentionArgs& a, const QueryTile& tile, std::byte* shared)
@@ -78,6 +79,7 @@ class ContextKernel {
     for (int i = 0; i < 2; ++i) {
       const int row = tile.first_row + warp() * kWarpRows + lane() / 4 + i * 8;
       position_[i] = tile.first_position + row / a.group;
+      if constexpr (kBent) head_[i] = head_logits(a, tile.kv_head * a.group + row % a.group);
     }
   }
 
@@ -188,7 +190,7 @@ class ContextKernel {
 
   /// Products become logits, in powers of two; those with keys that a row does not see, -inf.
   __device__ void hide_keys(int begin, float (&logits)[kTileKeys / 8][4]) const {
-    const float scale = a_.scale * kLog2E;
+    const float scale = kBent ? kLog2E : a_.scale * kLog2E;
     const int oldest = tile_.first_position + tile_.first_row / a_.group;
     const bool all_seen = begin + kTileKeys <= tile_.keys && a_.window == 0 &&
                           tile_.position(begin + kTileKeys - 1) <= oldest;
@@ -196,9 +198,14 @@ class ContextKernel {
     for (int n = 0; n < kTileKeys / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
+        const int key = begin + n * 8 + lane() % 4 * 2 + i % 2;
+        if constexpr (kBent) {
+          const HeadLogits& head = head_[i / 2];
+          const int at = tile_.position(key);
+          logits[n][i] = head.scaled(logits[n][i]) + head.bias<float>(position_[i / 2], at);
+        }
         logits[n][i] *= scale;
         if (all_seen) continue;
-        const int key = begin + n * 8 + lane() % 4 * 2 + i % 2;
         if (key >= tile_.keys || !a_.sees(position_[i / 2], tile_.position(key))) {
           logits[n][i] = -INFINITY;
         }
@@ -267,7 +274,9 @@ class ContextKernel {
       total += __shfl_xor_sync(0xffffffffu, total, 2);
       const int row = warp() * kWarpRows + lane() / 4 + i * 8;
       if (row >= tile_.rows) continue;
-      T* out = static_cast<T*>(a_.out) + head_row(row) * a_.v_head_size + lane() % 4 * 2;
+      const int64_t at = head_row(row);
+      total = total_with_sink(a_, static_cast<int>(at % a_.heads), largest_[i], total);
+      T* out = static_cast<T*>(a_.out) + at * a_.v_head_size + lane() % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kMaxV / 8; ++n) {
         if (n * 8 >= a_.v_head_size) continue;
@@ -284,12 +293,13 @@ class ContextKernel {
   T* buffers_;        // twice [kTileKeys, head_size], [kTileKeys, v_head_size], rows padded
   KeyAddress* keys_;  // [2, kTileKeys]
   int position_[2];
+  HeadLogits head_[kBent ? 2 : 1];
   float largest_[2] = {-INFINITY, -INFINITY}, total_[2] = {};
   float sums_[kMaxV / 8][4] = {};
 };
 
 /// Grid: tiles of query rows, KV heads, context sequences.
-template <typename T, int kMaxV>
+template <typename T, int kMaxV, bool kBent>
 __global__ void __launch_bounds__(kThreads)
     attend_context(const __grid_constant__ AttentionArgs a) {
   extern __shared__ __align__(16) std::byte shared[];
@@ -300,14 +310,14 @@ __global__ void __launch_bounds__(kThreads)
   const int first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
   if (first_row >= a.query_length[sequence] * a.group) return;
   const QueryTile tile = make_tile(a, sequence, first_row);
-  ContextKernel<T, kMaxV>(a, tile, shared).run();
+  ContextKernel<T, kMaxV, kBent>(a, tile, shared).run();
 }
 
-template <typename T, int kMaxV>
+template <typename T, int kMaxV, bool kBent>
 void launch_context(const Launch& launch, const AttentionArgs& args, dim3 grid) {
   constexpr int kMaxShared = 180 * 1024;
   static const bool allowed =
-      device::allow_shared("attend_context", attend_context<T, kMaxV>, kMaxShared);
+      device::allow_shared("attend_context", attend_context<T, kMaxV, kBent>, kMaxShared);
   static_cast<void>(allowed);
   const int elements =
       kRows * row_stride(args.head_size) + 2 * buffer_elements(args.head_size, args.v_head_size);
@@ -315,20 +325,27 @@ void launch_context(const Launch& launch, const AttentionArgs& args, dim3 grid) 
       elements * static_cast<int>(sizeof(T)) + 2 * kTileKeys * static_cast<int>(sizeof(KeyAddress));
   CHECK(shared <= kMaxShared);
   device::launch_kernel("attend_context", *launch.queue, grid, kThreads,
-                        static_cast<size_t>(shared), attend_context<T, kMaxV>, args);
+                        static_cast<size_t>(shared), attend_context<T, kMaxV, kBent>, args);
+}
+
+template <typename T, bool kBent>
+void launch_size(const Launch& launch, const AttentionArgs& args, dim3 grid) {
+  if (args.v_head_size <= 64) return launch_context<T, 64, kBent>(launch, args, grid);
+  if (args.v_head_size <= 128) return launch_context<T, 128, kBent>(launch, args, grid);
+  return launch_context<T, 256, kBent>(launch, args, grid);
 }
 
 template <typename T>
 void launch_type(const Launch& launch, const AttentionArgs& args, dim3 grid) {
-  if (args.v_head_size <= 64) return launch_context<T, 64>(launch, args, grid);
-  if (args.v_head_size <= 128) return launch_context<T, 128>(launch, args, grid);
-  return launch_context<T, 256>(launch, args, grid);
+  if (args.plain_logits) return launch_size<T, false>(launch, args, grid);
+  return launch_size<T, true>(launch, args, grid);
 }
 
 bool fits(const AttentionShape& shape, const Launch& launch, const KvCacheView& cache) {
   return launch.in[0].dtype == cache.dtype && cache.dtype != ir::DType::kF32 &&
-         shape.head_size % kStepKeys == 0 && shape.v_head_size % kStepKeys == 0 &&
-         has_packed_keys(cache) && reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
+         shape.relative_buckets == 0 && shape.head_size % kStepKeys == 0 &&
+         shape.v_head_size % kStepKeys == 0 && has_packed_keys(cache) &&
+         reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
 }
 
 }  // namespace

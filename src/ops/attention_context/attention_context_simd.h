@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "ops/attention_context/attention_context_tiles.h"
 #include "ops/common/attention_rows.h"
+#include "ops/common/attention_tables.h"
 #include "ops/common/float_types.h"
 #include "ops/common/vec_loops.h"
 
@@ -53,9 +54,10 @@ template <typename V, typename T>
 class ContextKernel {
  public:
   ContextKernel(const Launch& launch, const AttentionShape& shape, const SequenceRows& sequences,
-                float* workspace)
+                const LogitTables& tables, float* workspace)
       : shape_(shape),
         sequences_(sequences),
+        tables_(tables),
         q_rows_(launch.in[0].as<float>()),
         out_rows_(launch.out[0].as<float>()),
         v_padded_(ContextSizes(shape).v_padded),
@@ -65,7 +67,9 @@ class ContextKernel {
         p_(out_ + v_padded_ * stride_),
         largest_(p_ + kKeyTile * stride_),
         total_(largest_ + stride_),
-        k_(total_ + stride_),
+        slope_(total_ + stride_),
+        position_(slope_ + stride_),
+        k_(position_ + stride_),
         v_(k_ + kKeyTile * int64_t{16} * ((shape.head_size + 15) / 16)) {}
 
   void run(const QueryTile& tile) {
@@ -76,6 +80,7 @@ class ContextKernel {
     std::fill_n(out_, v_padded_ * stride_, 0.0F);
     std::fill_n(largest_, columns_, -INFINITY);
     std::fill_n(total_, columns_, 0.0F);
+    if (shape_.sink_logits) start_with_sinks();
     const HeadKeys<V, T> keys(sequences_, tile.sequence, tile.kv_head);
     const int64_t window_begin = shape_.window_begin(tile.first_position);
     for (int64_t first = 0; first <= last_position(); first += kKeyTile) {
@@ -93,10 +98,12 @@ class ContextKernel {
 
   int64_t last_position() const { return tile_.first_position + tile_.positions - 1; }
   const float* q_row(int64_t row) const { return q_rows_ + head_index(row) * shape_.head_size; }
+  int64_t head_of(int64_t row) const {
+    return tile_.kv_head * shape_.group() + row % shape_.group();
+  }
   /// (row of the step) * H + head, of a row of the tile.
   int64_t head_index(int64_t row) const {
-    return (tile_.first_row + row / shape_.group()) * shape_.heads +
-           tile_.kv_head * shape_.group() + row % shape_.group();
+    return (tile_.first_row + row / shape_.group()) * shape_.heads + head_of(row);
   }
 
   /// Q^T [D, columns], zeros behind the rows.
@@ -105,6 +112,17 @@ class ContextKernel {
     for (int64_t r = 0; r < columns_; ++r) {
       for (int64_t d = 0; d < shape_.head_size; ++d)
         q_[d * stride_ + r] = r < rows ? q_row(r)[d] : 0.0F;
+      if (shape_.alibi_max_bias == 0) continue;
+      slope_[r] = r < rows ? tables_.slope(head_of(r)) : 0.0F;
+      position_[r] = static_cast<float>(tile_.first_position + r / shape_.group());
+    }
+  }
+
+  /// The sink is what a row sees first: e^(sink - largest) = 1.
+  void start_with_sinks() {
+    for (int64_t r = 0; r < tile_.positions * shape_.group(); ++r) {
+      largest_[r] = tables_.sink(head_of(r));
+      total_[r] = 1;
     }
   }
 
@@ -142,6 +160,7 @@ class ContextKernel {
     const int64_t keys = std::min(num_keys_, last_seen + 1 - first);
     if (keys <= 0) return;
     multiply_keys(column, keys);
+    if (!plain_) bend_logits(first, column, keys);
     hide_keys(first, column, keys);
     V corrections[3];
     for (int n = 0; n < 3; ++n)
@@ -159,6 +178,37 @@ class ContextKernel {
       for (int r = 0; r < Block::kRows; ++r) {
         for (int n = 0; n < 3; ++n)
           (block.acc[r][n] * scale).store(p_ + (j + r) * stride_ + column + n * V::kWidth);
+      }
+    }
+  }
+
+  /// Soft cap and position biases.
+  void bend_logits(int64_t first, int64_t column, int64_t keys) {
+    for (int64_t j = 0; j < keys && shape_.softcap > 0; ++j)
+      cap_logits<V>(shape_.softcap, Block::kColumns, p_ + j * stride_ + column);
+    if (shape_.relative_buckets > 0 || shape_.alibi_bf16) {
+      add_biases(first, column, keys);
+    } else if (shape_.alibi_max_bias > 0) {
+      add_slopes(first, column, keys);
+    }
+  }
+
+  void add_biases(int64_t first, int64_t column, int64_t keys) {
+    const int64_t end = std::min(column + Block::kColumns, tile_.positions * shape_.group());
+    for (int64_t r = column; r < end; ++r) {
+      const int64_t head = head_of(r), position = tile_.first_position + r / shape_.group();
+      for (int64_t j = 0; j < keys && first + j <= position; ++j)
+        p_[j * stride_ + r] += tables_.bias(head, position, first + j);
+    }
+  }
+
+  void add_slopes(int64_t first, int64_t column, int64_t keys) {
+    for (int64_t j = 0; j < keys; ++j) {
+      const V position = V::set(static_cast<float>(first + j));
+      for (int n = 0; n < 3; ++n) {
+        const int64_t c = column + n * V::kWidth;
+        float* logits = p_ + j * stride_ + c;
+        fma(V::load(slope_ + c), position - V::load(position_ + c), V::load(logits)).store(logits);
       }
     }
   }
@@ -234,15 +284,18 @@ class ContextKernel {
 
   const AttentionShape& shape_;
   const SequenceRows& sequences_;
+  const LogitTables& tables_;
+  const bool plain_ = shape_.has_plain_logits();
   const float* q_rows_;
   float* out_rows_;
   int64_t v_padded_, stride_;
-  float* q_;                 // [D, stride]
-  float* out_;               // [v_padded, stride]
-  float* p_;                 // [kKeyTile, stride]
-  float *largest_, *total_;  // [stride]
-  float* k_;                 // [kKeyTile, D]
-  float* v_;                 // [kKeyTile, v_padded]
+  float* q_;                  // [D, stride]
+  float* out_;                // [v_padded, stride]
+  float* p_;                  // [kKeyTile, stride]
+  float *largest_, *total_;   // [stride]
+  float *slope_, *position_;  // [stride], with ALiBi
+  float* k_;                  // [kKeyTile, D]
+  float* v_;                  // [kKeyTile, v_padded]
   QueryTile tile_;
   int64_t columns_ = 0;   // in use
   int64_t num_keys_ = 0;  // of the present tile
@@ -255,11 +308,14 @@ void attention_context_simd(const Launch& launch) {
   const SequenceRows sequences(launch.in, 1);
   const ContextTiles tiles(sequences, shape);
   const ContextSizes sizes(shape);
+  const LogitTables tables(
+      launch, shape,
+      static_cast<float*>(launch.workspace) + launch.pool().thread_count() * sizes.floats);
   std::atomic<int64_t> next{0};
   const auto work = [&](int thread, int) {
     with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
       float* workspace = static_cast<float*>(launch.workspace) + thread * sizes.floats;
-      ContextKernel<V, T> kernel(launch, shape, sequences, workspace);
+      ContextKernel<V, T> kernel(launch, shape, sequences, tables, workspace);
       for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tiles.count();)
         kernel.run(tiles.at(i));
     });

@@ -41,6 +41,15 @@ TEST_P(AttentionContextTest, IsTheFormula) {
   }
 }
 
+TEST_P(AttentionContextTest, KnowsEveryKindOfLogits) {
+  for (size_t i = 0; i < attention_logit_shapes().size(); ++i) {
+    SCOPED_TRACE(i);
+    const AttentionShape& shape = attention_logit_shapes()[i];
+    AttentionCase c(with_heads(kRagged, shape), shape);
+    EXPECT_LE(c.error(run(c, shape), kContext), tolerance());
+  }
+}
+
 TEST_P(AttentionContextTest, ReadsEveryCacheType) {
   const AttentionShape shape{6, 2, 40, 24, 0.15f, 0, 0};
   for (const ir::DType dtype : {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16}) {

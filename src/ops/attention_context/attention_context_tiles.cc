@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "ops/common/attention_tables.h"
+
 namespace millrace::ops {
 namespace {
 
@@ -23,7 +25,7 @@ ContextSizes::ContextSizes(const AttentionShape& shape) {
   const int64_t q = shape.head_size * columns, out = v_padded * columns;
   const int64_t keys = kKeyTile * round_up(shape.head_size, kFloatsPerLine);
   const int64_t values = kKeyTile * round_up(v_padded, kFloatsPerLine);
-  floats = round_up(q + out + keys + values + (kKeyTile + 2) * columns, kFloatsPerLine);
+  floats = round_up(q + out + keys + values + (kKeyTile + 4) * columns, kFloatsPerLine);
 }
 
 ContextTiles::ContextTiles(const SequenceRows& sequences, const AttentionShape& shape)
@@ -56,8 +58,9 @@ QueryTile ContextTiles::at(int64_t index) const {
 }
 
 int64_t attention_context_workspace(const Launch& launch, const device::Properties& properties) {
-  const ContextSizes sizes(AttentionShape::of(launch.attrs<AttentionContext>()));
-  return properties.threads * sizes.floats * static_cast<int64_t>(sizeof(float));
+  const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionContext>());
+  const int64_t floats = properties.threads * ContextSizes(shape).floats;
+  return (floats + LogitTables::floats(shape)) * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace millrace::ops

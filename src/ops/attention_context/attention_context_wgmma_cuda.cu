@@ -478,10 +478,11 @@ class Rows {
       float total = total_[r];
       total += __shfl_xor_sync(0xffffffffu, total, 1);
       total += __shfl_xor_sync(0xffffffffu, total, 2);
-      const float inverse = 1 / total;
       const int row = first_row_ + 8 * r;
       const int token = unit_->first_token + (row >> args_.pack_shift);
       const int head = unit_->first_head + (row & ((1 << args_.pack_shift) - 1));
+      const float largest = largest_[r] * (args_.a.scale * kLog2E);
+      const float inverse = 1 / total_with_sink(args_.a, head, largest, total);
       T* out = static_cast<T*>(args_.a.out) +
                (int64_t{unit_->row_start + token} * args_.a.heads + head) * P::kSize;
 #pragma unroll
@@ -639,6 +640,7 @@ std::string attention_context_wgmma_why_not(const Launch& launch,
   if (shape.v_head_size != size || (size != 64 && size != 128 && size != 256)) {
     return "needs heads of 64, 128 or 256, for K and V alike";
   }
+  if (!shape.has_plain_logits()) return "knows no soft cap and no position bias";
   return "";
 }
 

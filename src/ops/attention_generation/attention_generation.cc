@@ -57,13 +57,9 @@ constexpr Tactic kTactics[] = {
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {
   const auto a = from_attrs<AttentionGeneration>(attrs);
-  check_attention(in, AttentionShape::of(a));
+  check_attention(in, AttentionShape::of(a), kOutInput + 1);
   if (a.splits < 0 || a.splits > kMaxSplits) {
     throw_bad_input(str("splits must be 0 to ", kMaxSplits, ", got ", a.splits));
-  }
-  const size_t expected = kOutInput + 1 + (a.beams > 0 ? size_t{kNumBeamInputs} : 0);
-  if (in.size() != expected) {
-    throw_bad_input(str("expected ", expected, " inputs, got ", in.size()));
   }
   check_rows(in[kOutInput], int64_t{a.heads} * a.v_head_size, "out");
   if (in[kOutInput].dtype != in[0].dtype) throw_bad_input("q and out must have the same type");

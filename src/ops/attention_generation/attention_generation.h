@@ -3,7 +3,8 @@
 // length (flash-decoding) and combined; the split follows the shape, never the number of threads.
 //
 //   q: [T, H*D] rotated; the sequence inputs; the layer's KV cache (state), this step's K and V in
-//   it; out: [T, H*Dv], where the context sequences' rows are already
+//   it; out: [T, H*Dv], where the context sequences' rows are already; then, if asked
+//   for, sink_logits: float [H], and relative_bias: float [relative_buckets, H]
 //   with beams also cache_indirection i32 [R, N] and sequence_slots i32 [S] (sequence_inputs.h)
 //   -> out: the same memory, the rows of generation sequences added
 //
@@ -26,6 +27,12 @@ struct AttentionGeneration {
   double scale = 0;
   int window = 0;
   int sink_tokens = 0;
+  double softcap = 0;
+  double alibi_max_bias = 0;
+  bool alibi_bf16 = false;
+  bool sink_logits = false;
+  int relative_buckets = 0;
+  int relative_max_distance = 0;
   int beams = 0;   // above 0: of beams that share their past, so many of a request at most
   int splits = 0;  // into how many pieces a sequence is split, up to kMaxSplits; 0: by its length
   bool operator==(const AttentionGeneration&) const = default;
@@ -38,6 +45,12 @@ struct AttentionGeneration {
                       Field{"scale", &A::scale},
                       Field{"window", &A::window},
                       Field{"sink_tokens", &A::sink_tokens},
+                      Field{"softcap", &A::softcap},
+                      Field{"alibi_max_bias", &A::alibi_max_bias},
+                      Field{"alibi_bf16", &A::alibi_bf16},
+                      Field{"sink_logits", &A::sink_logits},
+                      Field{"relative_buckets", &A::relative_buckets},
+                      Field{"relative_max_distance", &A::relative_max_distance},
                       Field{"beams", &A::beams},
                       Field{"splits", &A::splits}};
   }

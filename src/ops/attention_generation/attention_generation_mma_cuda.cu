@@ -132,6 +132,7 @@ std::string attention_generation_mma_cuda_why_not(const Launch& launch, const de
   if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
   if (shape.beams > 0) return "does not follow beams";
   if (shape.head_size != shape.v_head_size) return "needs K and V of one size";
+  if (!shape.has_plain_logits()) return "knows no soft cap and no position bias";
   if (!with_sizes(shape.head_size, Kind::kNarrow, [](auto) {})) {
     return "needs heads of 64, 80, 96, 128 or 256";
   }

@@ -27,7 +27,9 @@ int64_t GenerationPlan::workspace_bytes(const Launch& launch) {
   const int64_t floats = partial_floats(launch.attrs<AttentionGeneration>().v_head_size);
   const auto per_slot = static_cast<int64_t>(sizeof(float)) * floats +
                         static_cast<int64_t>(sizeof(GenerationUnit) + sizeof(GenerationTask));
-  return num_slots(launch) * per_slot;
+  const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionGeneration>());
+  return num_slots(launch) * per_slot +
+         LogitTables::floats(shape) * static_cast<int64_t>(sizeof(float));
 }
 
 GenerationPlan::GenerationPlan(const Launch& launch)
@@ -38,7 +40,8 @@ GenerationPlan::GenerationPlan(const Launch& launch)
       slot_floats_(partial_floats(shape_.v_head_size)),
       partials_(static_cast<float*>(launch.workspace)),
       units_(reinterpret_cast<GenerationUnit*>(partials_ + slots_ * slot_floats_)),
-      tasks_(reinterpret_cast<GenerationTask*>(units_ + slots_)) {}
+      tasks_(reinterpret_cast<GenerationTask*>(units_ + slots_)),
+      tables_(launch, shape_, reinterpret_cast<float*>(tasks_ + slots_)) {}
 
 bool GenerationPlan::advance_to_rows() {
   while (sequence_ < sequences_.num_sequences) {

@@ -7,7 +7,7 @@
 #include <span>
 
 #include "ops/attention_generation/attention_generation.h"
-#include "ops/common/attention_ref.h"
+#include "ops/common/attention_tables.h"
 
 namespace millrace::ops {
 
@@ -53,6 +53,7 @@ class GenerationPlan {
 
   const SequenceRows& sequences() const { return sequences_; }
   const AttentionShape& shape() const { return shape_; }
+  const LogitTables& tables() const { return tables_; }
 
   static int64_t workspace_bytes(const Launch& launch);
 
@@ -68,6 +69,7 @@ class GenerationPlan {
   float* partials_;
   GenerationUnit* units_;
   GenerationTask* tasks_;
+  LogitTables tables_;
   int64_t sequence_ = 0;
   int32_t kv_head_ = 0, row_ = 0;  // the next unit
 };

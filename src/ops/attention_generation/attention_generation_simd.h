@@ -44,6 +44,11 @@ class GenerationKernel {
       float* out = out_ + out_row(unit, r) * size;
       float weights[kMaxPieces];
       float total = 0;
+      if (shape_.sink_logits) {
+        const float sink = plan_.tables().sink(head(unit, r));
+        largest = std::max(largest, sink);
+        total = exp_of(sink - largest);
+      }
       for (int64_t piece = 0; piece < unit.pieces; ++piece) {
         const float* end = tail(unit, piece, r);
         weights[piece] = exp_of(end[kLargest] - largest);
@@ -78,11 +83,13 @@ class GenerationKernel {
   int64_t token(const GenerationUnit& unit, int64_t r) const {
     return (unit.first_row + r) / shape_.group();
   }
+  int64_t head(const GenerationUnit& unit, int64_t r) const {
+    return int64_t{unit.kv_head} * shape_.group() + (unit.first_row + r) % shape_.group();
+  }
   /// (row of the step) * H + head.
   int64_t out_row(const GenerationUnit& unit, int64_t r) const {
     const int64_t row = sequences_.query_start[unit.sequence] + token(unit, r);
-    return row * shape_.heads + int64_t{unit.kv_head} * shape_.group() +
-           (unit.first_row + r) % shape_.group();
+    return row * shape_.heads + head(unit, r);
   }
 
   /// Where keys and values are. Behind the last one stands the last one again.
@@ -139,6 +146,7 @@ class GenerationKernel {
           r += score<1>(r);
         }
       }
+      if (!kernel_.plain_) bend_logits(key, now_->count);
       hide_keys(key, now_->count);
       for (int32_t r = 0; r < unit_.rows; ++r)
         exponentiate(r, now_->count);
@@ -230,6 +238,19 @@ class GenerationKernel {
             sums[r * kKeys + i] = fma(query, keys[i], sums[r * kKeys + i]);
         }
       });
+    }
+
+    /// Soft cap and position biases.
+    void bend_logits(int64_t key, int64_t count) {
+      const AttentionShape& shape = kernel_.shape_;
+      const int64_t first = kernel_.sequences_.first_position(unit_.sequence);
+      for (int32_t r = 0; r < unit_.rows; ++r) {
+        if (shape.softcap > 0) cap_logits<V>(shape.softcap, count, p_[r]);
+        if (shape.alibi_max_bias == 0 && shape.relative_buckets == 0) continue;
+        const int64_t head = kernel_.head(unit_, r), position = first + kernel_.token(unit_, r);
+        for (int64_t j = 0; j < count && position_of(key + j) <= position; ++j)
+          p_[r][j] += kernel_.plan_.tables().bias(head, position, position_of(key + j));
+      }
     }
 
     /// Where tokens of a unit do not all see the same keys, and behind the last key.
@@ -348,6 +369,7 @@ class GenerationKernel {
   const GenerationPlan& plan_;
   const AttentionShape& shape_;
   const SequenceRows& sequences_;
+  const bool plain_ = shape_.has_plain_logits();
   const float* q_;
   float* out_;
 };

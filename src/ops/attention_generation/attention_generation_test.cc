@@ -45,6 +45,15 @@ TEST_P(AttentionGenerationTest, IsTheFormula) {
   }
 }
 
+TEST_P(AttentionGenerationTest, KnowsEveryKindOfLogits) {
+  for (size_t i = 0; i < attention_logit_shapes().size(); ++i) {
+    SCOPED_TRACE(i);
+    const AttentionShape& shape = attention_logit_shapes()[i];
+    AttentionCase c(with_heads(kRagged, shape), shape);
+    EXPECT_LE(c.error(run(c, shape), kGeneration), tolerance());
+  }
+}
+
 TEST_P(AttentionGenerationTest, ReadsEveryCacheType) {
   const AttentionShape shape{6, 2, 40, 24, 0.15f, 0, 0};
   for (const ir::DType dtype : {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16}) {
@@ -84,7 +93,14 @@ TEST_P(AttentionGenerationTest, FollowsBeams) {
   for (const auto& [window, sinks] : {std::pair{0, 0}, {33, 2}}) {
     for (const int block : {1, 8, 64, 0}) {
       SCOPED_TRACE(str("window ", window, ", ", block, " tokens per block"));
-      const AttentionShape shape{4, 2, 24, 16, 0.25f, window, sinks, 3};
+      const AttentionShape shape{.heads = 4,
+                                 .kv_heads = 2,
+                                 .head_size = 24,
+                                 .v_head_size = 16,
+                                 .scale = 0.25f,
+                                 .window = window,
+                                 .sink_tokens = sinks,
+                                 .beams = 3};
       beams.tokens_per_block = block;
       AttentionCase c(with_heads(beams, shape), shape);
       EXPECT_LE(c.error(run(c, shape), kGeneration), tolerance());

@@ -550,10 +550,12 @@ class Kernel {
   }
 
   __device__ void write(int row, int d, const Part& part) const {
-    T* out = static_cast<T*>(a_.out) + head_row(row) * kSize + d;
-    *reinterpret_cast<uint2*>(out) = {
-        pack_pair<T>(part.sum.x / part.total, part.sum.y / part.total),
-        pack_pair<T>(part.sum.z / part.total, part.sum.w / part.total)};
+    const int64_t at = head_row(row);
+    const float total =
+        total_with_sink(a_, static_cast<int>(at % a_.heads), part.largest, part.total);
+    *reinterpret_cast<uint2*>(static_cast<T*>(a_.out) + at * kSize + d) = {
+        pack_pair<T>(part.sum.x / total, part.sum.y / total),
+        pack_pair<T>(part.sum.z / total, part.sum.w / total)};
   }
 
   /// Some pieces of the unit are stored; the block that stores the last ones joins them all.

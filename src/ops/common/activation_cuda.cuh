@@ -18,6 +18,10 @@ __device__ inline float activate(ActivationKind kind, float x) {
       return 0.5F * x * (1.0F + tanhf(0.79788456080286536F * (x + 0.044715F * x * x * x)));
     case ActivationKind::kRelu:
       return x > 0.0F ? x : 0.0F;
+    case ActivationKind::kRelu2:
+      return x > 0.0F ? x * x : 0.0F;
+    case ActivationKind::kQuickGelu:
+      return x / (1.0F + expf(-1.702F * x));
   }
   return x;
 }

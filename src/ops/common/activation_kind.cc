@@ -10,10 +10,13 @@ constexpr std::pair<std::string_view, ActivationKind> kNames[] = {
     {"silu", ActivationKind::kSilu},
     {"swish", ActivationKind::kSilu},
     {"gelu", ActivationKind::kGelu},
+    {"gelu_python", ActivationKind::kGelu},
     {"gelu_new", ActivationKind::kGeluTanh},
     {"gelu_pytorch_tanh", ActivationKind::kGeluTanh},
     {"gelu_fast", ActivationKind::kGeluTanh},
     {"relu", ActivationKind::kRelu},
+    {"relu2", ActivationKind::kRelu2},
+    {"quick_gelu", ActivationKind::kQuickGelu},
 };
 
 }  // namespace

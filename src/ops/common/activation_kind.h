@@ -15,6 +15,8 @@ enum class ActivationKind {
   kGelu,      // x/2 (1 + erf(x / sqrt 2))
   kGeluTanh,  // the tanh approximation: "gelu_new", "gelu_pytorch_tanh", "gelu_fast"
   kRelu,
+  kRelu2,      // relu(x)^2
+  kQuickGelu,  // x / (1 + exp(-1.702 x))
 };
 
 /// Empty for a name that is none of them. "" and "none" are kNone.
@@ -37,6 +39,10 @@ F apply_activation(ActivationKind kind, F x) {
       return F(0.5) * x * (1 + std::tanh(F(0.79788456080286536) * (x + F(0.044715) * x * x * x)));
     case ActivationKind::kRelu:
       return x > 0 ? x : F(0);
+    case ActivationKind::kRelu2:
+      return x > 0 ? x * x : F(0);
+    case ActivationKind::kQuickGelu:
+      return x / (1 + std::exp(F(-1.702) * x));
   }
   return x;
 }

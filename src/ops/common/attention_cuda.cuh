@@ -30,6 +30,13 @@ struct AttentionArgs {
   const int32_t* indirection;  // [R, positions] of beams, or null
   const int32_t* slots;        // [S]
   int64_t positions;
+  bool plain_logits;  // scale times a product, else see logit_of()
+  float softcap, alibi_max_bias;
+  bool alibi_bf16;
+  RelativeBuckets buckets;
+  const void* relative_bias;  // [buckets, heads] or null
+  const void* sinks;          // [heads] or null
+  ir::DType relative_bias_type, sinks_type;
 
   __device__ int64_t window_begin(int64_t position) const {
     return window > 0 && position + 1 > window ? position + 1 - window : 0;
@@ -44,30 +51,48 @@ inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& 
                                     int first_sequence) {
   const SequenceRows rows = attention_rows(launch, shape);
   const KvCacheView& cache = *rows.cache;
-  return {.q = launch.in[0].data,
-          .out = launch.out[0].data,
-          .type = launch.in[0].dtype,
-          .sequence_length = rows.sequence_length,
-          .query_start = rows.query_start,
-          .query_length = rows.query_length,
-          .blocks = rows.block_offsets,
-          .blocks_per_sequence = rows.blocks_per_sequence,
-          .k = cache.pool + cache.k_offset,
-          .v = cache.pool + cache.v_offset,
-          .block_bytes = cache.block_bytes,
-          .tokens_per_block = cache.tokens_per_block,
-          .heads = shape.heads,
-          .kv_heads = shape.kv_heads,
-          .group = shape.group(),
-          .head_size = shape.head_size,
-          .v_head_size = shape.v_head_size,
-          .scale = shape.scale,
-          .window = shape.window,
-          .sink_tokens = shape.sink_tokens,
-          .first_sequence = first_sequence,
-          .indirection = rows.indirection,
-          .slots = rows.slots,
-          .positions = rows.positions};
+  AttentionArgs args{.q = launch.in[0].data,
+                     .out = launch.out[0].data,
+                     .type = launch.in[0].dtype,
+                     .sequence_length = rows.sequence_length,
+                     .query_start = rows.query_start,
+                     .query_length = rows.query_length,
+                     .blocks = rows.block_offsets,
+                     .blocks_per_sequence = rows.blocks_per_sequence,
+                     .k = cache.pool + cache.k_offset,
+                     .v = cache.pool + cache.v_offset,
+                     .block_bytes = cache.block_bytes,
+                     .tokens_per_block = cache.tokens_per_block,
+                     .heads = shape.heads,
+                     .kv_heads = shape.kv_heads,
+                     .group = shape.group(),
+                     .head_size = shape.head_size,
+                     .v_head_size = shape.v_head_size,
+                     .scale = shape.scale,
+                     .window = shape.window,
+                     .sink_tokens = shape.sink_tokens,
+                     .first_sequence = first_sequence,
+                     .indirection = rows.indirection,
+                     .slots = rows.slots,
+                     .positions = rows.positions,
+                     .plain_logits = shape.has_plain_logits(),
+                     .softcap = shape.softcap,
+                     .alibi_max_bias = shape.alibi_max_bias,
+                     .alibi_bf16 = shape.alibi_bf16,
+                     .buckets = shape.buckets(),
+                     .relative_bias = nullptr,
+                     .sinks = nullptr,
+                     .relative_bias_type = ir::DType::kF32,
+                     .sinks_type = ir::DType::kF32};
+  if (shape.relative_buckets > 0) {
+    args.relative_bias = shape.relative_bias_of(launch.in).data;
+    args.relative_bias_type = shape.relative_bias_of(launch.in).dtype;
+  }
+  if (shape.sink_logits) {
+    args.sinks = shape.sinks_of(launch.in).data;
+    args.sinks_type = shape.sinks_of(launch.in).dtype;
+  }
+  return args;
 }
 
 /// Sequences of the context phase; they come first. Read on the host, which is right also where a
@@ -113,6 +138,34 @@ __device__ inline float load_element(const void* data, ir::DType type, int64_t i
   if (type == ir::DType::kF32) return static_cast<const float*>(data)[index];
   if (type == ir::DType::kBF16) return to_float(static_cast<const __nv_bfloat16*>(data)[index]);
   return to_float(static_cast<const __half*>(data)[index]);
+}
+
+/// Soft cap and ALiBi of a head.
+__device__ inline HeadLogits head_logits(const AttentionArgs& a, int head) {
+  const float slope = a.alibi_max_bias > 0 ? alibi_slope(head, a.heads, a.alibi_max_bias) : 0;
+  return {a.scale, a.softcap, slope, a.alibi_bf16};
+}
+
+/// The logit of a query and a key behind which it is not, from their product; for any attributes.
+__device__ inline float logit_of(const AttentionArgs& a, int head, float product, int position,
+                                 int key) {
+  const HeadLogits own = head_logits(a, head);
+  float logit = own.scaled(product);
+  if (a.alibi_max_bias > 0) logit += own.bias<float>(position, key);
+  if (a.relative_bias != nullptr) {
+    const int64_t bucket = a.buckets(key - position);
+    logit += load_element(a.relative_bias, a.relative_bias_type, bucket * a.heads + head);
+  }
+  return logit;
+}
+
+/// The sum of a row's exponentials 2^(logit log2(e) - largest), with that of the head's sink, which
+/// has a logit and no key. Infinite where the sink is all there is.
+__device__ inline float total_with_sink(const AttentionArgs& a, int head, float largest,
+                                        float total) {
+  constexpr float kLog2E = 1.44269504F;
+  if (a.sinks == nullptr) return total;
+  return total + exp2f(load_element(a.sinks, a.sinks_type, head) * kLog2E - largest);
 }
 
 __device__ inline void store_element(void* data, ir::DType type, int64_t index, float value) {

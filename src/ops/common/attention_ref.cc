@@ -43,7 +43,40 @@ double dot(const double* q, const T* k, int64_t size) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-/// softmax(scale q K^T) V of one head, [Dv]: over the keys in order, and whenever a larger logit
+/// What the attributes add to the logits of one head.
+class LogitsOf {
+ public:
+  LogitsOf(const Launch& launch, const AttentionShape& shape, int64_t head)
+      : in_(launch.in),
+        shape_(shape),
+        head_(head),
+        logits_(shape.head_logits(static_cast<int>(head))) {}
+
+  double logit(double product, int64_t position, int64_t key) const {
+    double logit = logits_.scaled(product);
+    if (shape_.alibi_max_bias > 0) logit += logits_.bias<double>(position, key);
+    if (shape_.relative_buckets > 0) {
+      const Tensor& table = shape_.relative_bias_of(in_);
+      const int64_t bucket = shape_.buckets()(key - position);
+      logit += double{load_float(table.data, table.dtype, bucket * shape_.heads + head_)};
+    }
+    return logit;
+  }
+  /// -infinity where there is none.
+  double sink() const {
+    if (!shape_.sink_logits) return -INFINITY;
+    const Tensor& sinks = shape_.sinks_of(in_);
+    return load_float(sinks.data, sinks.dtype, head_);
+  }
+
+ private:
+  std::span<const Tensor> in_;
+  const AttentionShape& shape_;
+  int64_t head_;
+  HeadLogits logits_;
+};
+
+/// softmax(logits) V of one head, [Dv]: over the keys in order, and whenever a larger logit
 /// comes, what there is so far is scaled down.
 template <typename T>
 void attend(const Launch& launch, const AttentionShape& shape, const SequenceRows& sequences,
@@ -55,12 +88,13 @@ void attend(const Launch& launch, const AttentionShape& shape, const SequenceRow
     q[static_cast<size_t>(d)] = load_float(
         q_rows.data, q_rows.dtype, (query.row * shape.heads + query.head) * shape.head_size + d);
   }
-  double largest = -INFINITY, total = 0;
+  const LogitsOf logits(launch, shape, query.head);
+  double largest = logits.sink(), total = shape.sink_logits ? 1 : 0;
   std::fill_n(out, shape.v_head_size, 0.0);
   for_each_visible(shape, query.position, [&](int64_t j) {
     const auto* k = reinterpret_cast<const T*>(sequences.k(query.sequence, kv_head, j));
     const auto* v = reinterpret_cast<const T*>(sequences.v(query.sequence, kv_head, j));
-    const double logit = double{shape.scale} * dot(q.data(), k, shape.head_size);
+    const double logit = logits.logit(dot(q.data(), k, shape.head_size), query.position, j);
     if (logit > largest) {
       const double correction = std::exp(largest - logit);
       total *= correction;
@@ -124,7 +158,37 @@ double attention_exact(const Launch& launch, const AttentionShape& shape, Reques
   return NAN;
 }
 
-void check_attention(std::span<const ir::TensorType> in, const AttentionShape& shape) {
+void check_logits(std::span<const ir::TensorType> in, const AttentionShape& shape) {
+  const auto check_size = [](const char* name, float value) {
+    if (!(value >= 0) || !std::isfinite(value)) {
+      throw_bad_input(str(name, " must not be negative, got ", value));
+    }
+  };
+  check_size("softcap", shape.softcap);
+  check_size("alibi_max_bias", shape.alibi_max_bias);
+  if (shape.alibi_bf16 && shape.alibi_max_bias == 0) {
+    throw_bad_input("alibi_bf16 needs alibi_max_bias");
+  }
+  if (shape.relative_buckets < 0) throw_bad_input("relative_buckets must not be negative");
+  if (shape.relative_buckets > 0) {
+    const char* why_not = shape.buckets().why_not();
+    if (*why_not != '\0') throw_bad_input(str("relative bias: ", why_not));
+    const ir::TensorType& table = in[in.size() - 1 - shape.beam_inputs()];
+    if (!is_kernel_float(table.dtype) ||
+        table.shape != ir::Shape{int64_t{shape.relative_buckets}, int64_t{shape.heads}}) {
+      throw_bad_input(str("relative_bias must be f32, bf16 or f16 of shape [",
+                          shape.relative_buckets, ", ", shape.heads, "], got ",
+                          ir::to_string(table)));
+    }
+  }
+  if (shape.sink_logits) {
+    check_vector(in[in.size() - shape.extra_inputs()], shape.heads, "sink_logits");
+  }
+  if (shape.beams > 0) check_beam_inputs(in);
+}
+
+void check_attention(std::span<const ir::TensorType> in, const AttentionShape& shape,
+                     size_t fixed_inputs) {
   check_heads(shape.heads, shape.kv_heads, shape.head_size, shape.v_head_size);
   if (!(shape.scale > 0) || !std::isfinite(shape.scale)) {
     throw_bad_input(str("scale must be a positive number, got ", shape.scale));
@@ -134,7 +198,10 @@ void check_attention(std::span<const ir::TensorType> in, const AttentionShape& s
   }
   check_sequence_inputs(in, kSequence);
   check_rows(in[kQ], int64_t{shape.heads} * shape.head_size, "q");
-  if (shape.beams > 0) check_beam_inputs(in);
+  const size_t expected = fixed_inputs + shape.extra_inputs();
+  if (in.size() != expected)
+    throw_bad_input(str("expected ", expected, " inputs, got ", in.size()));
+  check_logits(in, shape);
 }
 
 Cost attention_cost(const Launch& launch, const AttentionShape& shape, RequestType type) {

@@ -63,6 +63,14 @@ class HeadKeys {
   const std::byte* v_;
 };
 
+/// Bends logits to cap * tanh(logit / cap). `count` is padded to whole vectors.
+template <typename V>
+void cap_logits(float cap, int64_t count, float* logits) {
+  const V size = V::set(cap);
+  for (int64_t i = 0; i < count; i += V::kWidth)
+    (size * vec_tanh(V::load(logits + i) / size)).store(logits + i);
+}
+
 /// What is subtracted from logits whose largest is `largest`: 0 where a row sees no key yet, since
 /// infinities do not cancel.
 template <typename V>

@@ -13,6 +13,7 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kMaxUnitHeadSize = 256;
 constexpr int kRoomForTiles = 100 * 1024;  // two blocks to a multiprocessor
 constexpr int kMaxTileKeys = 64, kMinTileKeys = 16;
+constexpr float kLog2E = 1.44269504F;
 
 /// Sizes in shared memory. Keys and values lie as in the cache, rows padded so that 16-byte reads
 /// of consecutive keys meet no bank twice.
@@ -102,6 +103,7 @@ class UnitKernel {
       __syncthreads();
       add_products(buffer);
       __syncthreads();  // also: the addresses of this tile have been used
+      if (!a_.plain_logits) bend_logits(unit, key, count);
       find_keys(unit, key + 2 * l_.tile_keys, end, buffer);
       weigh(unit, key, count);
       __syncthreads();
@@ -230,11 +232,34 @@ class UnitKernel {
       s_.logits[(part * kRows + r) * l_.tile_keys + key] = sums[r];
   }
 
+  /// Products become logits that are more than scaled products: part 0 of them, the others zeros.
+  __device__ __forceinline__ void bend_logits(const Unit& unit, int begin, int count) {
+    const int parts = kThreads / l_.tile_keys;
+    for (int i = static_cast<int>(threadIdx.x); i < unit.rows * l_.tile_keys; i += kThreads) {
+      const int row = i / l_.tile_keys, key = i % l_.tile_keys;
+      if (key >= count) continue;
+      const int at = unit.first_row + row;
+      const int position = unit.first_position + at / a_.group;
+      const int key_position = unit.position(begin + key);
+      float sum = 0;
+      for (int part = 0; part < parts; ++part) {
+        float& product = s_.logits[(part * kRows + row) * l_.tile_keys + key];
+        sum += product;
+        product = 0;
+      }
+      if (key_position > position) continue;
+      s_.logits[row * l_.tile_keys + key] =
+          logit_of(a_, unit.kv_head * a_.group + at % a_.group, sum, position, key_position);
+    }
+    __syncthreads();
+  }
+
   /// Logits become weights; a warp has every fourth row.
   __device__ __forceinline__ void weigh(const Unit& unit, int begin, int count) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const int parts = kThreads / l_.tile_keys;
     constexpr int kLaneKeys = kMaxTileKeys / kWarp;
+    const float scale = a_.plain_logits ? a_.scale : 1;
 #pragma unroll
     for (int i = 0; i < kWarpRows; ++i) {
       const int row = static_cast<int>(threadIdx.x) / kWarp + i * kWarps;
@@ -251,7 +276,7 @@ class UnitKernel {
         float sum = 0;
         for (int part = 0; part < parts; ++part)
           sum += s_.logits[(part * kRows + row) * l_.tile_keys + key];
-        logits[j] = a_.scale * sum;
+        logits[j] = scale * sum;
         largest = fmaxf(largest, logits[j]);
       }
       largest = warp_max(largest);
@@ -388,7 +413,8 @@ __device__ void write_unit(const AttentionArgs& a, const UnitPieces& p, const Un
     if (whole) {
       if (d >= size) continue;
       const int64_t out = (int64_t{unit.row_start + token} * a.heads + head) * size + d;
-      store_element(a.out, a.type, out, kernel.value(row, d) / kernel.total(row));
+      const float total = total_with_sink(a, head, kernel.largest(row) * kLog2E, kernel.total(row));
+      store_element(a.out, a.type, out, kernel.value(row, d) / total);
       continue;
     }
     float* partial = partial_at(a, p, row_slot, head, piece);
@@ -456,8 +482,9 @@ __global__ void __launch_bounds__(kThreads)
     const float own_largest = lane < pieces ? own[0] : -INFINITY;
     const float own_total = lane < pieces ? own[1] : 0;
     // The row sees its own key at least, so the largest logit is finite.
-    const float weight = expf(own_largest - warp_max(own_largest));
-    const float total = warp_sum(weight * own_total);
+    const float largest = warp_max(own_largest);
+    const float weight = expf(own_largest - largest);
+    const float total = total_with_sink(a, head, largest * kLog2E, warp_sum(weight * own_total));
     for (int d = lane; d - lane < a.v_head_size; d += kWarp) {
       float sum = 0;
 #pragma unroll 8

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "ops/common/norm_call.h"
 #include "ops/common/norm_limits.h"
 #include "ops/common/vector_access_cuda.cuh"
 
@@ -16,7 +17,8 @@ static_assert(kWidestNormRow == int64_t{kNormThreads} * kNormHeld);
 
 enum class NormKind { kRms, kLayer };
 
-/// Rows of [T, E], weights of [E]. Without a residual `sum` is null, too; `bias` may be null.
+/// Rows of [T, E], or of T * G groups of E/G, and their weights. Without a residual `sum` is null,
+/// too; `weight` and `bias` may be null.
 template <typename X>
 struct NormRows {
   const X* x;
@@ -27,6 +29,9 @@ struct NormRows {
   X* out;
   int width;
   float eps;
+  float weight_offset;
+  int groups;
+  int weight_stride;  // from the weights of one group to those of the next
   ir::DType weight_type;
 };
 
@@ -48,6 +53,7 @@ __device__ inline void load_weights(const void* weights, ir::DType type, int col
 /// Weights are constant: they can come while the kernel before still runs.
 template <int kPack, typename X>
 __device__ inline void prefetch_weights(const NormRows<X>& rows) {
+  if (rows.weight == nullptr) return;
   const int size = rows.weight_type == ir::DType::kF32 ? 4 : 2;
   for (int column = threadIdx.x * kPack; column < rows.width; column += blockDim.x * kPack) {
     prefetch_to_l2(static_cast<const char*>(rows.weight) + int64_t{column} * size);
@@ -104,18 +110,26 @@ __device__ inline float subtract(float value, int width, float (&held)[kNormHeld
 template <NormKind kKind, int kPack, typename X>
 __device__ inline void store_row(const NormRows<X>& rows, float scale, float (&held)[kNormHeld]) {
   const int64_t row = int64_t{blockIdx.x} * rows.width;
+  const int skipped =
+      rows.weight_stride == 0 ? 0 : static_cast<int>(blockIdx.x) % rows.groups * rows.weight_stride;
 #pragma unroll
   for (int i = 0; i < kNormHeld; i += kPack) {
     const int column =
         (static_cast<int>(threadIdx.x) + i / kPack * static_cast<int>(blockDim.x)) * kPack;
     if (column >= rows.width) continue;
     float weight[kPack];
-    load_weights<kPack>(rows.weight, rows.weight_type, column, weight);
+    if (rows.weight != nullptr) {
+      load_weights<kPack>(rows.weight, rows.weight_type, skipped + column, weight);
 #pragma unroll
-    for (int j = 0; j < kPack; ++j)
-      held[i + j] = held[i + j] * scale * weight[j];
+      for (int j = 0; j < kPack; ++j)
+        held[i + j] = held[i + j] * scale * (weight[j] + rows.weight_offset);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kPack; ++j)
+        held[i + j] *= scale;
+    }
     if (kKind == NormKind::kLayer && rows.bias != nullptr) {
-      load_weights<kPack>(rows.bias, rows.weight_type, column, weight);
+      load_weights<kPack>(rows.bias, rows.weight_type, skipped + column, weight);
 #pragma unroll
       for (int j = 0; j < kPack; ++j)
         held[i + j] += weight[j];
@@ -151,39 +165,40 @@ __global__ void __launch_bounds__(kNormThreads) norm_rows_kernel(NormRows<X> row
 }
 
 template <NormKind kKind, bool kAdd, int kPack, typename X>
-void launch_norm_rows(const Launch& launch, const char* name, const NormRows<X>& rows) {
+void launch_norm_rows(const Launch& launch, const char* name, const NormRows<X>& rows,
+                      int64_t count) {
   const int64_t packs = (rows.width + kPack - 1) / kPack;
   const int64_t threads = std::min<int64_t>((packs + kWarp - 1) / kWarp * kWarp, kNormThreads);
-  device::launch_kernel(name, *launch.queue, dim3(static_cast<unsigned>(launch.in[0].dim(0))),
+  device::launch_kernel(name, *launch.queue, dim3(static_cast<unsigned>(count)),
                         dim3(static_cast<unsigned>(threads)), 0,
                         norm_rows_kernel<kKind, kAdd, kPack, X>, rows);
 }
 
-/// Inputs x, [residual,] weight[, bias]; outputs [sum,] normed.
+/// Runs a norm op; `kAdd`: it adds a residual first.
 template <NormKind kKind, bool kAdd>
-void norm_rows_cuda(const Launch& launch, const char* name, double eps) {
-  constexpr size_t kWeight = kAdd ? 2 : 1;
-  const Tensor& x = launch.in[0];  // [T, E]
-  if (x.count() == 0) return;
-  const Tensor& weight = launch.in[kWeight];  // [E]
-  const void* bias = launch.in.size() > kWeight + 1 ? launch.in[kWeight + 1].data : nullptr;
-  with_float_type(x.dtype, [&]<typename X>(X) {
-    const NormRows<X> rows = {.x = x.as<X>(),
-                              .residual = kAdd ? launch.in[1].as<X>() : nullptr,
-                              .weight = weight.data,
-                              .bias = bias,
-                              .sum = kAdd ? launch.out[0].as<X>() : nullptr,
-                              .out = launch.out[kAdd ? 1 : 0].as<X>(),
-                              .width = static_cast<int>(x.dim(1)),
-                              .eps = static_cast<float>(eps),
-                              .weight_type = weight.dtype};
+void norm_rows_cuda(const Launch& launch, const char* name, const NormOptions& options) {
+  const NormCall call = norm_call(launch, kAdd, options);
+  if (call.x->count() == 0) return;
+  with_float_type(call.x->dtype, [&]<typename X>(X) {
+    const NormRows<X> rows = {.x = call.x->as<X>(),
+                              .residual = kAdd ? call.residual->as<X>() : nullptr,
+                              .weight = call.weight == nullptr ? nullptr : call.weight->data,
+                              .bias = call.bias == nullptr ? nullptr : call.bias->data,
+                              .sum = kAdd ? call.sum->as<X>() : nullptr,
+                              .out = call.out->as<X>(),
+                              .width = static_cast<int>(call.width),
+                              .eps = static_cast<float>(options.eps),
+                              .weight_offset = static_cast<float>(options.weight_offset),
+                              .groups = static_cast<int>(call.groups),
+                              .weight_stride = static_cast<int>(call.weight_stride),
+                              .weight_type = call.weight_type()};
     const bool packed =
         rows.width % kPackOf<X> == 0 && aligned_to_16(rows.x, rows.residual, rows.sum, rows.out) &&
         aligned_to_16(static_cast<const char*>(rows.weight), static_cast<const char*>(rows.bias));
     if (packed) {
-      launch_norm_rows<kKind, kAdd, kPackOf<X>>(launch, name, rows);
+      launch_norm_rows<kKind, kAdd, kPackOf<X>>(launch, name, rows, call.rows);
     } else {
-      launch_norm_rows<kKind, kAdd, 1>(launch, name, rows);
+      launch_norm_rows<kKind, kAdd, 1>(launch, name, rows, call.rows);
     }
   });
 }

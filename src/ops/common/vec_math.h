@@ -1,8 +1,9 @@
 // Elementary functions on vectors of floats (V: ops/common/vec_avx2.h, vec_avx512.h). Largest
 // errors against double, over every 61st float: vec_exp 0.996 units in the last place (0.74 x
-// 2^-149 where results are subnormal), the activations 1.2e-7 |x| (a unit in the last place of x,
-// as the scalar definitions have); held by ops/activation/activation_test.cc. Polynomials:
-// least-maximum fits made for this file (Lawson's algorithm on Chebyshev points).
+// 2^-149 where results are subnormal), vec_tanh 1.5e-7 of the result, the activations 1.2e-7 |x| (a
+// unit in the last place of x, as the scalar definitions have); held by
+// ops/activation/activation_test.cc. Polynomials: least-maximum fits made for this file (Lawson's
+// algorithm on Chebyshev points).
 #pragma once
 
 #include <cstdint>
@@ -62,6 +63,22 @@ V vec_one_plus_erf(V t) {
   return select_less(size, V::set(1), small, large);
 }
 
+/// tanh(u).
+template <typename V>
+V vec_tanh(V u) {
+  const V size = abs(u);
+  // Up to 0.625: (tanh(u) / u - 1) / u^2 as a polynomial of u^2, tanh to 5e-9.
+  const V s = u * u;
+  V p = V::set(-0.00570498733F);
+  p = fma(p, s, V::set(0.020639088F));
+  p = fma(p, s, V::set(-0.0537397154F));
+  p = fma(p, s, V::set(0.133314416F));
+  p = fma(p, s, V::set(-0.333332807F));
+  const V small = fma(p * s, u, u);
+  const V large = V::set(1) - V::set(2) / (V::set(1) + vec_exp(size + size));
+  return select_less(size, V::set(0.625F), small, copysign(large, u));
+}
+
 template <ActivationKind kKind, typename V>
 V vec_activation(V x) {
   if constexpr (kKind == ActivationKind::kSilu) {
@@ -74,6 +91,11 @@ V vec_activation(V x) {
     return x / (V::set(1) + vec_exp(V::set(-2) * u));
   } else if constexpr (kKind == ActivationKind::kRelu) {
     return max(x, V::zero());
+  } else if constexpr (kKind == ActivationKind::kRelu2) {
+    const V positive = max(x, V::zero());
+    return positive * positive;
+  } else if constexpr (kKind == ActivationKind::kQuickGelu) {
+    return x / (V::set(1) + vec_exp(V::set(-1.702F) * x));
   } else {
     return x;
   }
@@ -96,6 +118,10 @@ void with_activation(ActivationKind kind, F&& function) {
       return function(ActivationTag<ActivationKind::kGeluTanh>{});
     case ActivationKind::kRelu:
       return function(ActivationTag<ActivationKind::kRelu>{});
+    case ActivationKind::kRelu2:
+      return function(ActivationTag<ActivationKind::kRelu2>{});
+    case ActivationKind::kQuickGelu:
+      return function(ActivationTag<ActivationKind::kQuickGelu>{});
   }
 }
 

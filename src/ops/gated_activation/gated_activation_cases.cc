@@ -6,7 +6,7 @@ namespace millrace::ops {
 std::vector<Case> gated_activation_cases() {
   using enum ir::DType;
   std::vector<Case> cases;
-  for (const char* kind : {"silu", "gelu", "gelu_pytorch_tanh", "relu"}) {
+  for (const char* kind : {"silu", "gelu", "gelu_pytorch_tanh", "relu", "relu2", "quick_gelu"}) {
     cases.push_back({.name = str(kind, ", width that no vector divides"),
                      .attrs = to_attrs(GatedActivation{.kind = kind}),
                      .inputs = {normal(kF32, {5, int64_t{2} * 45}, 2)}});

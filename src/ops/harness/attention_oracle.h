@@ -30,6 +30,22 @@ class AttentionCase {
         }
       }
     }
+    for (uint64_t h = 0; h < static_cast<uint64_t>(shape.heads); ++h)
+      sinks_.push_back(3 * hashed_value(spec.seed + 78, h));
+    for (uint64_t i = 0; i < static_cast<uint64_t>(shape.relative_buckets * shape.heads); ++i)
+      table_.push_back(2 * hashed_value(spec.seed + 79, i));
+    if (shape.alibi_max_bias > 0) slopes_ = paper_slopes(shape.heads, shape.alibi_max_bias);
+  }
+
+  /// The inputs that the attributes ask for: hashed numbers.
+  void add_logit_inputs(std::vector<Tensor>& in) {
+    if (shape_.sink_logits) {
+      in.push_back({sinks_.data(), ir::DType::kF32, std::vector<int64_t>{shape_.heads}});
+    }
+    if (shape_.relative_buckets > 0) {
+      in.push_back({table_.data(), ir::DType::kF32,
+                    std::vector<int64_t>{shape_.relative_buckets, shape_.heads}});
+    }
   }
 
   /// [T, H*Dv]; rows that the op does not write hold `untouched`.
@@ -41,6 +57,7 @@ class AttentionCase {
     const std::vector<Tensor> out = {
         {result.data(), ir::DType::kF32, std::vector{kv.rows(), out_columns()}}};
     if (op.alias_input >= 0) in.push_back(out[0]);
+    add_logit_inputs(in);
     if (shape_.beams > 0) {
       for (const Tensor& tensor : kv.beam_tensors())
         in.push_back(tensor);
@@ -125,13 +142,47 @@ class AttentionCase {
       for (int64_t i = 0; i < spec.rows; ++i) {
         const int64_t row = kv.query_start[static_cast<size_t>(sequence)] + i;
         const float* q = q_.data() + row * q_columns() + h * shape_.head_size;
-        attend(spec.past + i, q, k, v, out.data() + i * out_columns() + h * shape_.v_head_size);
+        attend(h, spec.past + i, q, k, v, out.data() + i * out_columns() + h * shape_.v_head_size);
       }
     }
     return out;
   }
 
-  void attend(int64_t position, const float* q, const std::vector<double>& k,
+  /// ALiBi's slopes as its paper states them: a geometric sequence for a power of two of heads,
+  /// else that of the power below, then every other one of the power above.
+  static std::vector<double> paper_slopes(int heads, double max_bias) {
+    int power = 1;
+    while (power * 2 <= heads)
+      power *= 2;
+    std::vector<double> slopes;
+    for (int i = 1; i <= power; ++i)
+      slopes.push_back(std::pow(std::pow(2.0, -max_bias / power), i));
+    for (int i = 1; static_cast<int>(slopes.size()) < heads; i += 2)
+      slopes.push_back(std::pow(std::pow(2.0, -max_bias / (2 * power)), i));
+    return slopes;
+  }
+
+  static double rounded_bf16(double x) {
+    return ir::bf16_to_float(ir::float_to_bf16(static_cast<float>(x)));
+  }
+
+  double logit(int h, double dot, int64_t position, int64_t key) const {
+    double x = dot * double{shape_.scale};
+    if (shape_.softcap > 0) x = double{shape_.softcap} * std::tanh(x / double{shape_.softcap});
+    if (shape_.alibi_bf16) {
+      const double slope = rounded_bf16(slopes_[static_cast<size_t>(h)]);
+      x += rounded_bf16(slope * rounded_bf16(static_cast<double>(key))) * double{shape_.scale};
+    } else if (shape_.alibi_max_bias > 0) {
+      x -= slopes_[static_cast<size_t>(h)] * static_cast<double>(position - key);
+    }
+    if (shape_.relative_buckets > 0) {
+      const RelativeBuckets bucket{shape_.relative_buckets, shape_.relative_max_distance, false};
+      x += double{table_[static_cast<size_t>(bucket(key - position) * shape_.heads + h)]};
+    }
+    return x;
+  }
+
+  void attend(int h, int64_t position, const float* q, const std::vector<double>& k,
               const std::vector<double>& v, double* out) const {
     std::vector<double> p(static_cast<size_t>(position + 1), -INFINITY);
     for (int64_t j = 0; j <= position; ++j) {
@@ -140,10 +191,12 @@ class AttentionCase {
       double dot = 0;
       for (int64_t d = 0; d < shape_.head_size; ++d)
         dot += double{q[d]} * k[static_cast<size_t>(j * shape_.head_size + d)];
-      if (visible) p[static_cast<size_t>(j)] = dot * double{shape_.scale};
+      if (visible) p[static_cast<size_t>(j)] = logit(h, dot, position, j);
     }
-    const double largest = *std::max_element(p.begin(), p.end());
-    double total = 0;
+    double largest = *std::max_element(p.begin(), p.end());
+    const double sink = shape_.sink_logits ? double{sinks_[static_cast<size_t>(h)]} : -INFINITY;
+    largest = std::max(largest, sink);
+    double total = std::exp(sink - largest);
     for (double& x : p)
       total += x = std::exp(x - largest);
     for (size_t j = 0; j < p.size(); ++j) {
@@ -153,7 +206,8 @@ class AttentionCase {
   }
 
   AttentionShape shape_;
-  std::vector<float> q_;
+  std::vector<float> q_, sinks_, table_;
+  std::vector<double> slopes_;              // of ALiBi
   std::vector<std::vector<double>> exact_;  // by sequence
 };
 
@@ -180,6 +234,31 @@ inline const std::vector<AttentionShape>& attention_test_shapes() {
       {4, 4, 64, 64, 0.125f, 0, 0},        {32, 8, 64, 64, 0.125f, 0, 0},
       {6, 2, 80, 80, 0.11180340f, 0, 0},   {5, 5, 128, 128, 0.088388346f, 0, 0},
       {4, 2, 192, 128, 0.072168784f, 0, 0}};
+  return shapes;
+}
+
+/// Everything that makes of logits more than scaled products.
+inline const std::vector<AttentionShape>& attention_logit_shapes() {
+  const AttentionShape base{6, 2, 24, 16, 0.2F, 0, 0};
+  static const std::vector<AttentionShape> shapes = [&] {
+    std::vector<AttentionShape> all(9, base);
+    all[0].softcap = 3;
+    all[1].alibi_max_bias = 8;
+    all[2].alibi_max_bias = 5;
+    all[2].heads = all[2].kv_heads = 8;
+    all[3].alibi_max_bias = 8;
+    all[3].alibi_bf16 = true;
+    all[4].sink_logits = true;
+    all[5].relative_buckets = 32;
+    all[5].relative_max_distance = 128;
+    all[6].relative_buckets = 7;
+    all[6].relative_max_distance = 20;
+    all[7].sink_logits = true;
+    all[7].window = 33;
+    all[7].softcap = 5;
+    all[8] = {6, 2, 24, 16, 0.2F, 50, 3, 12, 4, false, true, 6, 20};
+    return all;
+  }();
   return shapes;
 }
 

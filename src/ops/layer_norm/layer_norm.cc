@@ -3,6 +3,7 @@
 #include "ops/common/cpu_tactic.h"
 #include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
+#include "ops/common/norm_call.h"
 #include "ops/common/norm_exact.h"
 #include "ops/common/norm_limits.h"
 #include "ops/common/shape_rule.h"
@@ -17,31 +18,27 @@ void layer_norm_avx512(const Launch& launch);
 
 namespace {
 
-std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const ir::Attrs&) {
-  const ShapeRule in(LayerNorm::kName, types, {"x", "weight", "bias"}, 1);
+std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const ir::Attrs& attrs) {
+  const ShapeRule in(LayerNorm::kName, types, {"x", "weight", "bias"}, 2);
   in.expect_float(0);
   in.expect_rank(0, 2);
-  in.expect_float(1);
-  in.expect_shape(1, {in.dim(0, 1)});
-  if (in.count() > 2) {
-    in.expect_same_type(2, 1);
-  }
+  check_norm_weights(in, 1, from_attrs<LayerNorm>(attrs).groups);
   return {in.type(0)};
 }
 
 Cost cost(const Launch& launch) {
   const Tensor& x = launch.in[0];
-  return {.bytes = static_cast<double>(2 * x.bytes() + launch.in[1].bytes()),
+  return {.bytes = static_cast<double>(2 * x.bytes() + norm_weight_bytes(launch, 1)),
           .flops = 8.0 * static_cast<double>(x.count())};
 }
 
 double exact(const Launch& launch, int64_t index) {
   const Tensor& x = launch.in[0];
-  const int64_t width = x.dim(1), column = index % width;
-  const auto row = [&](int64_t i) { return exact_element(x, index - column + i); };
-  const double normed = exact_layer_norm(row, width, launch.attrs<LayerNorm>().eps, column);
-  const double scaled = normed * exact_element(launch.in[1], column);
-  return launch.in.size() > 2 ? scaled + exact_element(launch.in[2], column) : scaled;
+  const NormOptions options = launch.attrs<LayerNorm>().options();
+  const int64_t width = x.dim(1) / options.groups, i = index % width;
+  const auto row = [&](int64_t k) { return exact_element(x, index - i + k); };
+  const double normed = exact_layer_norm(row, width, options.eps, i);
+  return exact_norm_affine(launch, options, normed, index % x.dim(1));
 }
 
 constexpr Tactic kTactics[] = {

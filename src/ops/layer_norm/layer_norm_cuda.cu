@@ -4,7 +4,8 @@
 namespace millrace::ops {
 
 void layer_norm_cuda(const Launch& launch) {
-  norm_rows_cuda<NormKind::kLayer, false>(launch, "layer_norm_cuda", launch.attrs<LayerNorm>().eps);
+  norm_rows_cuda<NormKind::kLayer, false>(launch, "layer_norm_cuda",
+                                          launch.attrs<LayerNorm>().options());
 }
 
 }  // namespace millrace::ops

@@ -53,7 +53,8 @@ void add_edges(std::vector<Case>* cases) {
 }
 
 void add_epilogues(std::vector<Case>* cases) {
-  for (const char* activation : {"none", "silu", "gelu", "gelu_new", "relu"}) {
+  for (const char* activation :
+       {"none", "silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu"}) {
     for (const int64_t rows : {3, 20}) {
       cases->push_back(
           {.name = str("bias, ", activation, " and residual, ", rows, " rows"),

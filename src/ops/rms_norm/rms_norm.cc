@@ -3,6 +3,7 @@
 #include "ops/common/cpu_tactic.h"
 #include "ops/common/cuda_tactic.h"
 #include "ops/common/exact.h"
+#include "ops/common/norm_call.h"
 #include "ops/common/norm_exact.h"
 #include "ops/common/norm_limits.h"
 #include "ops/common/shape_rule.h"
@@ -21,8 +22,7 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const i
   const ShapeRule in(RmsNorm::kName, types, {"x", "weight"});
   in.expect_float(0);
   in.expect_rank(0, 2);
-  in.expect_float(1);
-  in.expect_shape(1, {in.dim(0, 1)});
+  check_norm_weights(in, 1, 1);
   return {in.type(0)};
 }
 
@@ -36,8 +36,9 @@ double exact(const Launch& launch, int64_t index) {
   const Tensor& x = launch.in[0];
   const int64_t width = x.dim(1), column = index % width;
   const auto row = [&](int64_t i) { return exact_element(x, index - column + i); };
-  const double normed = exact_rms_norm(row, width, launch.attrs<RmsNorm>().eps, column);
-  return normed * exact_element(launch.in[1], column);
+  const NormOptions options = launch.attrs<RmsNorm>().options();
+  const double normed = exact_rms_norm(row, width, options.eps, column);
+  return exact_norm_affine(launch, options, normed, column);
 }
 
 constexpr Tactic kTactics[] = {

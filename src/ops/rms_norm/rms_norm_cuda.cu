@@ -4,7 +4,7 @@
 namespace millrace::ops {
 
 void rms_norm_cuda(const Launch& launch) {
-  norm_rows_cuda<NormKind::kRms, false>(launch, "rms_norm_cuda", launch.attrs<RmsNorm>().eps);
+  norm_rows_cuda<NormKind::kRms, false>(launch, "rms_norm_cuda", launch.attrs<RmsNorm>().options());
 }
 
 }  // namespace millrace::ops

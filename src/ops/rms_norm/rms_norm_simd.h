@@ -1,8 +1,6 @@
 // rms_norm by vectors of type V, rows spread over threads.
 #pragma once
 
-#include "ops/common/cpu_tactic.h"
-#include "ops/common/float_types.h"
 #include "ops/common/norm_rows.h"
 #include "ops/rms_norm/rms_norm.h"
 
@@ -10,19 +8,9 @@ namespace millrace::ops {
 
 template <typename V>
 void rms_norm_simd(const Launch& launch) {
-  const Tensor& x = launch.in[0];       // [T, E]
-  const Tensor& weight = launch.in[1];  // [E]
-  const int64_t width = x.dim(1);
-  const double eps = launch.attrs<RmsNorm>().eps;
-  with_float_type(x.dtype, [&]<typename X>(TypeTag<X>) {
-    with_float_type(weight.dtype, [&]<typename W>(TypeTag<W>) {
-      for_rows(launch, x.dim(0), width, [&](int64_t first, int64_t last) {
-        for (int64_t at = first * width; at < last * width; at += width) {
-          rms_norm_row<V>(x.as<X>() + at, weight.as<W>(), launch.out[0].as<X>() + at, width, eps);
-        }
-      });
-    });
-  });
+  norm_rows_simd<false, V>(launch, launch.attrs<RmsNorm>().options(),
+                           [](const auto* x, const auto& weights, auto* out, int64_t width,
+                              double eps) { rms_norm_row<V>(x, weights, out, width, eps); });
 }
 
 }  // namespace millrace::ops

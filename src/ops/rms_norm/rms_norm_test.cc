@@ -22,6 +22,17 @@ TEST(RmsNorm, EqualsTransformers) {
               1e-7);
 }
 
+// x * rsqrt(mean(x^2) + eps) * (1 + weight), the formula of transformers' GemmaRMSNorm, in float64.
+TEST(RmsNorm, AddsTheOffsetToItsWeight) {
+  const HostTensor x = host_floats({2, 5}, {0.5F, -1.25F, 2, 0.75F, -3,  //
+                                            11.5F, 12, 11, 12.25F, 11.75F});
+  const HostTensor weight = host_floats({5}, {1, 0.5F, -2, 1.5F, 1});
+  expect_near(call_op("rms_norm", to_attrs(RmsNorm{.weight_offset = 1}), {x, weight})[0],
+              {0.5702650212527577, -1.0692469148489208, -1.1405300425055154, 1.0692469148489205,
+               -3.421590127516546, 1.9644848906786843, 1.5374229579224483, -0.9395362520637185,
+               2.6157543381319437, 2.0071910839543077});
+}
+
 TEST(RmsNorm, RefusesWhatDoesNotFit) {
   const ir::TensorType x{kF32, {"T", 384}};
   EXPECT_EQ(infer_types("rms_norm", {x, {kBF16, {384}}})[0], x);

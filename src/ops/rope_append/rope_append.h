@@ -25,14 +25,20 @@ struct RopeAppend {
   bool interleaved = false;
   bool qk_norm = false;
   double qk_norm_eps = 1e-6;
+  double qk_norm_offset = 0;
   bool packed = false;
   bool operator==(const RopeAppend&) const = default;
   static constexpr auto fields() {
     using A = RopeAppend;
-    return std::tuple{Field{"heads", &A::heads},           Field{"kv_heads", &A::kv_heads},
-                      Field{"head_size", &A::head_size},   Field{"v_head_size", &A::v_head_size},
-                      Field{"rotary_dim", &A::rotary_dim}, Field{"interleaved", &A::interleaved},
-                      Field{"qk_norm", &A::qk_norm},       Field{"qk_norm_eps", &A::qk_norm_eps},
+    return std::tuple{Field{"heads", &A::heads},
+                      Field{"kv_heads", &A::kv_heads},
+                      Field{"head_size", &A::head_size},
+                      Field{"v_head_size", &A::v_head_size},
+                      Field{"rotary_dim", &A::rotary_dim},
+                      Field{"interleaved", &A::interleaved},
+                      Field{"qk_norm", &A::qk_norm},
+                      Field{"qk_norm_eps", &A::qk_norm_eps},
+                      Field{"qk_norm_offset", &A::qk_norm_offset},
                       Field{"packed", &A::packed}};
   }
 };

@@ -59,9 +59,12 @@ std::vector<Case> rope_append_cases() {
   using enum ir::DType;
   const RopeAppend llama{
       .heads = 6, .kv_heads = 2, .head_size = 64, .v_head_size = 64, .rotary_dim = 64};
-  RopeAppend packed = llama, qwen3 = llama, gptj = llama, partial = llama, gpt2 = llama;
+  RopeAppend packed = llama, qwen3 = llama, gemma3 = llama, gptj = llama, partial = llama,
+             gpt2 = llama;
   packed.packed = true;
   qwen3.qk_norm = qwen3.packed = true;
+  gemma3.qk_norm = true;
+  gemma3.qk_norm_offset = 1;
   gptj.interleaved = gptj.packed = true;
   partial.rotary_dim = 20;
   gpt2.rotary_dim = 0;
@@ -78,6 +81,8 @@ std::vector<Case> rope_append_cases() {
       make("llama, Q, K and V apart", llama, mixed_step()),
       make("llama, packed", packed, mixed_step()),
       make("qwen3: heads are normalised", qwen3, mixed_step()),
+      make("gemma3: norms with an offset", gemma3, mixed_step()),
+      make("gemma3, bf16", gemma3, stored_as(mixed_step(), kBF16, 16), kBF16),
       make("gpt-j: interleaved pairs", gptj, mixed_step()),
       make("a part of the head is rotated", partial, mixed_step()),
       make("gpt2: no rotation", gpt2, mixed_step()),

@@ -30,7 +30,7 @@ struct AppendArgs {
   int tokens_per_block;
   int heads, kv_heads, head_size, v_head_size, rotary_dim;
   bool interleaved;
-  float eps;
+  float eps, norm_offset;
 };
 
 /// One element of a head, normalised. The order of the products is the reference's.
@@ -39,12 +39,13 @@ struct HeadReader {
   const T* x;
   const void* norm;
   ir::DType norm_type;
-  float factor;
+  float norm_offset, factor;
 
   __device__ float at(int d) const {
     const float value = to_float(x[d]);
-    return norm == nullptr ? value
-                           : __fmul_rn(load_element(norm, norm_type, d), __fmul_rn(value, factor));
+    if (norm == nullptr) return value;
+    const float weight = __fadd_rn(norm_offset, load_element(norm, norm_type, d));
+    return __fmul_rn(weight, __fmul_rn(value, factor));
   }
 };
 
@@ -69,7 +70,7 @@ template <typename T, typename Out>
 __device__ void write_head(const AppendArgs& a, const T* x, const void* norm, ir::DType norm_type,
                            const float* angles, Out* out) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const HeadReader<T> head{x, norm, norm_type,
+  const HeadReader<T> head{x, norm, norm_type, a.norm_offset,
                            norm == nullptr ? 1 : norm_factor(x, a.head_size, a.eps)};
   const int half = a.rotary_dim / 2;
   for (int i = lane; i < half; i += kWarp) {
@@ -155,7 +156,8 @@ AppendArgs append_args(const Launch& launch) {
                .v_head_size = attributes.v_head_size,
                .rotary_dim = attributes.rotary_dim,
                .interleaved = attributes.interleaved,
-               .eps = static_cast<float>(attributes.qk_norm_eps)};
+               .eps = static_cast<float>(attributes.qk_norm_eps),
+               .norm_offset = static_cast<float>(attributes.qk_norm_offset)};
   const auto input = [&](int index) { return launch.in[static_cast<size_t>(index)]; };
   if (at.angles >= 0) a.angles = input(at.angles).as<float>();
   if (at.q_norm >= 0) {

@@ -12,7 +12,7 @@ namespace {
 
 using Head = std::array<float, kMaxHeadSize>;
 
-/// x / rms(x) * weight; the squares are summed in double.
+/// x / rms(x) * (offset + weight); the squares are summed in double.
 void normalise(const Tensor& weight, const RopeAppend& a, Head& x) {
   double squares = 0;
   for (int d = 0; d < a.head_size; ++d)
@@ -20,8 +20,8 @@ void normalise(const Tensor& weight, const RopeAppend& a, Head& x) {
   const float mean = static_cast<float>(squares / a.head_size);
   const float factor = 1.0f / std::sqrt(mean + static_cast<float>(a.qk_norm_eps));
   for (int d = 0; d < a.head_size; ++d) {
-    x[static_cast<size_t>(d)] =
-        load_float(weight.data, weight.dtype, d) * (x[static_cast<size_t>(d)] * factor);
+    const float w = static_cast<float>(a.qk_norm_offset) + load_float(weight.data, weight.dtype, d);
+    x[static_cast<size_t>(d)] = w * (x[static_cast<size_t>(d)] * factor);
   }
 }
 

@@ -79,10 +79,11 @@ class AppendKernel {
     const float squares = sum_row<V>(x, a_.head_size, [](V v) { return v * v; });
     const auto factor = static_cast<float>(
         1 / std::sqrt(squares / static_cast<double>(a_.head_size) + a_.qk_norm_eps));
+    const V offset = V::set(static_cast<float>(a_.qk_norm_offset));
     with_float_type(weight.dtype, [&]<typename W>(TypeTag<W>) {
       for_vectors<V>(a_.head_size, [&](int64_t i, auto lanes) {
         const V scaled = load<V>(x + i, lanes) * V::set(factor);
-        store(load<V>(weight.as<W>() + i, lanes) * scaled, out + i, lanes);
+        store((offset + load<V>(weight.as<W>() + i, lanes)) * scaled, out + i, lanes);
       });
     });
   }

@@ -109,7 +109,7 @@ class AppendCase {
       squares += v * v;
     const double rms = std::sqrt(squares / static_cast<double>(x->size()) + a.qk_norm_eps);
     for (size_t d = 0; d < x->size(); ++d)
-      (*x)[d] = (*x)[d] / rms * double{weight[d]};
+      (*x)[d] = (*x)[d] / rms * (a.qk_norm_offset + double{weight[d]});
   }
 
   std::vector<float> inputs_[3], angles_, q_norm_, k_norm_;
@@ -216,6 +216,7 @@ TEST_P(RopeAppendTest, IsTheFormula) {
                  .rotary_dim = rotary_dim,
                  .interleaved = interleaved,
                  .qk_norm = norm,
+                 .qk_norm_offset = norm && packed ? 1.0 : 0.0,
                  .packed = packed},
                 kRagged);
         }
