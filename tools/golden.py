@@ -2,7 +2,9 @@
 """Records what transformers computes, for the tests of whole models.
 
     ./dev golden               every model
-    ./dev golden llama_yarn    some of them: names in tools/golden_models/, novelist_14m, novelist_draft, perplexity
+    ./dev golden llama_yarn    some of them: names in tools/golden_models/, novelist_14m, novelist_draft, perplexity,
+                               prompt_tables
+    ./dev golden --beams       beams.json alone (tools/golden_beams.py), of every tiny model or of those named
 
 For each tiny config: weights by docs/dummy_weights.md, fp32, CPU, eager attention; for prompts of 1 to 60 tokens some
 rows of the prompt's logits, 32 greedy tokens, some rows of their logits, and how far the best logit is ahead of the
@@ -26,6 +28,8 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 
+import golden_beams
+import golden_prompt_tables
 from dummy_weights import dummy_tensor, write_checkpoint
 from golden_faults import FAINT, FAULTS, measure_tensors, plant
 from golden_models import CONFIGS, FAINT_TENSORS, REFERENCES
@@ -204,6 +208,12 @@ def versions():
     return {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]}
 
 
+def record_beams(name):
+    import golden_encdec  # which imports this file
+    model = golden_encdec.build(DATA / name, CONFIGS[name]) if golden_encdec.handles(name) else build_model(DATA / name)
+    golden_beams.record(model, Frequencies(model), name, DATA / name, versions())
+
+
 def record_tiny(name):
     folder = DATA / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -347,10 +357,12 @@ def record_perplexity():
 
 
 def main():
-    names = [*CONFIGS, *NOVELISTS, "perplexity"]
+    names = [*CONFIGS, *NOVELISTS, "perplexity", "prompt_tables"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
-    wanted = parser.parse_args().names
+    parser.add_argument("--beams", action="store_true", help="record beams.json alone")
+    arguments = parser.parse_args()
+    wanted = arguments.names
     unknown = set(wanted) - set(names)
     check(not unknown, f"no model {' '.join(sorted(unknown))}; there are {' '.join(names)}")
     torch.set_num_threads(1)
@@ -358,14 +370,21 @@ def main():
     transformers.logging.disable_progress_bar()
     import golden_encdec  # which imports this file
     for name in wanted or names:
-        if name == "perplexity":
+        if arguments.beams:
+            if name in CONFIGS:
+                record_beams(name)
+        elif name == "perplexity":
             record_perplexity()
+        elif name == "prompt_tables":
+            golden_prompt_tables.record(build_model, DATA, versions(), write_json, LEAD_MIN)
         elif name in CONFIGS and golden_encdec.handles(name):
             golden_encdec.record(name)
+            record_beams(name)
         elif name in NOVELISTS:
             record_novelist(name)
         else:
             record_tiny(name)
+            record_beams(name)
 
 
 if __name__ == "__main__":

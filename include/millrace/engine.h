@@ -23,9 +23,11 @@ struct EngineOptions {
   std::string device = "auto";            // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";             // auto, fp32, bf16, fp16
   std::string kv_dtype = "auto";          // auto, fp32, bf16, fp16
-  int64_t max_batch_size = 0;             // requests of a step; 0: 256
+  int64_t max_batch_size = 0;             // requests of a step; 0: 256 sequences
   int64_t max_seq_len = 0;                // tokens of a sequence; 0: the model's
   int64_t max_num_tokens = 0;             // tokens of a step; 0: 8192
+  int64_t max_beam_width = 0;             // beams of a request; 0: generation_config's num_beams
+  int64_t max_prompt_table_rows = 0;      // virtual tokens of a request (prompt tuning); 0: none
   int threads = 0;                        // 0: what affinity and control groups allow
   std::optional<uint64_t> dummy_weights;  // seed: only config.json is needed
   int attention_window = 0;               // for models that bring none; 0: none
@@ -47,7 +49,7 @@ struct EngineOptions {
 struct EngineInfo {
   std::string model, architecture, dtype, kv_dtype, device, device_name, version, commit;
   int64_t vocab_size = 0, parameters = 0, max_positions = 0;
-  int64_t max_batch_size = 0, max_seq_len = 0, max_num_tokens = 0;
+  int64_t max_batch_size = 0, max_seq_len = 0, max_num_tokens = 0, max_beam_width = 1;
   std::string kind;              // decoder, encoder_decoder, encoder
   int64_t max_encoder_len = 0;   // encoder-decoder models: rows of an input
   int64_t encoder_features = 0;  // speech: features of a frame, two frames a row

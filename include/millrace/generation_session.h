@@ -21,8 +21,8 @@ struct SetupOptions {
   int max_context_length = 0;  // tokens of a prompt
   int max_new_tokens = 0;      // tokens after a prompt
   int max_encoder_length = 0;  // encoder-decoder models: rows that the encoder makes of an input
-  int beam_width = 1;
-  int max_logprobs = 0;              // best tokens to report at a position
+  int beam_width = 1;          // up to the engine's; batch_size counts requests
+  int max_logprobs = 0;        // best tokens to report at a position
   bool contiguous_kv_cache = false;  // one block holds a whole sequence
   int tokens_per_block = 64;         // a power of two
   bool captured_graphs = true;       // on a GPU: steps alike are captured once and replayed
@@ -37,6 +37,9 @@ struct GenerationRequest {
   std::vector<int32_t> decoder_input_ids = {};
   // Speech: frames [2 x rows, features], instead of input_ids.
   std::vector<float> input_features = {};
+  /// Prompt tuning: embeddings [rows, width of the model] of virtual tokens, whose ids follow the
+  /// vocabulary's. At most as many rows as EngineOptions::max_prompt_table_rows.
+  std::vector<float> prompt_table = {};
 };
 
 enum class FinishReason { kNone, kStop, kLength };
@@ -50,12 +53,23 @@ struct TokenScore {
   std::vector<std::pair<int32_t, float>> top;
 };
 
+/// A hypothesis of beam search.
+struct BeamOutput {
+  std::vector<int32_t> output_ids;  // new tokens, the one that ended it included
+  FinishReason finish_reason = FinishReason::kNone;
+  std::optional<int> stop_token_id = std::nullopt;
+  float score = 0;  // sum of log-probabilities / length ^ length_penalty
+};
+
+/// With beams, tokens and reason are those of the best hypothesis, and come when the search is
+/// over.
 struct GenerationOutput {
   std::vector<int32_t> output_ids;  // new tokens, the one that ended it included
   FinishReason finish_reason = FinishReason::kNone;
   std::optional<int> stop_token_id;         // when a stop token (not an end token) ended it
   std::vector<TokenScore> logprobs;         // by new token, when asked for
   std::vector<TokenScore> prompt_logprobs;  // of prompt tokens 1, 2, ..., when asked for
+  std::vector<BeamOutput> beams;            // num_return_sequences, or all there are; best first
   uint64_t seed = 0;                        // that was used, when it was sampled
   int reused_tokens = 0;  // of the prompt, whose keys and values were there already
 };
@@ -71,9 +85,25 @@ struct StepToken {
 using LogitsCallback =
     std::function<void(int sequence, int position, int rows, std::span<const float> logits)>;
 
+/// Where a callback is: of which request, and how many new tokens the sequence has.
+struct HookStep {
+  int sequence = 0;
+  int new_tokens = 0;
+};
+
+/// May change the logits [V] of which the next token is chosen, after all other processors; with
+/// beams, the log-probabilities of one beam. `ids`: prompt and new tokens.
+using LogitsProcessor =
+    std::function<void(HookStep step, std::span<const int32_t> ids, std::span<float> logits)>;
+/// Asked after each new token; true ends the sequence. Not with beams.
+using StoppingCriteria = std::function<bool(HookStep step, std::span<const int32_t> ids)>;
+
 struct DecodeOptions {
   LogitsCallback logits;       // gets the logits of every position that is computed
   bool prompt_logits = false;  // ... of all prompt positions too
+  /// Sees every step on the host, which is waited for: steps no longer run ahead.
+  LogitsProcessor logits_processor = nullptr;
+  StoppingCriteria stopping_criteria = nullptr;
 };
 
 struct SessionStats {
@@ -84,6 +114,7 @@ struct SessionStats {
   int64_t steps = 0;
   int64_t captures = 0;  // of steps, since setup
   bool runs_ahead = false;
+  bool waits_for_host = false;       // in the last decode, for a logits processor
   std::vector<double> step_seconds;  // of the last decode
 };
 

@@ -10,6 +10,11 @@
 
 namespace millrace {
 
+/// When a beam search is over although running beams might still improve on what is finished.
+/// kFalse: by a guess from the present length; kTrue: as soon as there are as many finished as
+/// beams; kNever: only when no length can help.
+enum class EarlyStopping { kFalse, kTrue, kNever };
+
 /// Every field's default is neutral. Names and meanings are those of transformers'
 /// GenerationConfig; presence and frequency penalties, logit bias and log-probabilities are
 /// OpenAI's.
@@ -36,6 +41,13 @@ struct SamplingParams {
   std::optional<int> forced_bos_token_id;
   std::vector<int> forced_eos_token_ids;  // one of these ends a sequence that reaches its limit
 
+  /// Above 1: beam search, which excludes do_sample, logprobs and stop. All requests of a session
+  /// have its beam width.
+  int num_beams = 1;
+  double length_penalty = 1.0;  // scores are divided by length ^ length_penalty
+  EarlyStopping early_stopping = EarlyStopping::kFalse;
+  int num_return_sequences = 1;  // up to num_beams; best first
+
   int min_new_tokens = 0;  // no end token and no stop token before
   /// Unset: the caller's default (generation_config.json), else until the context is full.
   std::optional<int> max_new_tokens;
@@ -53,6 +65,7 @@ struct SamplingParams {
   std::optional<int> prompt_logprobs;  // the same for the prompt's tokens, from the second on
 
   static constexpr int kMaxLogprobs = 20;
+  static constexpr int kMaxBeams = 64;
 
   /// Throws Error (kBadInput) naming the first field out of its range. `vocab_size` 0: ids are not
   /// compared with it.

@@ -38,6 +38,7 @@ void check_contradictions(const engine::Manifest& m, const EngineOptions& option
   if (options.max_batch_size > m.max_batch_size) {
     refuse("--max-batch-size", str(m.max_batch_size));
   }
+  if (options.max_beam_width > m.max_beam_width) refuse("--num-beams", str(m.max_beam_width));
   if (options.max_seq_len > m.max_seq_len) refuse("--max-seq-len", str(m.max_seq_len));
   if (options.max_num_tokens > m.max_num_tokens) refuse("--max-num-tokens", str(m.max_num_tokens));
   if (options.dummy_weights) refuse("--dummy-weights", "the checkpoint's weights");
@@ -111,7 +112,7 @@ std::shared_ptr<const engine::EngineFile> open_folder(const std::string& model,
                                                       device::Device& device, EngineInfo* info) {
   const api::ModelSource source = api::ModelSource::open(model, options.dummy_weights.has_value());
   const engine::EngineCache cache(options.cache_dir);
-  compiler::BuildOptions build = api::build_options(options);
+  compiler::BuildOptions build = api::build_options(options, source);
   // A dump of the passes needs them to run.
   const bool use_cache = options.use_cache && options.dump_graph.empty();
   const std::string key = source.cache_key(build, device.properties());
@@ -156,6 +157,7 @@ void describe(const engine::Engine& engine, EngineInfo* info) {
   info->parameters = m.parameters;
   info->max_positions = m.max_positions;
   info->max_batch_size = m.max_batch_size;
+  info->max_beam_width = m.max_beam_width;
   info->max_seq_len = m.max_seq_len;
   info->max_num_tokens = m.max_num_tokens;
   info->kind = engine::model_kind_name(m.kind);
@@ -262,7 +264,7 @@ EngineInfo Engine::build(const std::string& model, const std::string& path,
                     "give the folder that holds config.json");
   }
   const api::ModelSource source = api::ModelSource::open(model, options.dummy_weights.has_value());
-  Built built = compile(model, source, api::build_options(options), *device);
+  Built built = compile(model, source, api::build_options(options, source), *device);
   const runtime::WeightReader reader(built.engine);
   engine::write_engine(built.engine, path, [&](const engine::Weight& weight, std::string* bytes) {
     bytes->resize(static_cast<size_t>(runtime::weight_bytes(weight)));

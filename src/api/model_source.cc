@@ -84,11 +84,19 @@ std::string ModelSource::cache_key(const compiler::BuildOptions& options,
   return to_hex(hash.digest128());
 }
 
-compiler::BuildOptions build_options(const EngineOptions& options) {
+compiler::BuildOptions build_options(const EngineOptions& options, const ModelSource& source) {
   compiler::BuildOptions build;
   build.dtype = compute_type(options.dtype, "--dtype");
   build.kv_dtype = compute_type(options.kv_dtype, "--kv-dtype");
-  if (options.max_batch_size > 0) build.max_batch_size = options.max_batch_size;
+  build.max_beam_width = options.max_beam_width;
+  if (build.max_beam_width == 0) {
+    build.max_beam_width =
+        load_generation_defaults(source.folder, source.config).num_beams.value_or(1);
+  }
+  build.max_batch_size = options.max_batch_size > 0
+                             ? options.max_batch_size
+                             : std::max<int64_t>(1, build.max_batch_size / build.max_beam_width);
+  build.max_prompt_table_rows = options.max_prompt_table_rows;
   if (options.max_num_tokens > 0) build.max_num_tokens = options.max_num_tokens;
   build.max_seq_len = options.max_seq_len;
   build.window = options.attention_window;
@@ -118,6 +126,12 @@ SamplingParams sampling_from(const GenerationDefaults& d) {
   p.typical_p = d.typical_p.value_or(p.typical_p);
   p.repetition_penalty = d.repetition_penalty.value_or(p.repetition_penalty);
   p.no_repeat_ngram_size = static_cast<int>(d.no_repeat_ngram_size.value_or(0));
+  p.num_beams = static_cast<int>(d.num_beams.value_or(1));
+  p.num_return_sequences = static_cast<int>(d.num_return_sequences.value_or(1));
+  p.length_penalty = d.length_penalty.value_or(p.length_penalty);
+  p.early_stopping = d.early_stopping == "true"    ? EarlyStopping::kTrue
+                     : d.early_stopping == "never" ? EarlyStopping::kNever
+                                                   : EarlyStopping::kFalse;
   p.min_new_tokens = static_cast<int>(d.min_new_tokens.value_or(0));
   if (d.max_new_tokens) p.max_new_tokens = static_cast<int>(*d.max_new_tokens);
   for (const auto& word : d.bad_words_ids)

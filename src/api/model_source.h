@@ -31,7 +31,7 @@ struct ModelSource {
                         const device::Properties& device) const;
 };
 
-compiler::BuildOptions build_options(const EngineOptions& options);
+compiler::BuildOptions build_options(const EngineOptions& options, const ModelSource& source);
 
 /// SamplingParams from what generation_config.json says.
 SamplingParams sampling_from(const GenerationDefaults& defaults);

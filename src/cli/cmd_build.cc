@@ -12,6 +12,7 @@ struct BuildOptions {
   ModelOptions model;
   std::string output;
   std::vector<std::string> disabled;
+  std::optional<int64_t> num_beams;
   bool json = false;
 };
 
@@ -19,6 +20,7 @@ int run(BuildOptions& o) {
   o.model.finish();
   if (o.output.empty()) throw_bad_input("no output file was given", "-o", "give -o FILE.engine");
   o.model.engine.disabled_passes = o.disabled;
+  o.model.engine.max_beam_width = positive(o.num_beams, 0, "--num-beams");
   const EngineInfo info = Engine::build(o.model.model, o.output, o.model.engine);
   if (!o.model.quiet) {
     for (const std::string& note : info.notes) {
@@ -27,11 +29,11 @@ int run(BuildOptions& o) {
     std::fprintf(
         stderr,
         "%s: %s, %.1f M parameters, %s weights, %s KV cache, for %s (%s)\n"
-        "limits: %lld requests, %lld tokens a sequence, %lld tokens a step\n",
+        "limits: %lld requests of at most %lld beams, %lld tokens a sequence, %lld tokens a step\n",
         info.model.c_str(), info.architecture.c_str(), static_cast<double>(info.parameters) / 1e6,
         info.dtype.c_str(), info.kv_dtype.c_str(), info.device.c_str(), info.device_name.c_str(),
-        static_cast<long long>(info.max_batch_size), static_cast<long long>(info.max_seq_len),
-        static_cast<long long>(info.max_num_tokens));
+        static_cast<long long>(info.max_batch_size), static_cast<long long>(info.max_beam_width),
+        static_cast<long long>(info.max_seq_len), static_cast<long long>(info.max_num_tokens));
     for (const auto& [name, ms] : info.build_times_ms) {
       std::fprintf(stderr, "  %-24s %8.1f ms\n", name.c_str(), ms);
     }
@@ -53,6 +55,8 @@ void add_build(Program& program) {
   o.model.declare(command);
   command.group("Build")
       .option("-o,--output", &o.output, "the engine file")
+      .option("--num-beams", &o.num_beams,
+              "most beams of a request; default: generation_config.json's")
       .option("--dump-graph", &o.model.engine.dump_graph, "write the graph after each pass to DIR")
       .option("--disable-pass", &o.disabled, "leave a pass out, may be given several times")
       .bytes("--max-build-memory", &o.model.engine.max_build_memory,

@@ -106,6 +106,7 @@ int run(RunOptions& o) {
   o.model.finish();
   check(o);
   o.model.engine.multi_block = static_cast<int>(positive(o.multi_block, 0, "--multi-block"));
+  o.model.engine.max_beam_width = o.sampling.beam_width();
   const std::shared_ptr<Engine> engine = o.model.open();
   const std::vector<Prompt> prompts = read_prompts(o, *engine);
   SetupOptions setup = o.model.setup();
@@ -115,11 +116,20 @@ int run(RunOptions& o) {
   const bool encodes = engine->info().kind == "encoder";
   if (prompts.empty()) {
     require_decoder(*engine);
-    return run_chat(engine, setup, o.sampling.resolve(engine->default_sampling()), o.system);
+    SamplingParams sampling = o.sampling.resolve(engine->default_sampling());
+    if (o.sampling.num_beams && sampling.num_beams > 1) {
+      throw_bad_input("a chat does not search with beams", "--num-beams", "give a prompt");
+    }
+    sampling.num_beams = sampling.num_return_sequences = 1;
+    return run_chat(engine, setup, sampling, o.system);
   }
   for (const Prompt& prompt : prompts)
     prompt.sampling.validate(engine->info().vocab_size);
   setup = fit_setup(*engine, prompts, setup);
+  setup.beam_width = prompts[0].sampling.num_beams;
+  if (setup.beam_width > 1 && o.logits_file) {
+    throw_bad_input("logits of beams are not written", "--logits-file", "give --num-beams 1");
+  }
   setup.batch_size = static_cast<int>(
       std::min<int64_t>(static_cast<int64_t>(prompts.size()), engine->info().max_batch_size));
   GenerationSession session(engine);
@@ -135,7 +145,8 @@ int run(RunOptions& o) {
         first, first + static_cast<int64_t>(std::min(batch, prompts.size() - begin)));
     DecodeOptions decode;
     if (logits) decode = {.logits = logits->collector(begin), .prompt_logits = true};
-    const bool stream = prompts.size() == 1 && !o.json && !encodes;
+    const bool stream =
+        prompts.size() == 1 && !o.json && !encodes && part[0].sampling.num_return_sequences == 1;
     const TextCallback show = [](const std::string& text) {
       std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
@@ -145,8 +156,14 @@ int run(RunOptions& o) {
                 : generate(session, part, decode, stream ? show : TextCallback{});
     for (size_t i = 0; i < results.size(); ++i) {
       results[i].setup_s = engine->info().build_s + engine->info().load_s;
+      const std::vector<BeamOutput>& beams = results[i].output.beams;
       if (o.json) {
         std::puts(result_to_json(begin + i, part[i], results[i]).c_str());
+      } else if (beams.size() > 1) {
+        for (size_t b = 0; b < beams.size(); ++b) {
+          const auto& text = results[i].beam_texts[b];
+          std::puts(text.value_or(ids_to_text(beams[b].output_ids)).c_str());
+        }
       } else if (!stream) {
         std::puts(results[i].text.value_or(ids_to_text(results[i].output.output_ids)).c_str());
       } else {

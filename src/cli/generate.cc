@@ -25,6 +25,10 @@ std::vector<Result> generate(GenerationSession& session, const std::vector<Promp
   DecodeStream stream = session.decode_stream(requests, options);
   while (const auto added = stream.next()) {
     const double now = elapsed();
+    if (prompts[0].sampling.num_beams > 1) {  // tokens come at the end
+      for (Result& result : results)
+        if (result.first_token_s == 0) result.first_token_s = now;
+    }
     for (const StepToken& token : *added) {
       const auto i = static_cast<size_t>(token.sequence);
       if (results[i].first_token_s == 0) results[i].first_token_s = now;
@@ -49,6 +53,13 @@ std::vector<Result> generate(GenerationSession& session, const std::vector<Promp
     results[i].text = answers[i].text();
     results[i].stop_text = answers[i].stop_text();
     if (results[i].total_s == 0) results[i].total_s = elapsed();
+    for (const BeamOutput& beam : results[i].output.beams) {
+      Answer answer(session.engine(), prompts[i].sampling);
+      for (const int32_t id : beam.output_ids)
+        answer.push(id);
+      answer.finish();
+      results[i].beam_texts.push_back(answer.text());
+    }
   }
   return results;
 }
@@ -128,7 +139,10 @@ std::string format_stats(const SessionStats& s) {
   row("allocated",
       s.weights_copied + s.activations + s.kv_pool + s.step_buffers + s.token_history + s.sampler);
   text += str("KV blocks: ", s.kv_blocks_used_peak, " of ", s.kv_blocks, " used at most\n");
-  text += str("run-ahead: ", s.runs_ahead ? "on" : "off (the device runs each step at once)", "\n");
+  const char* ahead = !s.runs_ahead      ? "off (the device runs each step at once)"
+                      : s.waits_for_host ? "off (a logits processor sees every step)"
+                                         : "on";
+  text += str("run-ahead: ", ahead, "\n");
   if (s.runs_ahead) text += str("captured steps: ", s.captures, "\n");
   std::vector<double> times = s.step_seconds;
   if (!times.empty()) {

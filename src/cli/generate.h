@@ -16,6 +16,7 @@ struct Result {
   GenerationOutput output;
   std::optional<std::string> text;
   std::optional<std::string> stop_text;
+  std::vector<std::optional<std::string>> beam_texts;  // of output.beams
   double setup_s = 0, first_token_s = 0, total_s = 0;
 };
 

@@ -12,6 +12,7 @@
 #include "audio/log_mel.h"
 #include "audio/wav.h"
 #include "base/error.h"
+#include "cli/model_options.h"
 
 namespace millrace::cli {
 namespace {
@@ -275,11 +276,50 @@ void SamplingFlags::declare(Command& command) {
       .option("--no-repeat-ngram-size", &no_repeat_ngram_size, "no N tokens twice")
       .option("--logit-bias", &logit_bias, "ID:BIAS, may be given several times")
       .option("--bad-words-ids", &bad_words_ids, "IDS never made, may be given several times");
+  command.group("Beam search (what is not given comes from generation_config.json)")
+      .option("--num-beams", &num_beams, "beams; above 1, the best of them without sampling")
+      .option("--length-penalty", &length_penalty, "scores are divided by length ^ X; default 1")
+      .option("--early-stopping", &early_stopping,
+              "true: end when there are enough; false: by a guess; never: when none can improve")
+      .option("--num-return-sequences", &num_return_sequences, "sequences of a prompt, best first");
   command.group("Stopping and reporting")
       .option("--stop", &stop, "text that ends the answer, may be given several times")
       .option("--stop-token-ids", &stop_token_ids, "ids that end the answer")
       .option("--logprobs", &logprobs, "log-probabilities of new tokens and the K best")
       .option("--prompt-logprobs", &prompt_logprobs, "the same for the prompt's tokens");
+}
+
+int64_t SamplingFlags::beam_width() const {
+  return positive(num_beams, greedy ? 1 : 0, "--num-beams");
+}
+
+void SamplingFlags::resolve_beams(SamplingParams* p) const {
+  if (greedy) {
+    p->num_beams = 1;
+    p->length_penalty = 1;
+    p->early_stopping = EarlyStopping::kFalse;
+  }
+  if (num_beams) p->num_beams = static_cast<int>(std::min<int64_t>(*num_beams, 1 << 16));
+  if (p->num_beams == 1) p->num_return_sequences = 1;
+  if (num_return_sequences) {
+    p->num_return_sequences = count(*num_return_sequences, "--num-return-sequences");
+  }
+  take(length_penalty, &p->length_penalty);
+  if (early_stopping) {
+    if (*early_stopping != "true" && *early_stopping != "false" && *early_stopping != "never") {
+      throw_bad_input(str("unknown value '", *early_stopping, "'"), "--early-stopping",
+                      "use true, false or never");
+    }
+    p->early_stopping = *early_stopping == "true"    ? EarlyStopping::kTrue
+                        : *early_stopping == "never" ? EarlyStopping::kNever
+                                                     : EarlyStopping::kFalse;
+  }
+  if (p->num_beams == 1) return;
+  if (temperature || top_k || top_p || min_p || typical_p) {
+    throw_bad_input(str("sampling with ", p->num_beams, " beams is not supported"), "",
+                    "leave the sampling options out, or give --num-beams 1");
+  }
+  p->do_sample = false;
 }
 
 SamplingParams SamplingFlags::resolve(const SamplingParams& model_defaults) const {
@@ -321,6 +361,7 @@ SamplingParams SamplingFlags::resolve(const SamplingParams& model_defaults) cons
   }
   if (logprobs) p.logprobs = count(*logprobs, "--logprobs");
   if (prompt_logprobs) p.prompt_logprobs = count(*prompt_logprobs, "--prompt-logprobs");
+  resolve_beams(&p);
   if (seed) p.seed = seed;
   p.ignore_eos = ignore_eos;
   for (const std::string& text : logit_bias)

@@ -28,17 +28,22 @@ struct Prompt {
 /// file.
 struct SamplingFlags {
   std::optional<int64_t> max_new_tokens, min_new_tokens, top_k, no_repeat_ngram_size, logprobs,
-      prompt_logprobs;
+      prompt_logprobs, num_beams, num_return_sequences;
   std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty, presence_penalty,
-      frequency_penalty;
+      frequency_penalty, length_penalty;
   std::optional<uint64_t> seed;
   std::vector<std::string> logit_bias, stop, bad_words_ids;
-  std::optional<std::string> stop_token_ids;
+  std::optional<std::string> stop_token_ids, early_stopping;
   bool greedy = false, ignore_eos = false;
 
   void declare(Command& command);
+  /// Beams of a request that the engine must be able to follow; 0: as many as the model asks for.
+  int64_t beam_width() const;
   /// What a request without words of its own gets: the model's defaults, then these flags.
   SamplingParams resolve(const SamplingParams& model_defaults) const;
+
+ private:
+  void resolve_beams(SamplingParams* p) const;
 };
 
 /// Turns text or a chat into ids. Throws Error when the model has no tokenizer or template.

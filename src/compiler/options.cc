@@ -31,6 +31,7 @@ std::string BuildOptions::canonical_text() const {
       str("dtype=", compute_type_name(dtype), " kv_dtype=", compute_type_name(kv_dtype),
           " max_batch_size=", max_batch_size, " max_seq_len=", max_seq_len,
           " max_num_tokens=", max_num_tokens, " max_beam_width=", max_beam_width);
+  if (max_prompt_table_rows > 0) text += str(" max_prompt_table_rows=", max_prompt_table_rows);
   if (window > 0) text += str(" window=", window, " sink_tokens=", sink_tokens);
   if (dummy_seed) text += str(" dummy_weights=", *dummy_seed);
   if (!disabled_passes.empty()) text += str(" disabled=", join(disabled_passes, ","));

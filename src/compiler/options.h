@@ -23,7 +23,8 @@ struct BuildOptions {
   int64_t max_seq_len = 0;  // 0: the model's
   int64_t max_num_tokens = 8192;
   int64_t max_beam_width = 1;
-  int window = 0;  // sliding window for models that bring none; 0: none
+  int64_t max_prompt_table_rows = 0;  // virtual tokens of a sequence
+  int window = 0;                     // sliding window for models that bring none; 0: none
   int sink_tokens = 0;
   std::optional<uint64_t> dummy_seed;  // weights are generated
   std::vector<std::string> disabled_passes;

@@ -161,7 +161,9 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
   const models::InputLimits limits{.max_num_tokens = traced.limits.max_num_tokens,
                                    .max_sequences = traced.limits.max_sequences,
                                    .max_seq_len = traced.limits.max_seq_len,
-                                   .max_encoder_len = traced.limits.max_encoder_len};
+                                   .max_encoder_len = traced.limits.max_encoder_len,
+                                   .max_beam_width = options.max_beam_width,
+                                   .max_prompt_table_rows = options.max_prompt_table_rows};
   const nn::StepInputs step = model->prepare_inputs(trace, limits);
   const nn::Value logits = model->forward(trace, step);
   const nn::Value rows = options.embeddings ? trace.hidden : logits;

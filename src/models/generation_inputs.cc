@@ -65,6 +65,11 @@ nn::StepInputs prepare_basic_inputs(nn::Trace& trace, const std::vector<KvLayer>
     step.sequence.push_back(input(trace, name, {"S"}));
   }
   step.sequence.push_back(input(trace, "kv_cache_block_offsets", {groups.count, "S", "M"}));
+  if (limits.max_beam_width > 1) {
+    step.max_beams = static_cast<int>(limits.max_beam_width);
+    step.beams = {input(trace, "cache_indirection", {"R", "N"}),
+                  input(trace, "sequence_slots", {"S"})};
+  }
   size_t self = 0, cross = 0;
   for (size_t i = 0; i < layers.size(); ++i) {
     size_t& number = layers[i].cross ? cross : self;
@@ -72,6 +77,8 @@ nn::StepInputs prepare_basic_inputs(nn::Trace& trace, const std::vector<KvLayer>
   }
   if (cross > 0) step.encoder_lengths = input(trace, "encoder_input_lengths", {"S"});
   step.input_ids = nn::merge_ids(ids, history);
+  trace.token_ids = step.input_ids.id;
+  trace.prompt_table_rows = limits.max_prompt_table_rows;
   return step;
 }
 

@@ -25,10 +25,12 @@ struct KvLayer {
 
 /// Bounds of the symbolic dimensions.
 struct InputLimits {
-  int64_t max_num_tokens = 0;   // T, rows of a step
-  int64_t max_sequences = 0;    // S, requests times beams
-  int64_t max_seq_len = 0;      // tokens of a sequence
-  int64_t max_encoder_len = 0;  // rows of an encoder's input
+  int64_t max_num_tokens = 0;         // T, rows of a step
+  int64_t max_sequences = 0;          // S, requests times beams
+  int64_t max_seq_len = 0;            // tokens of a sequence
+  int64_t max_encoder_len = 0;        // rows of an encoder's input
+  int64_t max_beam_width = 1;         // beams of a request
+  int64_t max_prompt_table_rows = 0;  // virtual tokens of a sequence (prompt tuning)
 };
 
 /// Windows that the user asks for on a model that brings none (`--attention-window`,

@@ -19,8 +19,12 @@ Value attention(const ops::Attention& attributes, Value q, Value k, Value v,
   }
   if (attributes.sink_logits) ids.push_back(inputs.sink_logits.id);
   if (attributes.relative_buckets > 0) ids.push_back(inputs.relative_bias.id);
+  for (const Value& value : inputs.step.beams)
+    ids.push_back(value.id);
+  ops::Attention complete = attributes;
+  complete.beams = inputs.step.max_beams;
   const ir::NodeId node =
-      ops::add_node(*q.graph, ops::Attention::kName, std::move(ids), ops::to_attrs(attributes));
+      ops::add_node(*q.graph, ops::Attention::kName, std::move(ids), ops::to_attrs(complete));
   return {q.graph, q.graph->node(node).outputs[0]};
 }
 

@@ -70,7 +70,12 @@ Value embedding(const Scope& scope, Value ids, int64_t rows, int64_t dim, int of
   ops::Embedding attrs;
   attrs.dtype = ir::dtype_name(scope.trace().activation);
   attrs.offset = offset;
-  return add_op(attrs, {ids, scope.weight("weight", {rows, dim})});
+  const Value table = scope.weight("weight", {rows, dim});
+  const Trace& trace = scope.trace();
+  if (trace.prompt_table_rows == 0 || ids.id != trace.token_ids) return add_op(attrs, {ids, table});
+  const ir::ValueId prompts =
+      trace.graph.add_input("prompt_table", {ir::DType::kF32, {"R", trace.prompt_table_rows, dim}});
+  return add_op(attrs, {ids, table, {&trace.graph, prompts}});
 }
 
 Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset) {

@@ -15,6 +15,8 @@ struct StepInputs {
   Value last_token_ids;          // i32 [L] rows that need logits
   Value context_lengths;         // i32 [S] full prompt lengths
   std::vector<Value> sequence;   // in the order of ops/common/sequence_inputs.h
+  std::vector<Value> beams;      // with beams: BeamInput of the same file
+  int max_beams = 0;             // of a request; 0: there are none
   std::vector<Value> kv_caches;  // one state per layer, those of cross attention behind the others
   Value encoder_lengths{};       // i32 [S], where there is cross attention
 };

@@ -36,6 +36,9 @@ struct Trace {
   ir::Graph& graph;
   WeightSource& weights;
   ir::DType activation = ir::DType::kF32;  // type of the values between the layers
+  // Prompt tuning: embeddings of these ids know virtual tokens, so many of a sequence.
+  ir::ValueId token_ids = ir::kNone;
+  int64_t prompt_table_rows = 0;
   Value
       hidden{};  // [T, dim]: the last hidden states; what the head reads, unless a model says else
 };

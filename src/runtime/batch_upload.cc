@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "ops/common/beam_row.h"
 
 namespace millrace::runtime {
 namespace {
@@ -51,7 +52,12 @@ class Upload {
       // The token is in the history on the device: merge_ids looks it up.
       ids[0] = -1 - (sequence.slot * context_.history_length + sequence.past_length);
     } else {
-      std::copy(sequence.tokens.begin(), sequence.tokens.end(), ids);
+      std::transform(sequence.tokens.begin(), sequence.tokens.end(), ids, [&](int32_t id) {
+        // Virtual tokens are rows of the slot's part of the prompt table.
+        const bool is_virtual =
+            context_.limits.prompt_table_rows > 0 && id >= context_.limits.vocab_size;
+        return is_virtual ? id + sequence.slot * context_.limits.prompt_table_rows : id;
+      });
       prompt_segment(sequence, start);
     }
     for (int i = 0; i < count; ++i)
@@ -65,6 +71,7 @@ class Upload {
     set("host_query_length", s, count);
     set("host_request_types", s, sequence.is_context ? 0 : 1);
     set("host_past_key_value_lengths", s, sequence.past_length);
+    set(StepBuffers::kSequenceSlots, s, sequence.slot);
     set("encoder_input_lengths", s, sequence.encoder_length);
     if (sequence.is_context) {
       CHECK(shape_.context_sequences == s, "a context sequence after a generation sequence");
@@ -84,16 +91,41 @@ class Upload {
 
   void sampled(int s, int row, const SlotSampling& slot) {
     const StepSequence& sequence = at(s);
-    const ops::SamplingRow record = ops::sampling_row_at(
+    ops::SamplingRow record = ops::sampling_row_at(
         slot.packed, sequence.slot, sequence.past_length + sequence.num_tokens(), slot.list_offset);
+    if (batch_.logits_processor) record.flags |= ops::kSamplingAdjusts;  // a copy of the row
     shape_.adjusts = shape_.adjusts || (record.flags & ops::kSamplingAdjusts) != 0;
     std::memcpy(buffers_.host(StepBuffers::kSamplingRows) +
                     int64_t{shape_.sampled} * ops::kSamplingRowWords,
                 &record, sizeof record);
+    if (batch_.beams > 1) beam(s, record);
     set("last_token_ids", shape_.sampled, row);
     set(StepBuffers::kTargetCounts, shape_.sampled, batch_.logprobs);
     shape_.sampled_sequence.push_back(s);
     ++shape_.sampled;
+  }
+
+  // The first of a request's rows makes its record.
+  void beam(int s, const ops::SamplingRow& row) {
+    const StepSequence& sequence = at(s);
+    const int number = sequence.slot % batch_.beams;
+    if (number > 0) {
+      CHECK(s > 0 && at(s - 1).slot == sequence.slot - 1, "beams that are not neighbours");
+      return;
+    }
+    const SlotSampling& slot = context_.slots[static_cast<size_t>(sequence.slot)];
+    ops::BeamRow record{.slot = sequence.slot,
+                        .first_row = shape_.sampled,
+                        .rows = sequence.is_context ? 1 : batch_.beams,
+                        .length = row.length,
+                        .prompt_length = row.prompt_length,
+                        .end_ids = slot.packed.beam_ends};
+    record.end_ids.offset += slot.list_offset;
+    std::memcpy(
+        buffers_.host(StepBuffers::kBeams) + int64_t{shape_.beam_requests} * ops::kBeamRowWords,
+        &record, sizeof record);
+    shape_.beam_sequence.push_back(s);
+    ++shape_.beam_requests;
   }
 
   // [groups, S, M]

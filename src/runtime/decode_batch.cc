@@ -26,9 +26,29 @@ DecodeBatch::DecodeBatch(const SessionLimits& limits, const std::vector<engine::
     slot.blocks.resize(groups_.size());
 }
 
+/// Ids below this number have an embedding: the vocabulary's and the virtual ones.
+int DecodeBatch::known_ids(const GenerationRequest& request, const std::string& where) const {
+  if (request.prompt_table.empty()) return limits_.vocab_size;
+  if (limits_.prompt_table_rows == 0) {
+    throw_bad_input("the engine was built without virtual tokens", where,
+                    "build it with max_prompt_table_rows");
+  }
+  const size_t width = static_cast<size_t>(limits_.prompt_table_width);
+  const size_t rows = request.prompt_table.size() / width;
+  if (request.prompt_table.size() % width != 0 ||
+      rows > static_cast<size_t>(limits_.prompt_table_rows)) {
+    throw_bad_input(str("the prompt table has ", request.prompt_table.size(), " numbers"), where,
+                    str("give rows of ", width, ", at most ", limits_.prompt_table_rows));
+  }
+  return limits_.vocab_size + static_cast<int>(rows);
+}
+
 void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
                            const DecodeOptions& options) const {
   if (requests.empty()) throw_bad_input("no request was given", "", "give at least one prompt");
+  if (limits_.beams > 1 && options.stopping_criteria) {
+    throw_bad_input("stopping criteria are not supported with beams", "", "use stop_token_ids");
+  }
   if (static_cast<int>(requests.size()) > limits_.batch_size) {
     throw_bad_input(
         str(requests.size(), " requests, but the session was set up for ", limits_.batch_size), "",
@@ -39,8 +59,9 @@ void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
     const std::string where = requests.size() > 1 ? str("request ", i) : "";
     const auto length = static_cast<int>(request.input_ids.size());
     if (length == 0) throw_bad_input("the prompt is empty", where, "give at least one token");
+    const int known = known_ids(request, where);
     for (const int32_t id : request.input_ids) {
-      if (id >= 0 && id < limits_.vocab_size) continue;
+      if (id >= 0 && id < known) continue;
       throw_bad_input(str("token id ", id, " is not in the vocabulary of ", limits_.vocab_size),
                       where, "use ids of this model's tokenizer");
     }
@@ -55,6 +76,11 @@ void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
     } catch (Error& error) {
       if (!where.empty()) error.add_context(where);
       throw;
+    }
+    if (request.sampling.num_beams != limits_.beams) {
+      throw_bad_input(str("num_beams is ", request.sampling.num_beams,
+                          ", the session was set up for ", limits_.beams),
+                      where, "set up its beam_width");
     }
     const int best = std::max(request.sampling.logprobs.value_or(0),
                               request.sampling.prompt_logprobs.value_or(0));
@@ -107,11 +133,24 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& all_requests,
     const uint64_t drawn = (uint64_t{entropy()} << 32) | entropy();
     outputs_[i].seed = sequence.request.sampling.seed.value_or(drawn);
     outputs_[i].reused_tokens = sequence.computed;
-    stepper.begin_sequence(sequence.slot, {.sampling = sequence.request.sampling,
-                                           .prompt_length = sequence.prompt_length(),
-                                           .max_new_tokens = sequence.max_new,
-                                           .seed = outputs_[i].seed,
-                                           .end_token_ids = end_token_ids});
+    for (int beam = 0; beam < limits_.beams; ++beam) {
+      stepper.begin_sequence(sequence.slot * limits_.beams + beam,
+                             {.sampling = sequence.request.sampling,
+                              .prompt_length = sequence.prompt_length(),
+                              .max_new_tokens = sequence.max_new,
+                              .seed = outputs_[i].seed,
+                              .prompt_table = sequence.request.prompt_table,
+                              .end_token_ids = end_token_ids});
+    }
+    if (limits_.beams > 1) {
+      const SamplingParams& sampling = sequence.request.sampling;
+      sequence.search.emplace(BeamSearch::Options{.beams = limits_.beams,
+                                                  .length_penalty = sampling.length_penalty,
+                                                  .early_stopping = sampling.early_stopping,
+                                                  .max_new_tokens = sequence.max_new,
+                                                  .end_ids = sequence.end_ids,
+                                                  .stop_ids = sampling.stop_token_ids});
+    }
     sequence.ended = sequence.max_new == 0 && (!sequence.all_rows || sequence.prompt_end == 0);
     if (sequence.ended) outputs_[i].finish_reason = FinishReason::kLength;
   }
@@ -119,107 +158,11 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& all_requests,
 
 void DecodeBatch::abandon() {
   CHECK(under_way_.empty(), "a step is still under way");
-  for (Slot& slot : slots_)
+  for (Slot& slot : slots_) {
     slot.sequence = -1;
+    release_beams(slot);
+  }
   sequences_.clear();
-}
-
-std::vector<int64_t> DecodeBatch::rope_variants(int prompt_length) const {
-  std::vector<int64_t> variants;
-  for (const ops::RopeScaling& rope : ropes_) {
-    variants.push_back(ops::rope_variant(rope, prompt_length));
-  }
-  return variants;
-}
-
-int DecodeBatch::reusable_prefix(const Sequence& sequence, const Slot& slot) const {
-  // With an encoder, every row depends on the whole input.
-  if (limits_.encoder.kind != engine::ModelKind::kDecoder) return 0;
-  if (sequence.all_rows || slot.rope_variants != rope_variants(sequence.prompt_length())) return 0;
-  const std::vector<int32_t>& ids = sequence.request.input_ids;
-  // The last prompt token always runs: its logits choose the first new token.
-  const size_t most = std::min(slot.tokens.size(), ids.size() - 1);
-  size_t common = 0;
-  while (common < most && slot.tokens[common] == ids[common])
-    ++common;
-  // What lies behind a window may be gone; what the next position sees must be there.
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    const int first =
-        groups_[g].window > 0 ? std::max(0, static_cast<int>(common) - groups_[g].window + 1) : 0;
-    const int tokens = blocks_[g].tokens_per_block();
-    for (size_t position = 0; position < common; position += static_cast<size_t>(tokens)) {
-      const bool visible = static_cast<int>(position) + tokens > first ||
-                           static_cast<int>(position) < groups_[g].sink_tokens;
-      if (visible && slot.blocks[g][position / static_cast<size_t>(tokens)] == kNoBlock) return 0;
-    }
-  }
-  return static_cast<int>(common);
-}
-
-// Longest prefixes first: each request gets the best slot that is left.
-void DecodeBatch::assign_slots() {
-  for (size_t taken = 0; taken < sequences_.size(); ++taken) {
-    int best_sequence = -1, best_slot = -1, best = -1;
-    for (size_t i = 0; i < sequences_.size(); ++i) {
-      if (sequences_[i].slot >= 0) continue;
-      for (size_t s = 0; s < slots_.size(); ++s) {
-        if (slots_[s].sequence >= 0) continue;
-        const int prefix = reusable_prefix(sequences_[i], slots_[s]);
-        // Of slots without use, an empty one: what others remember may serve later.
-        const bool emptier = prefix == best && best_slot >= 0 && slots_[s].tokens.empty() &&
-                             !slots_[static_cast<size_t>(best_slot)].tokens.empty() &&
-                             best_sequence == static_cast<int>(i);
-        if (prefix <= best && !emptier) continue;
-        best = prefix;
-        best_sequence = static_cast<int>(i);
-        best_slot = static_cast<int>(s);
-      }
-    }
-    Sequence& sequence = sequences_[static_cast<size_t>(best_sequence)];
-    Slot& slot = slots_[static_cast<size_t>(best_slot)];
-    sequence.slot = best_slot;
-    sequence.computed = best;
-    slot.sequence = best_sequence;
-    slot.tokens.resize(static_cast<size_t>(best));
-    slot.rope_variants = rope_variants(sequence.prompt_length());
-    for (size_t g = 0; g < groups_.size(); ++g)
-      blocks_[g].truncate(slot.blocks[g], best);
-  }
-}
-
-void DecodeBatch::extend_blocks(Sequence& sequence, int tokens) {
-  // First, so that a sequence never holds more than its window and one step, also when a step is
-  // under way: steps run in order, so that one is done with these blocks before they are written.
-  release_behind_windows(sequence);
-  Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    KvBlocks& pool = blocks_[g];
-    while (!pool.grow(slot.blocks[g], groups_[g].cross ? sequence.encoder.length : tokens)) {
-      // Only caches that idle slots remember can be in the way: setup() gave room for every
-      // sequence.
-      const auto idle = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) {
-        return s.sequence < 0 && !s.tokens.empty();
-      });
-      CHECK(idle != slots_.end(), "the KV pool is too small for the batch");
-      idle->tokens.clear();
-      for (size_t h = 0; h < groups_.size(); ++h)
-        blocks_[h].truncate(idle->blocks[h], 0);
-    }
-  }
-  int64_t used = 0;
-  for (const KvBlocks& pool : blocks_)
-    used += pool.num_blocks() - pool.num_free();
-  blocks_used_peak_ = std::max(blocks_used_peak_, used);
-}
-
-void DecodeBatch::release_behind_windows(Sequence& sequence) {
-  Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    if (groups_[g].window == 0) continue;
-    blocks_[g].release_before(slot.blocks[g],
-                              std::max(0, sequence.computed - groups_[g].window + 1),
-                              groups_[g].sink_tokens);
-  }
 }
 
 // Adds as much of the sequence's prompt as the step has room for.
@@ -240,7 +183,7 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   const std::span<const int32_t> ids = sequence.request.input_ids;
   StepSequence step;
-  step.slot = sequence.slot;
+  step.slot = sequence.slot * limits_.beams;
   step.is_context = true;
   step.past_length = sequence.computed;
   step.tokens = ids.subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(tokens));
@@ -269,14 +212,21 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
 
 void DecodeBatch::add_generation(Batch& batch, int index) {
   Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
+  if (limits_.beams > 1 && slot.beam_blocks.empty()) fork_beams(sequence);
   extend_blocks(sequence, sequence.computed + 1);
   StepSequence step;
-  step.slot = sequence.slot;
+  step.slot = sequence.slot * limits_.beams;
   step.past_length = sequence.computed;
-  step.blocks = slots_[static_cast<size_t>(sequence.slot)].blocks;
+  step.blocks = slot.blocks;
   step.encoder_length = sequence.encoder.length;
   step.sample = true;
   batch.sequences.push_back(step);
+  for (const auto& lists : slot.beam_blocks) {
+    ++step.slot;
+    step.blocks = lists;
+    batch.sequences.push_back(step);
+  }
   ++sequence.computed;
   ++sequence.scheduled;
 }
@@ -286,6 +236,7 @@ const Batch* DecodeBatch::next_batch() {
   batch.sequences.clear();
   batch.logprobs = logprobs_;
   batch.padded = limits_.padded;
+  batch.beams = limits_.beams;
   StepRecord record;
   int rows = 0, longest = 0;
   for (size_t i = 0; i < sequences_.size(); ++i) {
@@ -299,7 +250,7 @@ const Batch* DecodeBatch::next_batch() {
       const Sequence& sequence = sequences_[i];
       if (sequence.ended || sequence.scheduled == sequence.max_new) continue;
       add_generation(batch, static_cast<int>(i));
-      record.sequences.push_back(static_cast<int>(i));
+      record.sequences.resize(batch.sequences.size(), static_cast<int>(i));
     }
   }
   if (batch.sequences.empty()) return nullptr;
@@ -317,9 +268,54 @@ const Batch* DecodeBatch::next_batch() {
   } else {
     batch.logits_sink = nullptr;
   }
+  batch.logits_processor = nullptr;
+  if (options_.logits_processor) {
+    batch.logits_processor = [this, &batch, requests = record.sequences](int s,
+                                                                         std::span<float> row) {
+      const int slot = batch.sequences[static_cast<size_t>(s)].slot;
+      process_logits(requests[static_cast<size_t>(s)], slot % limits_.beams, row);
+    };
+  }
   under_way_.push_back(std::move(record));
   ++steps_;
   return &batch;
+}
+
+// Prompt and new tokens that are known.
+std::vector<int32_t> DecodeBatch::ids_of(int index, int beam) const {
+  const Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  std::vector<int32_t> ids = sequence.request.input_ids;
+  const std::vector<int32_t> added = sequence.search
+                                         ? sequence.search->running(beam)
+                                         : outputs_[static_cast<size_t>(index)].output_ids;
+  ids.insert(ids.end(), added.begin(), added.end());
+  return ids;
+}
+
+void DecodeBatch::process_logits(int index, int beam, std::span<float> row) const {
+  const std::vector<int32_t> ids = ids_of(index, beam);
+  const int prompt = sequences_[static_cast<size_t>(index)].prompt_length();
+  options_.logits_processor({index, static_cast<int>(ids.size()) - prompt}, ids, row);
+}
+
+// Tokens are known when the search is over: those of the best hypothesis.
+void DecodeBatch::take_beams(int index, const BeamChoices& choices, std::vector<StepToken>* added) {
+  Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  GenerationOutput& output = outputs_[static_cast<size_t>(index)];
+  sequence.search->absorb(choices);
+  if (!sequence.search->done()) return;
+  output.beams = sequence.search->outputs(sequence.request.sampling.num_return_sequences);
+  if (output.beams.empty()) {
+    finish(index, FinishReason::kLength);
+    return;
+  }
+  const BeamOutput& best = output.beams[0];
+  output.output_ids = best.output_ids;
+  output.stop_token_id = best.stop_token_id;
+  finish(index, best.finish_reason);
+  for (const int32_t id : best.output_ids)
+    added->push_back({index, id, FinishReason::kNone});
+  added->back().finish_reason = best.finish_reason;
 }
 
 void DecodeBatch::take_token(int index, TokenLogprobs token, std::vector<StepToken>* added) {
@@ -342,22 +338,16 @@ void DecodeBatch::take_token(int index, TokenLogprobs token, std::vector<StepTok
     finish(index, FinishReason::kStop);
   } else if (static_cast<int>(output.output_ids.size()) == sequence.max_new) {
     finish(index, FinishReason::kLength);
+  } else if (options_.stopping_criteria &&
+             options_.stopping_criteria({index, static_cast<int>(output.output_ids.size())},
+                                        ids_of(index, 0))) {
+    finish(index, FinishReason::kStop);
   }
   added->push_back({index, id, output.finish_reason});
 }
 
-std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
-  CHECK(!under_way_.empty());
-  const StepRecord record = std::move(under_way_.front());
-  under_way_.erase(under_way_.begin());
-  std::vector<StepToken> added;
-  if (result.failed_sequence >= 0) {
-    const int request = record.sequences[static_cast<size_t>(result.failed_sequence)];
-    forget(record);
-    throw_failed("the logits are not finite numbers, or every token is forbidden",
-                 str("request ", request),
-                 "check the checkpoint, --bad-words-ids and the other limits on tokens");
-  }
+void DecodeBatch::take_in(const StepRecord& record, StepResult& result,
+                          std::vector<StepToken>* added) {
   for (size_t i = 0; i < record.sequences.size(); ++i) {
     const int index = record.sequences[i];
     Sequence& sequence = sequences_[static_cast<size_t>(index)];
@@ -372,11 +362,16 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
     }
     // A step ahead may have run for a sequence that had ended: its token is void.
     if (!sequence.ended && record.sampled[i] != 0) {
-      take_token(index, std::move(result.chosen[i]), &added);
+      if (!sequence.search) {
+        take_token(index, std::move(result.chosen[i]), added);
+      } else if (!result.beams[i].scores.empty()) {  // the first of its beams
+        take_beams(index, result.beams[i], added);
+      }
     }
     if (!sequence.ended && sequence.max_new == 0 && !sequence.in_context()) {
       finish(index, FinishReason::kLength);
     }
+    if (sequence.search) continue;  // what beams have stored is given back, all but the prompt
     // The new token's K and V are stored only by the step that reads it.
     Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
     const auto stored = static_cast<size_t>(sequence.computed - sequence.prompt_length());
@@ -386,6 +381,26 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
       slot.tokens.push_back(
           output.output_ids[slot.tokens.size() - static_cast<size_t>(sequence.prompt_length())]);
     }
+  }
+}
+
+std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
+  CHECK(!under_way_.empty());
+  const StepRecord record = std::move(under_way_.front());
+  under_way_.erase(under_way_.begin());
+  std::vector<StepToken> added;
+  if (result.failed_sequence >= 0) {
+    const int request = record.sequences[static_cast<size_t>(result.failed_sequence)];
+    forget(record);
+    throw_failed("the logits are not finite numbers, or every token is forbidden",
+                 str("request ", request),
+                 "check the checkpoint, --bad-words-ids and the other limits on tokens");
+  }
+  try {
+    take_in(record, result, &added);
+  } catch (...) {  // a caller's stopping criteria
+    forget(record);
+    throw;
   }
   return added;
 }
@@ -410,6 +425,7 @@ void DecodeBatch::forget(const StepRecord& record) {
     Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
     sequence.computed = 0;
     slot.tokens.clear();
+    release_beams(slot);
     for (size_t g = 0; g < groups_.size(); ++g)
       blocks_[g].truncate(slot.blocks[g], 0);
   }
@@ -425,20 +441,18 @@ void DecodeBatch::finish(int index, FinishReason reason) {
     }
   }
   outputs_[static_cast<size_t>(index)].finish_reason = reason;
+  if (!sequence.search) return;
+  Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
+  release_beams(slot);
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const int kept = groups_[g].cross ? 0 : std::min(sequence.computed, sequence.prompt_length());
+    blocks_[g].truncate(slot.blocks[g], kept);
+  }
 }
 
 bool DecodeBatch::done() const {
   return std::all_of(sequences_.begin(), sequences_.end(),
                      [](const Sequence& s) { return s.ended; });
-}
-
-void DecodeBatch::check_integrity() const {
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    std::vector<const BlockList*> lists;
-    for (const Slot& slot : slots_)
-      lists.push_back(&slot.blocks[g]);
-    blocks_[g].check_integrity(lists);
-  }
 }
 
 }  // namespace millrace::runtime

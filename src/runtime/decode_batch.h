@@ -8,6 +8,7 @@
 #include "engine/plan.h"
 #include "millrace/generation_session.h"
 #include "ops/common/rope_frequencies.h"
+#include "runtime/beam_search.h"
 #include "runtime/encoder_input.h"
 #include "runtime/kv_blocks.h"
 #include "runtime/step.h"
@@ -16,13 +17,15 @@ namespace millrace::runtime {
 
 /// What a session fixes at setup.
 struct SessionLimits {
-  int batch_size = 0;
+  int batch_size = 0;  // requests
+  int beams = 1;       // of each
   int max_context_length = 0;
   int max_new_tokens = 0;
   int max_seq_len = 0;     // of a sequence, prompt and new tokens
   int max_num_tokens = 0;  // of a step
   int max_logprobs = 0;
   int vocab_size = 0;
+  int prompt_table_rows = 0, prompt_table_width = 0;
   bool padded = false;
   EncoderLimits encoder = {};
 };
@@ -54,6 +57,8 @@ class DecodeBatch {
   void fail_oldest_step();
   void finish(int sequence, FinishReason reason);
   bool done() const;
+  /// A callback must see a step before the next one can be made.
+  bool waits_for_host() const { return options_.logits_processor != nullptr; }
 
   const std::vector<GenerationOutput>& outputs() const { return outputs_; }
   int64_t blocks_used_peak() const { return blocks_used_peak_; }
@@ -65,7 +70,10 @@ class DecodeBatch {
   struct Slot {
     std::vector<int32_t>
         tokens;  // whose K and V are stored, by position; new ones as they become known
-    std::vector<BlockList> blocks;  // by group
+    std::vector<BlockList> blocks;  // by group; with beams, those of the first one
+    // Of the other beams under way, by group: the prompt's whole blocks, shared, and then their
+    // own.
+    std::vector<std::vector<BlockList>> beam_blocks;
     std::vector<int64_t> rope_variants;
     int sequence = -1;  // index of the request under way
   };
@@ -81,6 +89,7 @@ class DecodeBatch {
     std::vector<int> end_ids;
     bool all_rows = false;         // logits of prompt rows are wanted
     std::vector<int32_t> targets;  // of the step under way
+    std::optional<BeamSearch> search;
     bool ended = false;
     int prompt_length() const { return static_cast<int>(request.input_ids.size()); }
     bool in_context() const { return computed < prompt_end; }
@@ -91,6 +100,7 @@ class DecodeBatch {
     std::vector<char> sampled;
   };
 
+  int known_ids(const GenerationRequest& request, const std::string& where) const;
   void validate(const std::vector<GenerationRequest>& requests, const DecodeOptions& options) const;
   void assign_slots();
   int reusable_prefix(const Sequence& sequence, const Slot& slot) const;
@@ -98,8 +108,15 @@ class DecodeBatch {
   bool add_context(Batch& batch, int index, int* rows, int* longest);
   void add_generation(Batch& batch, int index);
   void extend_blocks(Sequence& sequence, int tokens);
+  void grow(size_t group, BlockList& list, int tokens);
   void release_behind_windows(Sequence& sequence);
+  void fork_beams(Sequence& sequence);
+  void release_beams(Slot& slot);
   void forget(const StepRecord& record);
+  std::vector<int32_t> ids_of(int index, int beam) const;
+  void process_logits(int index, int beam, std::span<float> row) const;
+  void take_in(const StepRecord& record, StepResult& result, std::vector<StepToken>* added);
+  void take_beams(int index, const BeamChoices& choices, std::vector<StepToken>* added);
   void take_token(int index, TokenLogprobs token, std::vector<StepToken>* added);
 
   SessionLimits limits_;

@@ -80,7 +80,7 @@ bool GenerationSession::handle_per_step() {
   state_->added.clear();
   // While the device runs a step, the next one is prepared and launched behind it: its tokens need
   // not be known here.
-  const int ahead = state_->parts.stepper->runs_ahead() ? 2 : 1;
+  const int ahead = state_->parts.stepper->runs_ahead() && !batch.waits_for_host() ? 2 : 1;
   while (state_->under_way < ahead && !batch.done()) {
     const Batch* next = batch.next_batch();
     if (next == nullptr) break;
@@ -109,6 +109,7 @@ SessionStats GenerationSession::stats() const {
           .steps = stepper.steps(),
           .captures = stepper.captures(),
           .runs_ahead = stepper.runs_ahead(),
+          .waits_for_host = state_->parts.batch->waits_for_host(),
           .step_seconds = state_->step_seconds};
 }
 

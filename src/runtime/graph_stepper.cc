@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "engine/weight_order.h"
+#include "ops/common/beam_row.h"
 #include "runtime/bind_frame.h"
 
 namespace millrace::runtime {
@@ -28,6 +29,7 @@ ops::Tensor vector(void* data, int64_t count) {
   return {data, ir::DType::kI32, shape};
 }
 
+constexpr const char* kPromptTable = "prompt_table";
 /// Row `row` of a matrix, as a matrix.
 ops::Tensor row_of(const ops::Tensor& tensor, int64_t row) {
   const std::array<int64_t, 2> shape = {1, tensor.dim(1)};
@@ -44,6 +46,17 @@ std::vector<T> read_back(const ops::Tensor& tensor, device::Device& device) {
 
 }  // namespace
 
+const ir::Shape* prompt_table_shape(const ir::Graph& graph) {
+  for (const ir::NodeId id : graph.order()) {
+    const ir::Node& node = graph.node(id);
+    if (node.op == ir::kInputOp &&
+        std::get<std::string>(*node.attrs.find("name")) == kPromptTable) {
+      return &graph.type(node.outputs[0]).shape;
+    }
+  }
+  return nullptr;
+}
+
 GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
                            const StepperOptions& options)
     : loaded_(std::move(engine)),
@@ -53,17 +66,19 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
       kv_(loaded_->engine().kv_groups, options.kv_dtype, options.kv, device_) {
   const StepLimits& limits = options_.limits;
   arena_ = device_.allocate(arena_bytes(loaded_->engine()), "activations");
-  history_ =
-      device_.allocate(int64_t{limits.max_sequences} * options_.max_seq_len * 4, "token history");
+  const int64_t table = int64_t{limits.max_sequences} * options_.max_seq_len;
+  const bool follows_beams = loaded_->engine().manifest.max_beam_width > 1;
+  tables_ = device_.allocate((follows_beams ? 2 : 1) * table * 4, "token history");
   if (loaded_->engine().encoder) {
     encoder_ = std::make_unique<EncoderRunner>(*loaded_, limits, kv_, arena_->data());
   }
   slots_.resize(static_cast<size_t>(limits.max_sequences));
-  const SamplerSizes sizes{
-      .max_rows = limits.max_logit_rows,
-      .vocab_size = loaded_->engine().manifest.vocab_size,
-      .max_logprobs = std::max(1, options_.max_logprobs),
-      .history = matrix(history_->data(), limits.max_sequences, options_.max_seq_len)};
+  allocate_prompt_table();
+  if (limits.beams > 1) beam_sampler_ = std::make_unique<BeamSampler>(beam_sizes(), device_);
+  const SamplerSizes sizes{.max_rows = limits.max_logit_rows,
+                           .vocab_size = loaded_->engine().manifest.vocab_size,
+                           .max_logprobs = std::max(1, options_.max_logprobs),
+                           .history = history()};
   sampler_ = std::make_unique<Sampler>(sizes, device_);
   for (Instance& instance : instances_) {
     instance.buffers = std::make_unique<StepBuffers>(limits, device_);
@@ -73,10 +88,36 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
   }
 }
 
+void GraphStepper::allocate_prompt_table() {
+  const ir::Shape* shape = prompt_table_shape(loaded_->engine().graph);
+  if (shape == nullptr) return;
+  prompt_table_bytes_ = (*shape)[1].value() * (*shape)[2].value() * 4;
+  prompt_table_ =
+      device_.allocate(options_.limits.max_sequences * prompt_table_bytes_, "prompt table");
+}
+
+BeamSizes GraphStepper::beam_sizes() const {
+  const StepLimits& limits = options_.limits;
+  const std::array<int64_t, 3> tables = {2, limits.max_sequences, options_.max_seq_len};
+  return {.beams = limits.beams,
+          .max_rows = limits.max_logit_rows,
+          .max_requests = limits.max_sequences / limits.beams,
+          .max_slots = limits.max_sequences,
+          .vocab_size = loaded_->engine().manifest.vocab_size,
+          .tables = {tables_->data(), ir::DType::kI32, tables}};
+}
+
+ops::Tensor GraphStepper::history() const {
+  return matrix(tables_->data(), options_.limits.max_sequences, options_.max_seq_len);
+}
+
 void GraphStepper::bind(Instance& instance) {
   const engine::Engine& engine = loaded_->engine();
-  const auto input = [&](const std::string& name) {
-    return name == "token_history" ? history_->data() : instance.buffers->address(name);
+  const auto input = [&](const std::string& name) -> void* {
+    if (name == "token_history") return tables_->data();
+    if (name == "cache_indirection") return tables_->data() + history().bytes();
+    if (name == kPromptTable) return prompt_table_->data();
+    return instance.buffers->address(name);
   };
   for (const Regime regime : {Regime::kContext, Regime::kGeneration}) {
     Frame& frame = instance.frames[static_cast<size_t>(regime)];
@@ -92,8 +133,8 @@ MemoryPlan GraphStepper::memory() const {
           .kv_pool = kv_.bytes(),
           .step_buffers = 2 * (instances_[0].buffers->bytes() + instances_[1].buffers->bytes() +
                                (encoder_ ? encoder_->bytes() : 0)),
-          .history = history_->size(),
-          .sampler = sampler_->bytes()};
+          .history = tables_->size(),
+          .sampler = sampler_->bytes() + (beam_sampler_ ? beam_sampler_->bytes() : 0)};
 }
 
 void GraphStepper::begin_sequence(int slot, const SequenceOptions& options) {
@@ -104,6 +145,11 @@ void GraphStepper::begin_sequence(int slot, const SequenceOptions& options) {
                                  .end_token_ids = options.end_token_ids};
   slots_[static_cast<size_t>(slot)].packed = ops::pack_sampling(options.sampling, defaults);
   lists_changed_ = true;
+  if (options.prompt_table.empty()) return;
+  device_.synchronize();
+  device_.copy_to_device(prompt_table_->data() + slot * prompt_table_bytes_,
+                         options.prompt_table.data(),
+                         static_cast<int64_t>(options.prompt_table.size_bytes()));
 }
 
 // Lists (logit bias, bad words, ...) change only when sequences begin, so they stay on the device
@@ -156,6 +202,7 @@ void GraphStepper::launch(const Batch& batch) {
                             ? Regime::kContext
                             : Regime::kGeneration;
   if (encoder_) encoder_->run(batch);
+  process_logits_ = batch.logits_processor;
   run(instance, regime);
   instance.done->record();
   if (batch.logits_sink) deliver_sampled_logits(instance, regime, batch);
@@ -166,7 +213,7 @@ void GraphStepper::launch(const Batch& batch) {
 // Replays the step when one like it was captured, else enqueues its launches one by one.
 void GraphStepper::run(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
-  const bool capturable = options_.capture && device_.is_asynchronous() &&
+  const bool capturable = options_.capture && device_.is_asynchronous() && !process_logits_ &&
                           regime == Regime::kGeneration && shape.prompt_segments == 0 &&
                           shape.rows == shape.sequences && program_.observations == nullptr;
   if (!capturable) {
@@ -193,8 +240,7 @@ void GraphStepper::enqueue(Instance& instance, Regime regime) {
                            std::max(1, options_.limits.max_blocks));
   if (shape.prompt_segments > 0) {
     sampler_->append_prompts(
-        matrix(history_->data(), options_.limits.max_sequences, options_.max_seq_len),
-        vector(instance.buffers->address(StepBuffers::kInputIds), shape.rows),
+        history(), vector(instance.buffers->address(StepBuffers::kInputIds), shape.rows),
         matrix(instance.buffers->address(StepBuffers::kPromptSegments), shape.prompt_segments, 4));
   }
   run_body(instance, regime);
@@ -231,11 +277,18 @@ void GraphStepper::sample(Instance& instance, const ops::Tensor& logits) {
   StepBuffers& buffers = *instance.buffers;
   const ops::Tensor records =
       matrix(buffers.address(StepBuffers::kSamplingRows), rows, ops::kSamplingRowWords);
-  sampler_->sample(logits, {.rows = records,
-                            .lists = vector(lists_->data(), lists_->size() / 4),
-                            .history = matrix(history_->data(), options_.limits.max_sequences,
-                                              options_.max_seq_len),
-                            .adjusts = shape.adjusts});
+  const SamplerInputs inputs{.rows = records,
+                             .lists = vector(lists_->data(), lists_->size() / 4),
+                             .history = history(),
+                             .adjusts = shape.adjusts,
+                             .on_adjusted = [&](const ops::Tensor& adjusted) {
+                               if (process_logits_) process_on_host(instance, adjusted);
+                             }};
+  if (beam_sampler_) {
+    choose_beams(instance, logits, inputs);
+    return;
+  }
+  sampler_->sample(logits, inputs);
   const SampledRows found = results(instance);
   const auto copy = [&](const void* target, const ops::Tensor& tensor) {
     device_.enqueue_copy_to_host(const_cast<void*>(target), tensor.data, tensor.bytes());
@@ -250,7 +303,38 @@ void GraphStepper::sample(Instance& instance, const ops::Tensor& logits) {
   copy(found.top_logprobs, sampler_->top_logprobs(rows));
 }
 
+// Rows go to the host and come back.
+void GraphStepper::process_on_host(const Instance& instance, const ops::Tensor& adjusted) {
+  host_logits_.resize(static_cast<size_t>(adjusted.count()));
+  device_.copy_to_host(host_logits_.data(), adjusted.data, adjusted.bytes());
+  const auto vocab = static_cast<size_t>(adjusted.dim(1));
+  for (size_t l = 0; l < static_cast<size_t>(instance.shape.sampled); ++l) {
+    process_logits_(instance.shape.sampled_sequence[l],
+                    std::span(host_logits_).subspan(l * vocab, vocab));
+  }
+  device_.copy_to_device(adjusted.data, host_logits_.data(), adjusted.bytes());
+  device_.synchronize();  // the host's copy is used again
+}
+
+void GraphStepper::choose_beams(Instance& instance, const ops::Tensor& logits,
+                                const SamplerInputs& inputs) {
+  const int requests = instance.shape.beam_requests;
+  beam_sampler_->choose(
+      logits, inputs,
+      matrix(instance.buffers->address(StepBuffers::kBeams), requests, ops::kBeamRowWords));
+  std::byte* target = instance.results->data();
+  for (const ops::Tensor& tensor :
+       {beam_sampler_->chosen(requests), beam_sampler_->parents(requests),
+        beam_sampler_->tokens(requests), beam_sampler_->status(requests)}) {
+    device_.enqueue_copy_to_host(target, tensor.data, tensor.bytes());
+    target += tensor.bytes();
+  }
+}
+
 int64_t GraphStepper::result_bytes() const {
+  if (options_.limits.beams > 1) {
+    return int64_t{options_.limits.max_sequences} * (3 * 2 + 1) * 4;
+  }
   const int64_t columns = std::max(1, options_.max_logprobs);
   return int64_t{options_.limits.max_logit_rows} * (3 + 2 * columns) * 4;
 }
@@ -265,6 +349,10 @@ GraphStepper::SampledRows GraphStepper::results(const Instance& instance) const 
 
 // Reads what the sampler found, once the step is done.
 void GraphStepper::take_in(Instance& instance) {
+  if (beam_sampler_) {
+    take_in_beams(instance);
+    return;
+  }
   const SampledRows found = results(instance);
   for (size_t l = 0; l < static_cast<size_t>(instance.shape.sampled); ++l) {
     const int s = instance.shape.sampled_sequence[l];
@@ -272,6 +360,22 @@ void GraphStepper::take_in(Instance& instance) {
     if (instance.logprobs >= 0) token = token_logprobs(found, l, instance.logprobs);
     token.id = found.tokens[l];
     if (found.status[l] != ops::kSamplingOk) instance.result.failed_sequence = s;
+  }
+}
+
+void GraphStepper::take_in_beams(Instance& instance) {
+  const auto requests = static_cast<size_t>(instance.shape.beam_requests);
+  const size_t places = 2 * static_cast<size_t>(options_.limits.beams);
+  const auto* scores = reinterpret_cast<const float*>(instance.results->data());
+  const auto* parents = reinterpret_cast<const int32_t*>(scores + requests * places);
+  const int32_t* tokens = parents + requests * places;
+  const int32_t* status = tokens + requests * places;
+  instance.result.beams.resize(instance.result.chosen.size());
+  for (size_t g = 0; g < requests; ++g, scores += places, parents += places, tokens += places) {
+    const int s = instance.shape.beam_sequence[g];
+    instance.result.beams[static_cast<size_t>(s)] = {
+        {scores, scores + places}, {parents, parents + places}, {tokens, tokens + places}};
+    if (status[g] != ops::kSamplingOk) instance.result.failed_sequence = s;
   }
 }
 

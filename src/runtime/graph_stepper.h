@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "runtime/batch_upload.h"
+#include "runtime/beam_sampler.h"
 #include "runtime/encoder_runner.h"
 #include "runtime/kv_pool.h"
 #include "runtime/loaded_engine.h"
@@ -37,6 +38,9 @@ struct MemoryPlan {
     return weights_copied + arena + kv_pool + step_buffers + history + sampler;
   }
 };
+
+/// [R, rows, width] of the graph's prompt table, or null when it has none.
+const ir::Shape* prompt_table_shape(const ir::Graph& graph);
 
 class GraphStepper : public Stepper {
  public:
@@ -102,7 +106,13 @@ class GraphStepper : public Stepper {
   ops::Tensor run_head(Instance& instance, Regime regime, int rows);
   void run_target_rows(Instance& instance, Regime regime, const Batch& batch);
   void sample(Instance& instance, const ops::Tensor& logits);
+  void process_on_host(const Instance& instance, const ops::Tensor& adjusted);
+  void choose_beams(Instance& instance, const ops::Tensor& logits, const SamplerInputs& inputs);
   void take_in(Instance& instance);
+  void take_in_beams(Instance& instance);
+  BeamSizes beam_sizes() const;
+  void allocate_prompt_table();
+  ops::Tensor history() const;
   SampledRows results(const Instance& instance) const;
   int64_t result_bytes() const;
   void deliver_sampled_logits(const Instance& instance, Regime regime, const Batch& batch);
@@ -116,15 +126,20 @@ class GraphStepper : public Stepper {
   device::Device& device_;
   Program program_;
   KvPool kv_;
-  std::unique_ptr<device::Memory> arena_, history_, lists_;
-  std::unique_ptr<EncoderRunner> encoder_;  // null: the model has none
+  std::unique_ptr<device::Memory> arena_, lists_;
+  std::unique_ptr<device::Memory> tables_;  // token history, and behind it the cache indirection
+  std::unique_ptr<device::Memory> prompt_table_;  // f32 [R, P, E], for engines with virtual tokens
+  int64_t prompt_table_bytes_ = 0;                // of a slot
+  std::unique_ptr<EncoderRunner> encoder_;        // null: the model has none
   std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<BeamSampler> beam_sampler_;  // with beams
   std::vector<SlotSampling> slots_;
   bool lists_changed_ = true;
   std::array<Instance, 2> instances_;
   int64_t steps_ = 0, captures_ = 0;
   std::chrono::steady_clock::time_point last_collect_;
   std::vector<float> host_logits_;
+  std::function<void(int sequence, std::span<float> row)> process_logits_;  // of the step launched
 };
 
 }  // namespace millrace::runtime

@@ -2,11 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
-#include "device/device.h"
-#include "ops/op.h"
+#include "runtime/op_calls.h"
 
 namespace millrace::runtime {
 
@@ -24,6 +24,8 @@ struct SamplerInputs {
   ops::Tensor lists;     // i32 [P]
   ops::Tensor history;   // i32 [R, N]
   bool adjusts = false;  // a row of this step has a logits processor at work
+  /// Called once with the rows that were adjusted, [L, V], before tokens are chosen from them.
+  std::function<void(const ops::Tensor& adjusted)> on_adjusted;
 };
 
 class Sampler {
@@ -43,22 +45,13 @@ class Sampler {
   ops::Tensor logprobs(int64_t rows) const;      // f32 [L]
   ops::Tensor top_ids(int64_t rows) const;       // i32 [L, k]
   ops::Tensor top_logprobs(int64_t rows) const;  // f32 [L, k]
-  int64_t bytes() const { return memory_->size() + scratch_bytes_; }
+  int64_t bytes() const { return memory_->size() + calls_.bytes(); }
 
  private:
-  struct Call {
-    const ops::Op* op = nullptr;
-    std::shared_ptr<const void> attributes;
-  };
-  void run(const Call& call, std::vector<ops::Tensor> in, std::vector<ops::Tensor> out);
-  void reserve_scratch(const Call& call, std::vector<ops::Tensor> in, std::vector<ops::Tensor> out);
-  const ops::Tactic& choose(const Call& call, const ops::Launch& launch) const;
-
   SamplerSizes sizes_;
-  device::Device& device_;
-  Call prompt_, process_, token_, logprobs_;
-  std::unique_ptr<device::Memory> memory_, scratch_;
-  int64_t scratch_bytes_ = 0;
+  OpCalls calls_;
+  OpCall prompt_, process_, token_, logprobs_;
+  std::unique_ptr<device::Memory> memory_;
   std::byte *adjusted_, *tokens_, *status_, *logprob_, *top_ids_, *top_logprobs_;
 };
 

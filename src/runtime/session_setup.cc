@@ -22,7 +22,11 @@ void check(const SetupOptions& options, const engine::Manifest& manifest) {
   if (options.batch_size < 1 || options.max_context_length < 1 || options.max_new_tokens < 0) {
     refuse("batch size and lengths must be positive", "give at least 1 for each");
   }
-  if (options.beam_width != 1) refuse("beam search is not supported", "use a beam width of 1");
+  if (options.beam_width < 1 || options.beam_width > manifest.max_beam_width) {
+    refuse(str("a beam width of ", options.beam_width, " exceeds the engine's limit of ",
+               manifest.max_beam_width),
+           "build it with a larger --num-beams");
+  }
   if (options.batch_size > manifest.max_batch_size) {
     refuse(str("a batch of ", options.batch_size, " exceeds the engine's limit of ",
                manifest.max_batch_size),
@@ -64,6 +68,18 @@ int64_t blocks_per_sequence(const engine::KvGroup& group, int tokens_per_block, 
   return std::min(blocks(length), live);
 }
 
+// Blocks that one request may hold. Beams share the whole blocks of the prompt; each has its own
+// from the prompt's partial last block on.
+int64_t blocks_per_request(const engine::KvGroup& group, int tokens_per_block,
+                           const SetupOptions& options, int chunk) {
+  const int length = options.max_context_length + options.max_new_tokens;
+  const int64_t alone = blocks_per_sequence(group, tokens_per_block, length, chunk);
+  if (options.beam_width == 1) return alone;
+  const int64_t shared = std::min<int64_t>(options.max_context_length / tokens_per_block, alone);
+  const int64_t own = (options.max_new_tokens + tokens_per_block - 1) / tokens_per_block + 1;
+  return std::min(shared + options.beam_width * own, options.beam_width * alone);
+}
+
 }  // namespace
 
 std::vector<ops::RopeScaling> rope_rules(const engine::Engine& engine) {
@@ -98,7 +114,8 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   for (const engine::KvGroup& group : engine.kv_groups) {
     const int positions = group.cross ? options.max_encoder_length : length;
     const int tokens = options.contiguous_kv_cache ? positions : tokens_per_block;
-    const int64_t each = blocks_per_sequence(group, tokens, positions, chunk);
+    const int64_t each = group.cross ? blocks_per_sequence(group, tokens, positions, chunk)
+                                     : blocks_per_request(group, tokens, options, chunk);
     const int64_t blocks = options.batch_size * each;
     max_blocks = std::max(max_blocks, group.cross ? each : 0);
     stepper.kv.push_back({blocks, tokens});
@@ -113,26 +130,37 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                     manifest.model, "shorten the sequences or raise --kv-memory");
   }
   const auto max_rows = static_cast<int>(manifest.max_num_tokens);
-  stepper.limits = {.max_sequences = options.batch_size,
-                    .max_num_tokens = max_rows,
-                    .max_logit_rows = std::min(std::max(kHeadRows, options.batch_size),
-                                               std::max(max_rows, options.batch_size)),
-                    .max_blocks = static_cast<int>(max_blocks),
-                    .num_groups = static_cast<int>(engine.kv_groups.size())};
+  const int sequences = options.batch_size * options.beam_width;
+  stepper.limits = {
+      .max_sequences = sequences,
+      .max_num_tokens = max_rows,
+      .max_logit_rows = std::min(std::max(kHeadRows, sequences), std::max(max_rows, sequences)),
+      .max_blocks = static_cast<int>(max_blocks),
+      .num_groups = static_cast<int>(engine.kv_groups.size()),
+      .beams = options.beam_width,
+      .vocab_size = static_cast<int>(manifest.vocab_size)};
+  const ir::Shape* prompts = prompt_table_shape(engine.graph);
+  if (prompts != nullptr) {
+    stepper.limits.prompt_table_rows = static_cast<int>((*prompts)[1].value());
+  }
   parts.stepper = std::make_unique<GraphStepper>(loaded, stepper);
-  const SessionLimits limits{.batch_size = options.batch_size,
-                             .max_context_length = options.max_context_length,
-                             .max_new_tokens = options.max_new_tokens,
-                             .max_seq_len = length,
-                             .max_num_tokens = max_rows,
-                             .max_logprobs = options.max_logprobs,
-                             .vocab_size = static_cast<int>(manifest.vocab_size),
-                             .padded = options.padded,
-                             .encoder = {.kind = manifest.kind,
-                                         .vocab_size = static_cast<int>(manifest.vocab_size),
-                                         .max_length = options.max_encoder_length,
-                                         .features = static_cast<int>(manifest.encoder_features),
-                                         .decoder_start_token_id = loaded->decoder_start_token_id}};
+  const SessionLimits limits{
+      .batch_size = options.batch_size,
+      .beams = options.beam_width,
+      .max_context_length = options.max_context_length,
+      .max_new_tokens = options.max_new_tokens,
+      .max_seq_len = length,
+      .max_num_tokens = max_rows,
+      .max_logprobs = options.max_logprobs,
+      .vocab_size = static_cast<int>(manifest.vocab_size),
+      .prompt_table_rows = stepper.limits.prompt_table_rows,
+      .prompt_table_width = prompts == nullptr ? 0 : static_cast<int>((*prompts)[2].value()),
+      .padded = options.padded,
+      .encoder = {.kind = manifest.kind,
+                  .vocab_size = static_cast<int>(manifest.vocab_size),
+                  .max_length = options.max_encoder_length,
+                  .features = static_cast<int>(manifest.encoder_features),
+                  .decoder_start_token_id = loaded->decoder_start_token_id}};
   parts.batch =
       std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools), rope_rules(engine));
   return parts;

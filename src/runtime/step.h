@@ -20,7 +20,8 @@ struct SequenceOptions {
   int max_new_tokens = 0;  // where forced end tokens apply; 0: no limit
   uint64_t seed = 0;       // when sampling.seed is unset
   int output_index = 0;
-  std::span<const int> end_token_ids;  // when sampling.end_token_ids is unset
+  std::span<const float> prompt_table;  // [rows, width] of virtual tokens
+  std::span<const int> end_token_ids;   // when sampling.end_token_ids is unset
 };
 
 /// One sequence's part of a step.
@@ -60,8 +61,15 @@ struct Batch {
   std::vector<StepSequence> sequences;
   int logprobs =
       -1;  // best ones to report for each chosen token and target; -1: no log-probabilities
+  /// Above 1: sequences that sample are beams of requests, whose slots are consecutive and begin at
+  /// a multiple of `beams`. A request's prompt is one sequence, in its first slot; afterwards its
+  /// beams are consecutive sequences of the batch. The device chooses each beam's past.
+  int beams = 1;
   bool padded = false;  // rows laid out [sequences, longest] instead of packed
   std::function<void(const LogitsRows&)> logits_sink;  // gets every row of logits that is computed
+  /// May change the row [V] of which a sequence's next token is chosen (with beams, of
+  /// log-probabilities); `sequence` is the index in the batch. The device waits for it.
+  std::function<void(int sequence, std::span<float> row)> logits_processor;
 };
 
 /// A token and what is known about it.
@@ -71,11 +79,19 @@ struct TokenLogprobs {
   std::vector<std::pair<int32_t, float>> top;  // best first
 };
 
+/// What beam search chose for a request: [2K] each, first the beams of the next step, then the best
+/// continuations of all (ops/beam_step/beam_step.h).
+struct BeamChoices {
+  std::vector<float> scores;  // sums of log-probabilities
+  std::vector<int32_t> parents, tokens;
+};
+
 struct StepResult {
   /// By batch index; id -1 where nothing was sampled. Log-probabilities only when the batch asked
   /// for them.
   std::vector<TokenLogprobs> chosen;
   std::vector<std::vector<TokenLogprobs>> targets;  // by batch index, then row
+  std::vector<BeamChoices> beams;  // with beams, by batch index of a request's first sequence
   /// Batch index of a sequence whose logits were not numbers or left no token to choose; -1: none.
   int failed_sequence = -1;
   double seconds = 0;  // from launch to results

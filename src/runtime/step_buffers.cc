@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "ops/common/beam_row.h"
 #include "ops/common/sampling_row.h"
 
 namespace millrace::runtime {
@@ -22,6 +23,8 @@ StepBuffers::StepBuffers(const StepLimits& limits, device::Device& device) : dev
   add(kTargetCounts, limits.max_logit_rows);
   add(kSamplingRows, sequences * ops::kSamplingRowWords);
   add(kPromptSegments, sequences * 4);
+  add(kSequenceSlots, sequences);
+  if (limits.beams > 1) add(kBeams, sequences * ops::kBeamRowWords);
   // Last, because it is by far the largest and only its beginning is in use.
   add(kBlockTables,
       int64_t{std::max(1, limits.num_groups)} * sequences * std::max(1, limits.max_blocks));

@@ -20,6 +20,9 @@ struct StepLimits {
   int max_logit_rows = 0;  // L
   int max_blocks = 0;      // M, blocks of a sequence
   int num_groups = 0;      // of KV layers
+  int beams = 1;           // of a request
+  int vocab_size = 0;
+  int prompt_table_rows = 0;  // virtual tokens of a slot
 };
 
 /// How a batch lies in the buffers.
@@ -30,8 +33,10 @@ struct StepShape {
   int sampled = 0;       // L of the last head run
   bool adjusts = false;  // a logits processor acts on some row
   int prompt_segments = 0;
+  int beam_requests = 0;              // G, with beams
   std::vector<int> sampled_sequence;  // [sampled] batch index of each sampled row
   std::vector<int> first_row;         // [S] query_start
+  std::vector<int> beam_sequence;     // [G] batch index of each request's first sequence
 };
 
 class StepBuffers {
@@ -41,6 +46,8 @@ class StepBuffers {
   static constexpr const char* kSamplingRows = "sampling_rows";
   static constexpr const char* kPromptSegments = "prompt_segments";
   static constexpr const char* kBlockTables = "kv_cache_block_offsets";
+  static constexpr const char* kSequenceSlots = "sequence_slots";
+  static constexpr const char* kBeams = "beams";
   static constexpr const char* kTargets = "targets";
   static constexpr const char* kTargetCounts = "target_counts";
 

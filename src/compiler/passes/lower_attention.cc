@@ -6,6 +6,7 @@
 //   %p = attention_context(%r, <sequence inputs>, %c1)
 //   %o = attention_generation(%r, <sequence inputs>, %c1, %p)
 //
+// With beams the beam inputs stand behind all others, of attention and of attention_generation.
 // When q, k and v are the neighbouring slices of one product (merge_qkv), rope_append reads that
 // product (`packed`). Decoder attention reads K and V only as stored, this step's tokens included:
 // so a prompt in pieces, a reused prefix and generation all see the same numbers.
@@ -78,7 +79,9 @@ void lower(ir::Graph& graph, ir::NodeId id) {
   const ir::ValueId source = packed_source(graph, in);
   std::vector<ir::ValueId> append_inputs(in.begin(), sequence_begin);
   if (source != ir::kNone) append_inputs = {source};
-  const auto extra = in.end() - (attrs.sink_logits ? 1 : 0) - (attrs.relative_buckets > 0 ? 1 : 0);
+  const auto beam_begin = in.end() - (attrs.beams > 0 ? int{ops::kNumBeamInputs} : 0);
+  const auto extra =
+      beam_begin - (attrs.sink_logits ? 1 : 0) - (attrs.relative_buckets > 0 ? 1 : 0);
   append_inputs.insert(append_inputs.end(), sequence_begin, extra);
   const auto appended =
       add_before(graph, id, rope_attrs(attrs, source != ir::kNone), std::move(append_inputs));
@@ -87,12 +90,13 @@ void lower(ir::Graph& graph, ir::NodeId id) {
   phase_inputs.insert(phase_inputs.end(), sequence.begin(), sequence.end());
   phase_inputs.push_back(appended[1]);
   std::vector<ir::ValueId> context_inputs = phase_inputs;
-  context_inputs.insert(context_inputs.end(), extra, in.end());
+  context_inputs.insert(context_inputs.end(), extra, beam_begin);
   phase_inputs.push_back(add_before(graph, id, phase_attrs<ops::AttentionContext>(attrs),
                                     std::move(context_inputs))[0]);
   phase_inputs.insert(phase_inputs.end(), extra, in.end());
-  const ir::ValueId out =
-      add_before(graph, id, phase_attrs<ops::AttentionGeneration>(attrs), phase_inputs)[0];
+  auto generation = phase_attrs<ops::AttentionGeneration>(attrs);
+  generation.beams = attrs.beams;
+  const ir::ValueId out = add_before(graph, id, generation, std::move(phase_inputs))[0];
   graph.replace_uses(graph.node(id).outputs[0], out);
   graph.replace_uses(graph.node(id).outputs[1], appended[1]);
   graph.erase(id);

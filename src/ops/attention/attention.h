@@ -4,7 +4,8 @@
 //   q: [T, H*D], k: [T, G*D], v: [T, G*Dv]; the sequence inputs (ops/common/sequence_inputs.h); the
 //   layer's KV cache (state); angles f32 [T, R] if rotary_dim > 0; q_norm, k_norm: float [D] if
 //   qk_norm; sink_logits: float [H] if sink_logits; relative_bias: float [relative_buckets, H] if
-//   relative_buckets > 0
+//   relative_buckets > 0; with beams, last, cache_indirection: i32 [R, N] and
+//   sequence_slots: i32 [S]
 //   -> out: q's type [T, H*Dv], the cache after the step (state)
 //
 // Query head h uses KV head h / (H/G). K and V are appended to the cache as stored there, then
@@ -41,6 +42,7 @@ struct Attention {
   bool sink_logits = false;   // each head has a logit without a key and a value (gpt-oss)
   int relative_buckets = 0;   // of T5's relative position bias; 0: none
   int relative_max_distance = 0;  // keys so far away, or farther, share the last bucket
+  int beams = 0;  // above 0: of beams that share their past, so many of a request at most
   bool operator==(const Attention&) const = default;
   static constexpr auto fields() {
     using A = Attention;
@@ -61,7 +63,8 @@ struct Attention {
                       Field{"alibi_bf16", &A::alibi_bf16},
                       Field{"sink_logits", &A::sink_logits},
                       Field{"relative_buckets", &A::relative_buckets},
-                      Field{"relative_max_distance", &A::relative_max_distance}};
+                      Field{"relative_max_distance", &A::relative_max_distance},
+                      Field{"beams", &A::beams}};
   }
 };
 

@@ -5,6 +5,7 @@
 //   q: [T, H*D] rotated; the sequence inputs; the layer's KV cache (state), this step's K and V in
 //   it; out: [T, H*Dv], where the context sequences' rows are already; then, if asked
 //   for, sink_logits: float [H], and relative_bias: float [relative_buckets, H]
+//   with beams also cache_indirection i32 [R, N] and sequence_slots i32 [S] (sequence_inputs.h)
 //   -> out: the same memory, the rows of generation sequences added
 //
 // The formula is attention's (ops/attention/attention.h): softmax and sums in float over K and V as
@@ -32,6 +33,7 @@ struct AttentionGeneration {
   bool sink_logits = false;
   int relative_buckets = 0;
   int relative_max_distance = 0;
+  int beams = 0;   // above 0: of beams that share their past, so many of a request at most
   int splits = 0;  // into how many pieces a sequence is split, up to kMaxSplits; 0: by its length
   bool operator==(const AttentionGeneration&) const = default;
   static constexpr auto fields() {
@@ -49,6 +51,7 @@ struct AttentionGeneration {
                       Field{"sink_logits", &A::sink_logits},
                       Field{"relative_buckets", &A::relative_buckets},
                       Field{"relative_max_distance", &A::relative_max_distance},
+                      Field{"beams", &A::beams},
                       Field{"splits", &A::splits}};
   }
 };

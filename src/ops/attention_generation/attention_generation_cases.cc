@@ -22,6 +22,14 @@ KvCaseSpec mixed_step() {
           .row_gap = 3};
 }
 
+/// Two requests of three beams behind a prompt.
+KvCaseSpec beams() {
+  KvCaseSpec spec{.sequences = {{3, 4, kContext}}, .row_gap = 1};
+  for (const int past : {70, 70, 70, 701, 701, 701})
+    spec.sequences.push_back({past, 1, kGeneration});
+  return spec;
+}
+
 /// Lengths around the edges of tiles and pieces.
 KvCaseSpec edges() {
   KvCaseSpec spec{.sequences = {}, .row_gap = 1};
@@ -112,6 +120,40 @@ std::vector<Case> attention_generation_cases() {
       split(make("16-bit, 32 pieces", eight_b, stored_as(mixed_step(), kF16, 64), kF16), 32),
       make("16-bit, blocks that no tile fits", eight_b, stored_as(mixed_step(), kBF16, 8), kBF16),
       make("16-bit, cache of another type", eight_b, stored_as(mixed_step(), kBF16, 64), kF16),
+      make("beams",
+           {.heads = 6,
+            .kv_heads = 2,
+            .head_size = 16,
+            .v_head_size = 16,
+            .scale = 0.25F,
+            .beams = 3},
+           beams()),
+      make("beams, window and sinks",
+           {.heads = 4,
+            .kv_heads = 2,
+            .head_size = 16,
+            .v_head_size = 16,
+            .scale = 0.25F,
+            .window = 60,
+            .sink_tokens = 5,
+            .beams = 3},
+           stored_as(beams(), kF32, 4)),
+      make("beams, contiguous",
+           {.heads = 4,
+            .kv_heads = 1,
+            .head_size = 27,
+            .v_head_size = 13,
+            .scale = 0.19F,
+            .beams = 3},
+           stored_as(beams(), kF16, 0)),
+      make("beams, 16-bit",
+           {.heads = 8,
+            .kv_heads = 2,
+            .head_size = 128,
+            .v_head_size = 128,
+            .scale = 0.0884F,
+            .beams = 3},
+           stored_as(beams(), kBF16, 64), kBF16),
       make("heads of 112", {3, 3, 112, 112, 0.0945F, 0, 0}, mixed_step()),
       make("16-bit, heads of 112", {6, 2, 112, 112, 0.0945F, 0, 0},
            stored_as(mixed_step(), kBF16, 16), kBF16),

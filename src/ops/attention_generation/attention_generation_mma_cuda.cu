@@ -114,6 +114,7 @@ void launch_generation(const Launch& launch, const AttentionArgs& args, Work wor
 std::string attention_generation_mma_cuda_why_not(const Launch& launch, const device::Properties&) {
   const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionGeneration>());
   if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
+  if (shape.beams > 0) return "does not follow beams";
   if (shape.head_size != shape.v_head_size) return "needs K and V of one size";
   if (!shape.has_plain_logits()) return "knows no soft cap and no position bias";
   if (!with_sizes(shape.head_size, Kind::kNarrow, [](auto) {})) {

@@ -33,8 +33,8 @@ int64_t GenerationPlan::workspace_bytes(const Launch& launch) {
 }
 
 GenerationPlan::GenerationPlan(const Launch& launch)
-    : sequences_(launch.in, 1),
-      shape_(AttentionShape::of(launch.attrs<AttentionGeneration>())),
+    : shape_(AttentionShape::of(launch.attrs<AttentionGeneration>())),
+      sequences_(attention_rows(launch, shape_)),
       splits_(launch.attrs<AttentionGeneration>().splits),
       slots_(num_slots(launch)),
       slot_floats_(partial_floats(shape_.v_head_size)),

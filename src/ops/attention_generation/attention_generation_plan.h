@@ -62,8 +62,8 @@ class GenerationPlan {
   GenerationUnit unit_at_cursor() const;
   bool advance_to_rows();
 
-  SequenceRows sequences_;
   AttentionShape shape_;
+  SequenceRows sequences_;
   int splits_;
   int64_t slots_, slot_floats_;
   float* partials_;

@@ -86,6 +86,31 @@ TEST_P(AttentionGenerationTest, AnyNumberOfSplitsWillDo) {
   }
 }
 
+TEST_P(AttentionGenerationTest, FollowsBeams) {
+  KvCaseSpec beams{.sequences = {{2, 3, kContext}}, .row_gap = 1};
+  for (const int past : {40, 40, 40, 300, 300, 300})
+    beams.sequences.push_back({past, 1, kGeneration});
+  for (const auto& [window, sinks] : {std::pair{0, 0}, {33, 2}}) {
+    for (const int block : {1, 8, 64, 0}) {
+      SCOPED_TRACE(str("window ", window, ", ", block, " tokens per block"));
+      const AttentionShape shape{.heads = 4,
+                                 .kv_heads = 2,
+                                 .head_size = 24,
+                                 .v_head_size = 16,
+                                 .scale = 0.25f,
+                                 .window = window,
+                                 .sink_tokens = sinks,
+                                 .beams = 3};
+      beams.tokens_per_block = block;
+      AttentionCase c(with_heads(beams, shape), shape);
+      EXPECT_LE(c.error(run(c, shape), kGeneration), tolerance());
+      AttentionShape alone = shape;  // without the beam inputs, others' pasts are read
+      alone.beams = 0;
+      EXPECT_FALSE(c.error(run(c, alone), kGeneration) <= tolerance());
+    }
+  }
+}
+
 TEST_P(AttentionGenerationTest, BitsDoNotDependOnThreadsBlocksOrTheBatch) {
   const AttentionShape shape{6, 2, 24, 24, 0.2f, 600, 3};
   KvCaseSpec spec = with_heads(kRagged, shape);

@@ -26,8 +26,11 @@ struct AttentionArgs {
   int heads, kv_heads, group, head_size, v_head_size;
   float scale;
   int window, sink_tokens;
-  int first_sequence;  // block x of the grid is sequence first_sequence + x
-  bool plain_logits;   // scale times a product, else see logit_of()
+  int first_sequence;          // block x of the grid is sequence first_sequence + x
+  const int32_t* indirection;  // [R, positions] of beams, or null
+  const int32_t* slots;        // [S]
+  int64_t positions;
+  bool plain_logits;  // scale times a product, else see logit_of()
   float softcap, alibi_max_bias;
   bool alibi_bf16;
   RelativeBuckets buckets;
@@ -46,7 +49,7 @@ struct AttentionArgs {
 /// The arguments of a launch of either attention op: q, the sequence inputs, the cache.
 inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& shape,
                                     int first_sequence) {
-  const SequenceRows rows(launch.in, 1);
+  const SequenceRows rows = attention_rows(launch, shape);
   const KvCacheView& cache = *rows.cache;
   AttentionArgs args{.q = launch.in[0].data,
                      .out = launch.out[0].data,
@@ -69,6 +72,9 @@ inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& 
                      .window = shape.window,
                      .sink_tokens = shape.sink_tokens,
                      .first_sequence = first_sequence,
+                     .indirection = rows.indirection,
+                     .slots = rows.slots,
+                     .positions = rows.positions,
                      .plain_logits = shape.has_plain_logits(),
                      .softcap = shape.softcap,
                      .alibi_max_bias = shape.alibi_max_bias,
@@ -79,8 +85,8 @@ inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& 
                      .relative_bias_type = ir::DType::kF32,
                      .sinks_type = ir::DType::kF32};
   if (shape.relative_buckets > 0) {
-    args.relative_bias = AttentionShape::relative_bias_of(launch.in).data;
-    args.relative_bias_type = AttentionShape::relative_bias_of(launch.in).dtype;
+    args.relative_bias = shape.relative_bias_of(launch.in).data;
+    args.relative_bias_type = shape.relative_bias_of(launch.in).dtype;
   }
   if (shape.sink_logits) {
     args.sinks = shape.sinks_of(launch.in).data;
@@ -117,6 +123,9 @@ struct KeyAddress {
 
 __device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, int kv_head,
                                          int position, int element_bytes) {
+  if (a.indirection != nullptr) {
+    sequence += a.indirection[a.slots[sequence] * a.positions + position];
+  }
   const int block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
   const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
   const int64_t base = block * a.block_bytes;

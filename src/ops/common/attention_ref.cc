@@ -56,7 +56,7 @@ class LogitsOf {
     double logit = logits_.scaled(product);
     if (shape_.alibi_max_bias > 0) logit += logits_.bias<double>(position, key);
     if (shape_.relative_buckets > 0) {
-      const Tensor& table = AttentionShape::relative_bias_of(in_);
+      const Tensor& table = shape_.relative_bias_of(in_);
       const int64_t bucket = shape_.buckets()(key - position);
       logit += double{load_float(table.data, table.dtype, bucket * shape_.heads + head_)};
     }
@@ -113,8 +113,14 @@ void attend(const Launch& launch, const AttentionShape& shape, const SequenceRow
 
 }  // namespace
 
+SequenceRows attention_rows(const Launch& launch, const AttentionShape& shape) {
+  SequenceRows rows(launch.in, kSequence);
+  if (shape.beams > 0) rows.follow_beams(launch.in.last(kNumBeamInputs));
+  return rows;
+}
+
 void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType type) {
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences = attention_rows(launch, shape);
   const Tensor& out = launch.out[0];
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
     if (!sequences.is(s, type)) continue;
@@ -136,7 +142,7 @@ void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType t
 
 double attention_exact(const Launch& launch, const AttentionShape& shape, RequestType type,
                        int64_t index) {
-  const SequenceRows sequences(launch.in, kSequence);
+  const SequenceRows sequences = attention_rows(launch, shape);
   const int64_t head = index / shape.v_head_size % shape.heads;
   const int64_t row = index / shape.v_head_size / shape.heads;
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
@@ -167,7 +173,7 @@ void check_logits(std::span<const ir::TensorType> in, const AttentionShape& shap
   if (shape.relative_buckets > 0) {
     const char* why_not = shape.buckets().why_not();
     if (*why_not != '\0') throw_bad_input(str("relative bias: ", why_not));
-    const ir::TensorType& table = in.back();
+    const ir::TensorType& table = in[in.size() - 1 - shape.beam_inputs()];
     if (!is_kernel_float(table.dtype) ||
         table.shape != ir::Shape{int64_t{shape.relative_buckets}, int64_t{shape.heads}}) {
       throw_bad_input(str("relative_bias must be f32, bf16 or f16 of shape [",
@@ -178,6 +184,7 @@ void check_logits(std::span<const ir::TensorType> in, const AttentionShape& shap
   if (shape.sink_logits) {
     check_vector(in[in.size() - shape.extra_inputs()], shape.heads, "sink_logits");
   }
+  if (shape.beams > 0) check_beam_inputs(in);
 }
 
 void check_attention(std::span<const ir::TensorType> in, const AttentionShape& shape,

@@ -24,22 +24,25 @@ struct AttentionShape {
   bool sink_logits = false;
   int relative_buckets = 0;
   int relative_max_distance = 0;
+  int beams = 0;  // above 0: the beam inputs are the last of all
 
   template <typename A>
   static AttentionShape of(const A& a) {
-    return {a.heads,
-            a.kv_heads,
-            a.head_size,
-            a.v_head_size,
-            static_cast<float>(a.scale),
-            a.window,
-            a.sink_tokens,
-            static_cast<float>(a.softcap),
-            static_cast<float>(a.alibi_max_bias),
-            a.alibi_bf16,
-            a.sink_logits,
-            a.relative_buckets,
-            a.relative_max_distance};
+    AttentionShape shape{a.heads,
+                         a.kv_heads,
+                         a.head_size,
+                         a.v_head_size,
+                         static_cast<float>(a.scale),
+                         a.window,
+                         a.sink_tokens,
+                         static_cast<float>(a.softcap),
+                         static_cast<float>(a.alibi_max_bias),
+                         a.alibi_bf16,
+                         a.sink_logits,
+                         a.relative_buckets,
+                         a.relative_max_distance};
+    if constexpr (requires { a.beams; }) shape.beams = a.beams;
+    return shape;
   }
   int group() const { return heads / kv_heads; }
   /// First visible position of the window that ends at `position`.
@@ -58,14 +61,22 @@ struct AttentionShape {
   RelativeBuckets buckets() const { return {relative_buckets, relative_max_distance, false}; }
 
   // The inputs that only some attributes ask for come last.
-  size_t extra_inputs() const { return (sink_logits ? 1U : 0U) + (relative_buckets > 0 ? 1U : 0U); }
+  size_t extra_inputs() const {
+    return (sink_logits ? 1U : 0U) + (relative_buckets > 0 ? 1U : 0U) + beam_inputs();
+  }
+  size_t beam_inputs() const { return beams > 0 ? size_t{kNumBeamInputs} : 0; }
   /// [H]. REQUIRES: sink_logits.
   const Tensor& sinks_of(std::span<const Tensor> in) const {
     return in[in.size() - extra_inputs()];
   }
   /// [relative_buckets, H]. REQUIRES: relative_buckets > 0.
-  static const Tensor& relative_bias_of(std::span<const Tensor> in) { return in.back(); }
+  const Tensor& relative_bias_of(std::span<const Tensor> in) const {
+    return in[in.size() - 1 - beam_inputs()];
+  }
 };
+
+/// The sequences of a launch of either op, with beams where the shape says so.
+SequenceRows attention_rows(const Launch& launch, const AttentionShape& shape);
 
 /// Computes the rows of all sequences of this type: in[0] q, then the sequence inputs and the
 /// cache; out[0]. Sums in double, rounded once.

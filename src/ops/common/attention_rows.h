@@ -14,7 +14,9 @@ template <typename V, typename T>
 class HeadKeys {
  public:
   HeadKeys(const SequenceRows& sequences, int64_t sequence, int64_t kv_head)
-      : blocks_(sequences.blocks(sequence)),
+      : sequences_(sequences),
+        sequence_(sequence),
+        blocks_(sequences.blocks(sequence)),
         tokens_per_block_(sequences.cache->tokens_per_block),
         block_bytes_(sequences.cache->block_bytes),
         k_size_(sequences.cache->k_size),
@@ -27,6 +29,10 @@ class HeadKeys {
   /// Calls visit(i, k, v) for position + i, i < count.
   template <typename Visit>
   void for_each(int64_t position, int64_t count, const Visit& visit) const {
+    if (sequences_.indirection != nullptr) {
+      for_each_by_holder(position, count, visit);
+      return;
+    }
     int64_t block = position / tokens_per_block_, slot = position % tokens_per_block_;
     for (int64_t i = 0; i < count; ++block, slot = 0) {
       const int64_t offset = int64_t{blocks_[block]} * block_bytes_;
@@ -38,6 +44,19 @@ class HeadKeys {
   }
 
  private:
+  /// Beams: each position may be in the blocks of another sequence.
+  template <typename Visit>
+  void for_each_by_holder(int64_t position, int64_t count, const Visit& visit) const {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t slot = (position + i) % tokens_per_block_;
+      const int64_t offset = sequences_.block(sequence_, position + i) * block_bytes_;
+      visit(i, reinterpret_cast<const T*>(k_ + offset) + slot * k_size_,
+            reinterpret_cast<const T*>(v_ + offset) + slot * v_size_);
+    }
+  }
+
+  const SequenceRows& sequences_;
+  int64_t sequence_;
   const int32_t* blocks_;
   int64_t tokens_per_block_, block_bytes_, k_size_, v_size_;
   const std::byte* k_;

@@ -23,7 +23,7 @@ LogitTables::LogitTables(const Launch& launch, const AttentionShape& shape, floa
     if (shape.alibi_max_bias > 0) slopes_[head] = shape.head_logits(head).slope;
   }
   if (shape.relative_buckets == 0) return;
-  const Tensor& table = AttentionShape::relative_bias_of(launch.in);
+  const Tensor& table = shape.relative_bias_of(launch.in);
   const RelativeBuckets buckets = shape.buckets();
   for (int64_t distance = 0; distance <= shape.relative_max_distance; ++distance) {
     const int64_t row = int64_t{buckets(-distance)} * shape.heads;

@@ -85,6 +85,27 @@ void check_length(const SamplingParams& p) {
   }
 }
 
+void check_beams(const SamplingParams& p) {
+  check_range("num_beams", p.num_beams, 1, SamplingParams::kMaxBeams);
+  if (!std::isfinite(p.length_penalty)) {
+    throw_bad_input(str("length_penalty is ", p.length_penalty), std::string(kWhere),
+                    "use a finite number; 1 is the default");
+  }
+  check_at_least("num_return_sequences", p.num_return_sequences, 1);
+  if (p.num_return_sequences > p.num_beams) {
+    throw_bad_input(
+        str("num_return_sequences is ", p.num_return_sequences, ", num_beams ", p.num_beams),
+        std::string(kWhere), "return at most as many sequences as there are beams");
+  }
+  if (p.num_beams == 1) return;
+  const auto refuse = [](const char* what, const char* advice) {
+    throw_bad_input(str(what, " is not supported with beams"), std::string(kWhere), advice);
+  };
+  if (p.do_sample) refuse("sampling", "choose beams or sampling");
+  if (p.logprobs) refuse("logprobs", "each sequence has its score");
+  if (!p.stop.empty()) refuse("a stop text", "use stop_token_ids");
+}
+
 /// Forcing tokens that are all suppressed would leave none.
 void check_forced(std::string_view field, const std::vector<int>& forced,
                   const std::vector<int>& suppressed) {
@@ -120,6 +141,7 @@ void SamplingParams::validate(int64_t vocab_size) const {
   if (end_token_ids) check_tokens("end_token_ids", *end_token_ids, vocab_size);
   check_tokens("stop_token_ids", stop_token_ids, vocab_size);
   check_length(*this);
+  check_beams(*this);
   if (std::any_of(stop.begin(), stop.end(), [](const auto& text) { return text.empty(); })) {
     throw_bad_input("stop has an empty text", std::string(kWhere),
                     "give each stop text a character");

@@ -60,6 +60,9 @@ void pack_lists(const SamplingParams& params, std::span<const int> end_ids,
   row.end_ids = params.min_new_tokens == 0
                     ? ListSpan{}
                     : add_list(join_ids(end_ids, params.stop_token_ids), &lists);
+  if (params.num_beams > 1) {
+    packed->beam_ends = add_list(join_ids(end_ids, params.stop_token_ids), &lists);
+  }
   row.suppress = add_list(params.suppress_tokens, &lists);
   row.begin_suppress = add_list(params.begin_suppress_tokens, &lists);
   row.forced_eos = add_list(params.forced_eos_token_ids, &lists);

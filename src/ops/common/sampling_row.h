@@ -72,6 +72,7 @@ enum SamplingStatus : int32_t {
 /// What a request needs on the device, fixed while it lives.
 struct PackedSampling {
   SamplingRow row;             // its spans count from the start of `lists`
+  ListSpan beam_ends = {};     // with beams: end and stop tokens, each once
   std::vector<int32_t> lists;  // may be empty
 };
 

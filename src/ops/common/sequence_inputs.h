@@ -22,4 +22,14 @@ enum SequenceInput {
   kNumSequenceInputs,
 };
 
+/// What attention of beams takes in addition, as its last inputs (attribute `beams`). Beams of a
+/// request are consecutive sequences of the step and have consecutive slots; each finds some of its
+/// past in the blocks of the others.
+enum BeamInput {
+  kCacheIndirection,  // i32 [R, N] by slot and position: how many sequences further on the one is
+                      // whose blocks hold keys and values; 0: its own
+  kSequenceSlots,     // i32 [S] the slot of each sequence
+  kNumBeamInputs,
+};
+
 }  // namespace millrace::ops

@@ -28,6 +28,23 @@ SequenceRows::SequenceRows(std::span<const Tensor> in, size_t first)
       in[first + kBlockOffsets].as<int32_t>() + cache->group * num_sequences * blocks_per_sequence;
 }
 
+void SequenceRows::follow_beams(std::span<const Tensor> last) {
+  indirection = last[kCacheIndirection].as<int32_t>();
+  slots = last[kSequenceSlots].as<int32_t>();
+  positions = last[kCacheIndirection].dim(1);
+}
+
+void check_beam_inputs(std::span<const ir::TensorType> in) {
+  if (in.size() < kNumBeamInputs) throw_bad_input("the beam inputs are missing");
+  const auto last = in.last(kNumBeamInputs);
+  const auto check = [](const ir::TensorType& type, const char* name, size_t rank) {
+    if (type.dtype == ir::DType::kI32 && type.shape.size() == rank) return;
+    throw_bad_input(str(name, " must be i32 of rank ", rank, ", got ", ir::to_string(type)));
+  };
+  check(last[kCacheIndirection], "cache_indirection", 2);
+  check(last[kSequenceSlots], "sequence_slots", 1);
+}
+
 void check_sequence_inputs(std::span<const ir::TensorType> in, size_t first) {
   if (in.size() < first + kNumSequenceInputs + 1) {
     throw_bad_input(str("expected the ", int{kNumSequenceInputs},

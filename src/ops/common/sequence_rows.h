@@ -23,9 +23,16 @@ struct SequenceRows {
   const int32_t* request_type = nullptr;     // [S]
   const int32_t* block_offsets = nullptr;    // [S, M] of the cache's group
   const KvCacheView* cache = nullptr;
+  // Of beams (BeamInput); null: every sequence has its past in its own blocks.
+  const int32_t* indirection = nullptr;  // [R, positions]
+  const int32_t* slots = nullptr;        // [S]
+  int64_t positions = 0;                 // N
 
   /// `in[first]` is the first sequence input, `in[first + kNumSequenceInputs]` the cache.
   SequenceRows(std::span<const Tensor> in, size_t first);
+
+  /// `last`: the beam inputs.
+  void follow_beams(std::span<const Tensor> last);
 
   bool is(int64_t sequence, RequestType type) const {
     return request_type[sequence] == static_cast<int32_t>(type);
@@ -37,20 +44,31 @@ struct SequenceRows {
   const int32_t* blocks(int64_t sequence) const {
     return block_offsets + sequence * blocks_per_sequence;
   }
+  /// The sequence in whose blocks this one finds a position.
+  int64_t holder(int64_t sequence, int64_t position) const {
+    if (indirection == nullptr) return sequence;
+    return sequence + indirection[slots[sequence] * positions + position];
+  }
+  int64_t block(int64_t sequence, int64_t position) const {
+    return blocks(holder(sequence, position))[position / cache->tokens_per_block];
+  }
   std::byte* k(int64_t sequence, int64_t head, int64_t position) const {
     const int64_t slot = position % cache->tokens_per_block;
-    return cache->k(blocks(sequence)[position / cache->tokens_per_block], head) +
+    return cache->k(block(sequence, position), head) +
            slot * cache->k_size * ir::dtype_size(cache->dtype);
   }
   std::byte* v(int64_t sequence, int64_t head, int64_t position) const {
     const int64_t slot = position % cache->tokens_per_block;
-    return cache->v(blocks(sequence)[position / cache->tokens_per_block], head) +
+    return cache->v(block(sequence, position), head) +
            slot * cache->v_size * ir::dtype_size(cache->dtype);
   }
 };
 
 /// Throws Error unless `in[first]` and those after it are the sequence inputs and a KV cache.
 void check_sequence_inputs(std::span<const ir::TensorType> in, size_t first);
+
+/// Throws Error unless the last inputs are the beam inputs.
+void check_beam_inputs(std::span<const ir::TensorType> in);
 
 /// Throws Error unless the tensor is a float matrix [T, columns]; `name` is the input's.
 void check_rows(const ir::TensorType& type, int64_t columns, const char* name);

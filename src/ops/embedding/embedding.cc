@@ -17,11 +17,16 @@ void embedding_avx2(const Launch& launch);
 namespace {
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const ir::Attrs& attrs) {
-  const ShapeRule in(Embedding::kName, types, {"ids", "table"});
+  const ShapeRule in(Embedding::kName, types, {"ids", "table", "prompts"}, 1);
   in.expect_dtype(0, ir::DType::kI32);
   in.expect_rank(0, 1);
   in.expect_float(1);
   in.expect_rank(1, 2);
+  if (in.count() == 3) {
+    in.expect_dtype(2, ir::DType::kF32);
+    in.expect_rank(2, 3);
+    in.expect_shape(2, {in.dim(2, 0), in.dim(2, 1), in.dim(1, 1)});
+  }
   const auto options = from_attrs<Embedding>(attrs);
   const auto dtype = ir::parse_dtype(options.dtype);
   if (!dtype || !is_kernel_float(*dtype)) {
@@ -39,6 +44,10 @@ Cost cost(const Launch& launch) {
 double exact(const Launch& launch, int64_t index) {
   const int64_t width = launch.out[0].dim(1);
   const int64_t id = launch.in[0].as<int32_t>()[index / width];
+  const bool is_virtual = launch.in.size() == 3 && id >= launch.in[1].dim(0);
+  if (is_virtual) {
+    return exact_element(launch.in[2], (id - launch.in[1].dim(0)) * width + index % width);
+  }
   return exact_element(launch.in[1],
                        (id + launch.attrs<Embedding>().offset) * width + index % width);
 }

@@ -1,6 +1,8 @@
 // embedding: rows of a table by id.
 //   out[t, :] = table[ids[t] + offset, :]
-//   ids i32[T], table any float [V, E] -> `dtype` [T, E]
+//   ids i32[T], table any float [V, E], optionally prompts f32 [R, P, E] -> `dtype` [T, E]
+// With `prompts` the ids from V on are virtual tokens of prompt tuning: V + i is row i of its R P
+// rows.
 // Ids outside the table are the caller's fault and are checked when a batch is made, not here.
 #pragma once
 

@@ -3,6 +3,7 @@
 #include "ops/common/vec_avx2.h"
 #include "ops/common/vec_loops.h"
 #include "ops/embedding/embedding.h"
+#include "ops/embedding/prompt_rows.h"
 
 namespace millrace::ops {
 
@@ -11,12 +12,20 @@ void embedding_avx2(const Launch& launch) {
   const Tensor& table = launch.in[1];            // [V, E]
   const int64_t width = table.dim(1);
   const int offset = launch.attrs<Embedding>().offset;
+  const float* prompts = prompt_rows(launch);
   with_float_type(table.dtype, [&]<typename In>(TypeTag<In>) {
     with_float_type(launch.out[0].dtype, [&]<typename Out>(TypeTag<Out>) {
       for_rows(launch, launch.in[0].dim(0), width, [&](int64_t first, int64_t last) {
         for (int64_t t = first; t < last; ++t) {
-          const In* row = table.as<In>() + (int64_t{ids[t]} + offset) * width;
           Out* out = launch.out[0].as<Out>() + t * width;
+          if (prompts != nullptr && ids[t] >= table.dim(0)) {
+            const float* row = prompts + (ids[t] - table.dim(0)) * width;
+            for_vectors<avx2::Vec>(width, [&](int64_t i, auto lanes) {
+              store(load<avx2::Vec>(row + i, lanes), out + i, lanes);
+            });
+            continue;
+          }
+          const In* row = table.as<In>() + (int64_t{ids[t]} + offset) * width;
           for_vectors<avx2::Vec>(width, [&](int64_t i, auto lanes) {
             store(load<avx2::Vec>(row + i, lanes), out + i, lanes);
           });

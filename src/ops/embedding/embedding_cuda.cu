@@ -2,23 +2,30 @@
 
 #include "ops/common/vector_access_cuda.cuh"
 #include "ops/embedding/embedding.h"
+#include "ops/embedding/prompt_rows.h"
 
 namespace millrace::ops {
 namespace {
 
 constexpr int kThreads = 128;
 
-/// A block takes kThreads * kPack columns of one row. ids: [T], table: [V, E], out: [T, E].
+/// A block takes kThreads * kPack columns of one row. ids: [T], table: [V, E], out: [T, E];
+/// prompts: [.., E] for ids from V on, or null.
 template <int kPack, typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
-    embedding_kernel(const int32_t* ids, const In* table, Out* out, int64_t width, int offset) {
+    embedding_kernel(const int32_t* ids, const In* table, Out* out, int64_t width, int offset,
+                     const float* prompts, int64_t vocab) {
   device::let_successor_start();
   device::wait_for_predecessor();
   const int64_t column = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kPack;
   if (column >= width) return;
-  const int64_t row = int64_t{ids[blockIdx.x]} + offset;
+  const int64_t id = ids[blockIdx.x];
   float values[kPack];
-  load_floats<kPack>(table + row * width + column, values);
+  if (prompts != nullptr && id >= vocab) {
+    load_floats<kPack>(prompts + (id - vocab) * width + column, values);
+  } else {
+    load_floats<kPack>(table + (id + offset) * width + column, values);
+  }
   store_floats<kPack>(values, out + int64_t{blockIdx.x} * width + column);
 }
 
@@ -32,7 +39,8 @@ void run_embedding(const Launch& launch) {
     const dim3 grid(static_cast<unsigned>(rows), blocks_for(width, kThreads * pack));
     device::launch_kernel("embedding_cuda", *launch.queue, grid, dim3(kThreads), 0, kernel,
                           launch.in[0].as<int32_t>(), table, out, width,
-                          launch.attrs<Embedding>().offset);
+                          launch.attrs<Embedding>().offset, prompt_rows(launch),
+                          launch.in[1].dim(0));
   };
   if (width % kPack == 0 && aligned_to_16(table, out)) {
     start(embedding_kernel<kPack, In, Out>, kPack);

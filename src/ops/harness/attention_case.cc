@@ -10,6 +10,7 @@ KvCaseSpec with_heads(KvCaseSpec spec, const AttentionShape& shape) {
   spec.v_size = shape.v_head_size;
   spec.freed_before_window = shape.window;
   spec.sink_tokens = shape.sink_tokens;
+  spec.beams = shape.beams;
   return spec;
 }
 
@@ -22,6 +23,7 @@ ir::Attrs attention_attrs(const AttentionShape& shape) {
   attrs.set("scale", double{shape.scale});
   attrs.set("window", int64_t{shape.window});
   attrs.set("sink_tokens", int64_t{shape.sink_tokens});
+  if (shape.beams > 0) attrs.set("beams", int64_t{shape.beams});
   attrs.set("softcap", double{shape.softcap});
   attrs.set("alibi_max_bias", double{shape.alibi_max_bias});
   attrs.set("alibi_bf16", shape.alibi_bf16);
@@ -43,6 +45,10 @@ Case attention_case(std::string name, const AttentionShape& shape, const KvCaseS
   if (shape.sink_logits) c.inputs.push_back(normal(ir::DType::kF32, {shape.heads}, 3));
   if (shape.relative_buckets > 0) {
     c.inputs.push_back(normal(q, {shape.relative_buckets, shape.heads}, 2));
+  }
+  if (shape.beams > 0) {
+    for (InputSpec& input : beam_inputs(sized))
+      c.inputs.push_back(std::move(input));
   }
   c.tolerance = q == ir::DType::kF32 ? 3e-6 : 0;
   return c;

@@ -58,6 +58,10 @@ class AttentionCase {
         {result.data(), ir::DType::kF32, std::vector{kv.rows(), out_columns()}}};
     if (op.alias_input >= 0) in.push_back(out[0]);
     add_logit_inputs(in);
+    if (shape_.beams > 0) {
+      for (const Tensor& tensor : kv.beam_tensors())
+        in.push_back(tensor);
+    }
     ThreadPool pool(threads);
     device::Queue queue{.pool = &pool};
     const auto attributes = op.parse_attrs(attrs);

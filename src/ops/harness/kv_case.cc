@@ -42,6 +42,7 @@ float hashed_value(uint64_t seed, uint64_t a, uint64_t b, uint64_t c) {
 KvCase::KvCase(const KvCaseSpec& spec) : spec_(spec) {
   number_rows();
   lay_out_blocks();
+  if (spec_.beams > 0) shuffle_beams();
 }
 
 void KvCase::number_rows() {
@@ -102,9 +103,44 @@ void KvCase::lay_out_blocks() {
   }
 }
 
+/// Slots run backwards; behind the past stand numbers of no sequence.
+void KvCase::shuffle_beams() {
+  const int64_t sequences = num_sequences();
+  positions = blocks_per_sequence * view.tokens_per_block;
+  indirection.assign(static_cast<size_t>(sequences * positions), kNoBlock);
+  int64_t first = 0;
+  for (int64_t s = 0; s < sequences; ++s) {
+    beam_slots.push_back(static_cast<int32_t>(sequences - 1 - s));
+    const auto& sequence = spec_.sequences[static_cast<size_t>(s)];
+    if (sequence.type == RequestType::kContext) {
+      first = s + 1;
+      continue;
+    }
+    const int64_t request = (s - first) / spec_.beams, beam = (s - first) % spec_.beams;
+    for (int64_t position = 0; position < sequence.past + sequence.rows; ++position) {
+      const bool is_new = position >= sequence.past;
+      const uint64_t turn = is_new ? 0 : mix(static_cast<uint64_t>(request * positions + position));
+      const int64_t other = static_cast<int64_t>(
+          (static_cast<uint64_t>(beam) + turn % static_cast<uint64_t>(spec_.beams)) %
+          static_cast<uint64_t>(spec_.beams));
+      indirection[static_cast<size_t>(beam_slots.back() * positions + position)] =
+          static_cast<int32_t>(other - beam);
+    }
+  }
+}
+
+int64_t KvCase::holder(int64_t sequence, int64_t position) const {
+  const bool is_beam =
+      spec_.sequences[static_cast<size_t>(sequence)].type == RequestType::kGeneration;
+  if (spec_.beams == 0 || !is_beam) return sequence;
+  const int64_t slot = beam_slots[static_cast<size_t>(sequence)];
+  return sequence + indirection[static_cast<size_t>(slot * positions + position)];
+}
+
 int64_t KvCase::slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const {
-  const int64_t entry = (view.group * num_sequences() + sequence) * blocks_per_sequence +
-                        position / view.tokens_per_block;
+  const int64_t entry =
+      (view.group * num_sequences() + holder(sequence, position)) * blocks_per_sequence +
+      position / view.tokens_per_block;
   const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
   const int64_t slot = head * view.tokens_per_block + position % view.tokens_per_block;
   return block_offsets[static_cast<size_t>(entry)] * view.block_bytes +
@@ -162,6 +198,18 @@ std::vector<Tensor> KvCase::tensors() {
                    std::initializer_list<int64_t>{kGroups, s, blocks_per_sequence});
   out.emplace_back(&view, ir::DType::kState, std::span<const int64_t>{});
   return out;
+}
+
+std::vector<Tensor> KvCase::beam_tensors() {
+  const int64_t s = num_sequences();
+  return {{indirection.data(), ir::DType::kI32, std::initializer_list<int64_t>{s, positions}},
+          {beam_slots.data(), ir::DType::kI32, std::initializer_list<int64_t>{s}}};
+}
+
+std::vector<InputSpec> beam_inputs(const KvCaseSpec& spec) {
+  const KvCase layout(spec);
+  const int64_t s = layout.num_sequences();
+  return {ints({s, layout.positions}, layout.indirection), ints({s}, layout.beam_slots)};
 }
 
 std::vector<InputSpec> kv_inputs(const KvCaseSpec& spec) {

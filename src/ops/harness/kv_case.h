@@ -34,6 +34,9 @@ struct KvCaseSpec {
   bool has_new_tokens = true;   // the step's own K and V are in the cache already
   int freed_before_window = 0;  // window W > 0: blocks that lie wholly behind it are freed
   int sink_tokens = 0;          // but these stay
+  /// K > 0: generation sequences are beams, K consecutive ones of a request, of equal lengths. At
+  /// each position of their past they have changed places among each other.
+  int beams = 0;
   uint64_t seed = 1;
 };
 
@@ -59,10 +62,15 @@ class KvCase {
 
   /// The sequence inputs and the cache, filled, pointing into this object.
   std::vector<Tensor> tensors();
+  /// The beam inputs.
+  std::vector<Tensor> beam_tensors();
 
   std::vector<int32_t> sequence_length, query_start, query_length, request_type, past_length;
   std::vector<int32_t> block_offsets;  // [groups, S, M]
   int64_t blocks_per_sequence = 0;     // M
+  std::vector<int32_t> indirection;    // [S, positions] by slot, with beams
+  std::vector<int32_t> beam_slots;     // [S]
+  int64_t positions = 0;               // N
   std::vector<std::byte> pool;         // empty until fill_pool()
   KvCacheView view;                    // pool's pointer is set by tensors()
 
@@ -71,6 +79,8 @@ class KvCase {
  private:
   void number_rows();
   void lay_out_blocks();
+  void shuffle_beams();
+  int64_t holder(int64_t sequence, int64_t position) const;
   bool is_freed(const KvCaseSequence& sequence, int64_t block) const;
   int64_t slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const;
 
@@ -84,5 +94,7 @@ float hashed_value(uint64_t seed, uint64_t a, uint64_t b = 0, uint64_t c = 0);
 
 /// The sequence inputs and the cache of a harness case.
 std::vector<InputSpec> kv_inputs(const KvCaseSpec& spec);
+/// The beam inputs of a case with beams.
+std::vector<InputSpec> beam_inputs(const KvCaseSpec& spec);
 
 }  // namespace millrace::ops
