@@ -1,5 +1,6 @@
 #include "ops/harness/check_ops.h"
 
+#include <algorithm>
 #include <array>
 #include <map>
 #include <memory>
@@ -21,6 +22,8 @@ bool matches(const std::string& wanted, std::string_view name) {
 double timed_only_flops(device::Kind kind) {
   return kind == device::Kind::kCpu ? 5e9 : 1e11;
 }
+
+constexpr double kMuchForReference = 1e8;  // some seconds under a sanitizer
 
 bool is_slow(const CaseRun::Placement& place) {
   return place.queue.kind == device::Kind::kCpu && place.threads == 1;
@@ -82,6 +85,10 @@ class OpChecker {
       const CaseData data(op_, c);
       // What attention takes follows from lengths, which are contents.
       if (kind == device::Kind::kCpu && data.cost().flops > timed_only_flops(kind)) return;
+      if (kind == device::Kind::kCpu && data.cost().flops > kMuchForReference &&
+          only_reference_takes(data)) {
+        return;
+      }
       ++report_.cases;
       const Expected expected(*this, data);
       if (!expected.inexact.empty()) {
@@ -97,6 +104,14 @@ class OpChecker {
     } catch (const Error& error) {
       fail(c.name, "", str("the case cannot run: ", error.what()));
     }
+  }
+
+  /// Then a large case, made for another device, tells no more than the small ones.
+  bool only_reference_takes(const CaseData& data) {
+    return std::none_of(op_.tactics.begin(), op_.tactics.end(), [&](const Tactic& tactic) {
+      return tactic.device == device::Kind::kCpu && &tactic != reference_tactic(op_) &&
+             is_feasible(data, tactic);
+    });
   }
 
   /// Notes the reason where it is not.
