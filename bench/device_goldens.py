@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""How far 16-bit arithmetic moves the logits of the recorded tiny models (tests/data/models) from transformers' in fp32.
+"""How far the logits of the recorded tiny models (tests/data/models) are from transformers' in fp32, by type.
 
-    MILLRACE=PROGRAM bench/device_goldens.py [DEVICE]
+    MILLRACE=PROGRAM bench/device_goldens.py [DEVICE [NAME...]]
 
 One JSON line per model: for each type the largest difference of the stored logits, relative to the prompt's largest
 reference logit, over the tokens up to the first that differs. Nothing but Python is needed. That fp32 is exact is tested by
@@ -22,7 +22,7 @@ import tensor_file
 def outputs(golden, dtype, device, scratch):
     """The new ids of each prompt, and the logits by name."""
     prompts, logits = scratch / "prompts.jsonl", scratch / "logits.safetensors"
-    prompts.write_text("".join(json.dumps({"input_ids": p["input_ids"]}) + "\n" for p in golden.prompts))
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in golden.inputs()))
     logits.unlink(missing_ok=True)
     arguments = [dtype if a == "fp32" else a for a in golden.arguments()]
     result = program.run(*arguments, "--device", device, "--no-cache", "--json", "--quiet", "--input-file", prompts,
@@ -48,13 +48,14 @@ def difference(golden, ids, found):
 
 def main():
     device = (sys.argv + ["cuda"])[1]
+    names = sys.argv[2:] or model_golden.names()
     with tempfile.TemporaryDirectory() as folder:
-        for name in model_golden.names():
+        for name in names:
             golden = model_golden.Golden(name)
             if "seed" not in golden.head:
                 continue
             line = {"model": name}
-            for dtype in ("bf16", "fp16"):
+            for dtype in ("fp32", "bf16", "fp16"):
                 line[dtype] = difference(golden, *outputs(golden, dtype, device, pathlib.Path(folder)))
             print(json.dumps(line), flush=True)
 

@@ -40,8 +40,8 @@ class Folder(BadInput):
     def test_unknown_architecture(self):
         model = self.tiny_model("unknown", architectures=["MambaForCausalLM"], model_type="mamba")
         self.refuse_model(r"MambaForCausalLM.*; ", model, "--dummy-weights")
-        model = self.tiny_model("encoder", architectures=["T5ForConditionalGeneration"], model_type="t5")
-        self.refuse_model(r"T5ForConditionalGeneration", model, "--dummy-weights")
+        model = self.tiny_model("encoder", architectures=["PegasusForConditionalGeneration"], model_type="pegasus")
+        self.refuse_model(r"PegasusForConditionalGeneration", model, "--dummy-weights")
 
     def test_a_file_that_is_no_engine(self):
         self.refuse_model(r"notes\.txt", self.write("notes.txt", "just text, longer than any header\n" * 40))
