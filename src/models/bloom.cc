@@ -65,7 +65,7 @@ class Bloom : public Model {
           attention(s["self_attention"], h, step, static_cast<int>(i));
       const Value f = nn::layer_norm(s["post_attention_layernorm"], x, c_.norm_eps);
       x = (c_.residual_after_norm ? f : x) +
-          nn::mlp(s["mlp"], f, 4 * c_.dim, "gelu_pytorch_tanh", "dense_h_to_4h", "dense_4h_to_h");
+          nn::mlp(s["mlp"], f, 4 * c_.dim, "gelu_pytorch_tanh", {"dense_h_to_4h", "dense_4h_to_h"});
     }
     x = nn::layer_norm(m["ln_f"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["word_embeddings"] : root["lm_head"], x, c_.vocab);

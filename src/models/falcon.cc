@@ -117,7 +117,7 @@ class Falcon : public Model {
   }
 
   Value feed_forward(const Scope& s, Value x) const {
-    return nn::mlp(s, x, c_.ffn_dim, c_.activation, "dense_h_to_4h", "dense_4h_to_h", c_.bias);
+    return nn::mlp(s, x, c_.ffn_dim, c_.activation, {"dense_h_to_4h", "dense_4h_to_h"}, c_.bias);
   }
 
   Config c_;

@@ -41,7 +41,7 @@ class GptBigCode : public Decoder<Config> {
       x = x + attention(s["attn"], nn::layer_norm(s["ln_1"], x, c_.norm_eps),
                         {.step = step, .layer = static_cast<int>(i)});
       x = x + nn::mlp(s["mlp"], nn::layer_norm(s["ln_2"], x, c_.norm_eps), c_.ffn_dim,
-                      c_.activation, "c_fc", "c_proj");
+                      c_.activation, {"c_fc", "c_proj"});
     }
     x = nn::layer_norm(m["ln_f"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["wte"] : root["lm_head"], x, c_.vocab);

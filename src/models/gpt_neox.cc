@@ -45,7 +45,7 @@ class GptNeox : public Decoder<Config> {
       const Value y = a + x;
       const Value h =
           nn::layer_norm(s["post_attention_layernorm"], c_.parallel ? x : y, c_.norm_eps);
-      x = y + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, "dense_h_to_4h", "dense_4h_to_h");
+      x = y + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, {"dense_h_to_4h", "dense_4h_to_h"});
     }
     x = nn::layer_norm(m["final_layer_norm"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["embed_in"] : root["embed_out"], x, c_.vocab);

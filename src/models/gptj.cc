@@ -49,7 +49,7 @@ class Gptj : public Decoder<Config> {
       const Value h = nn::layer_norm(s["ln_1"], x, c_.norm_eps);
       const Value a =
           attention(s["attn"], h, {.step = step, .layer = static_cast<int>(i), .angles = angles});
-      x = a + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, "fc_in", "fc_out") + x;
+      x = a + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, {"fc_in", "fc_out"}) + x;
     }
     x = nn::layer_norm(m["ln_f"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["wte"] : root["lm_head"], x, c_.vocab,

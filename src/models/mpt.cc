@@ -77,7 +77,7 @@ class Mpt : public Model {
       const Value h = nn::layer_norm(s["norm_1"], x, c_.norm_eps, {.bias = false});
       x = x + attention(s["attn"], h, step, static_cast<int>(i));
       const Value f = nn::layer_norm(s["norm_2"], x, c_.norm_eps, {.bias = false});
-      x = x + nn::mlp(s["ffn"], f, c_.ffn_dim, "gelu", "up_proj", "down_proj", false);
+      x = x + nn::mlp(s["ffn"], f, c_.ffn_dim, "gelu", {"up_proj", "down_proj"}, false);
     }
     x = nn::layer_norm(m["norm_f"], x, c_.norm_eps, {.bias = false});
     return nn::logits(c_.tied ? m["wte"] : root["lm_head"], x, c_.vocab);

@@ -38,7 +38,7 @@ class Nemotron : public Decoder<Config> {
       x = x + attention(s["self_attn"], norm(s["input_layernorm"], x),
                         {.step = step, .layer = static_cast<int>(i), .angles = angles});
       x = x + nn::mlp(s["mlp"], norm(s["post_attention_layernorm"], x), c_.ffn_dim, c_.activation,
-                      "up_proj", "down_proj", c_.mlp_bias);
+                      {"up_proj", "down_proj"}, c_.mlp_bias);
     }
     return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], norm(m["norm"], x), c_.vocab);
   }

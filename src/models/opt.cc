@@ -62,7 +62,7 @@ class Opt : public Decoder<Config> {
       x = x + attention(s["self_attn"], h, {.step = step, .layer = static_cast<int>(i)});
       x = norm_behind(s["self_attn_layer_norm"], x);
       const Value f = norm_before(s["final_layer_norm"], x);
-      x = x + nn::mlp(s, f, c_.ffn_dim, c_.activation, "fc1", "fc2", c_.bias);
+      x = x + nn::mlp(s, f, c_.ffn_dim, c_.activation, {"fc1", "fc2"}, c_.bias);
       x = norm_behind(s["final_layer_norm"], x);
     }
     if (c_.final_norm) x = norm(m["final_layer_norm"], x);

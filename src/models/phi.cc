@@ -35,7 +35,7 @@ class Phi : public Decoder<Config> {
       const Value h = nn::layer_norm(s["input_layernorm"], x, c_.norm_eps);
       const Value a = attention(s["self_attn"], h,
                                 {.step = step, .layer = static_cast<int>(i), .angles = angles});
-      x = a + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, "fc1", "fc2") + x;
+      x = a + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, {"fc1", "fc2"}) + x;
     }
     x = nn::layer_norm(m["final_layernorm"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], x, c_.vocab,

@@ -39,7 +39,7 @@ class Starcoder2 : public Decoder<Config> {
       x = x + attention(s["self_attn"], nn::layer_norm(s["input_layernorm"], x, c_.norm_eps),
                         {.step = step, .layer = static_cast<int>(i), .angles = angles});
       const Value h = nn::layer_norm(s["post_attention_layernorm"], x, c_.norm_eps);
-      x = x + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, "c_fc", "c_proj", c_.bias);
+      x = x + nn::mlp(s["mlp"], h, c_.ffn_dim, c_.activation, {"c_fc", "c_proj"}, c_.bias);
     }
     x = nn::layer_norm(m["norm"], x, c_.norm_eps);
     return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], x, c_.vocab);

@@ -19,9 +19,9 @@ Value fused_gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::strin
 }
 
 Value mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
-          std::string_view up, std::string_view down, bool bias) {
-  const Value inner = nn::activation(linear(scope[up], x, ffn, bias), activation);
-  return linear(scope[down], inner, x.dim(-1), bias);
+          const MlpNames& names, bool bias) {
+  const Value inner = nn::activation(linear(scope[names.up], x, ffn, bias), activation);
+  return linear(scope[names.down], inner, x.dim(-1), bias);
 }
 
 }  // namespace millrace::nn

@@ -16,6 +16,10 @@ struct FusedMlpNames {
   std::string_view gate_up, down;
 };
 
+struct MlpNames {
+  std::string_view up, down;
+};
+
 /// down(f(gate(x)) * up(x)): x [T, dim] through [T, ffn] -> [T, dim]. `activation` is a name that
 /// activation() knows.
 Value gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
@@ -27,6 +31,6 @@ Value fused_gated_mlp(const Scope& scope, Value x, int64_t ffn, const std::strin
 
 /// down(f(up(x))), the layers named below the scope.
 Value mlp(const Scope& scope, Value x, int64_t ffn, const std::string& activation,
-          std::string_view up, std::string_view down, bool bias = true);
+          const MlpNames& names, bool bias = true);
 
 }  // namespace millrace::nn
