@@ -13,13 +13,14 @@ import numpy as np
 
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 QUERY_KEY_LEAVES = {
-    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn", "query_key_value", "Wqkv", "W_pack", "query",
-    "key"}
+    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn", "query_key_value", "wqkv", "Wqkv", "W_pack", "query",
+    "key", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"}
 UNSCALED_QUERY_KEY_LEAVES = {"q", "k"}
 TABLE_LEAVES = {
-    "embed_tokens", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings",
-    "shared", "embed_in", "embed_positions", "lm_head", "embed_out"}
-TRANSPOSED_LEAVES = {"c_attn", "c_fc", "c_proj", "q_attn"}
+    "embed_tokens", "tok_embeddings", "wte", "wpe", "word_embeddings", "position_embeddings", "token_type_embeddings",
+    "shared", "embed_in", "embed_positions", "lm_head", "embed_out", "output_layer", "output"}
+HEAD_NORMS = {"q_norm", "k_norm", "q_layernorm", "k_layernorm"}
+WIDENING_LEAVES = {"c_attn", "c_fc", "q_attn"}
 
 
 def mix(x):
@@ -37,7 +38,9 @@ def fnv1a(text):
 
 
 def fan_in(name, leaf, shape):
-    if len(shape) == 2 and leaf in TRANSPOSED_LEAVES:
+    if len(shape) == 2 and leaf in WIDENING_LEAVES:
+        return min(shape)
+    if len(shape) == 2 and leaf == "c_proj":
         return shape[0]
     if len(shape) == 3 and "experts" in name:
         return shape[2]
@@ -53,10 +56,10 @@ def distribution(name, shape):
         return 0.0, 0.5
     if leaf == "relative_attention_bias":
         return 0.0, 2.0
+    if last == "weight" and HEAD_NORMS.intersection(parts):
+        return 1.7, 0.4
     if len(shape) < 2:
-        if last != "weight":
-            return 0.0, 0.5
-        return (1.7, 0.4) if leaf in ("q_norm", "k_norm") else (1.0, 0.25)
+        return (1.0, 0.25) if last == "weight" else (0.0, 0.5)
     gain = 1.0
     if leaf in QUERY_KEY_LEAVES:
         gain = 1.7
@@ -117,10 +120,17 @@ GOLDEN_TENSORS = [
     (7, "model.layers.0.self_attn.q_proj.weight", (96, 64)),
     (7, "model.layers.10.self_attn.k_proj.bias", (32,)),
     (7, "model.layers.0.self_attn.q_norm.weight", (16,)),
+    (7, "model.layers.0.self_attn.k_norm.weight", (3, 8)),
+    (7, "model.layers.0.self_attn.k_layernorm.norms.1.weight", (16,)),
     (7, "model.norm.weight", (64,)),
+    (7, "model.layers.0.attention.wqkv.weight", (96, 64)),
+    (7, "model.tok_embeddings.weight", (256, 64)),
+    (7, "output.weight", (256, 64)),
     (7, "model.layers.0.self_attn.W_pack.weight", (144, 48)),
     (7, "transformer.blocks.0.attn.Wqkv.weight", (144, 48)),
     (3, "transformer.h.0.attn.c_attn.weight", (48, 144)),
+    (3, "transformer.h.0.attn.c_attn.weight", (144, 48)),
+    (3, "transformer.h.0.mlp.c_fc.weight", (192, 48)),
     (3, "transformer.h.0.mlp.c_proj.weight", (192, 48)),
     (3, "transformer.h.0.mlp.c_proj.bias", (48,)),
     (3, "transformer.wpe.weight", (128, 48)),

@@ -17,6 +17,7 @@ import lzma
 import os
 import pathlib
 import sys
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -25,7 +26,7 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 
-from dummy_weights import dummy_tensor
+from dummy_weights import dummy_tensor, write_checkpoint
 from golden_faults import FAINT, FAULTS, measure_tensors, plant
 from golden_models import CONFIGS, FAINT_TENSORS, REFERENCES
 
@@ -64,18 +65,19 @@ def check(condition, text):
 
 
 def build_model(folder):
+    """The reference model with generated weights, by the names and shapes that checkpoints have: transformers writes and
+    reads a checkpoint, so tied weights and those that it stacks (experts) go through its own conversion."""
     if folder.name in REFERENCES:
         model = REFERENCES[folder.name](json.loads((folder / "config.json").read_text())).eval()
-    else:
-        config = transformers.AutoConfig.from_pretrained(folder)
-        model_class = getattr(transformers, config.architectures[0])
-        model = model_class._from_config(config, attn_implementation="eager", dtype=torch.float32).eval()
-    # Tensors that are tied get the values of the name that the checkpoint keeps.
-    tied = set(getattr(model, "_tied_weights_keys", None) or []) if model.config.tie_word_embeddings else set()
-    for name, value in model.state_dict().items():
-        if name not in tied:
+        for name, value in model.state_dict().items():
             value.copy_(torch.from_numpy(dummy_tensor(SEED, name, tuple(value.shape))))
-    return model
+        return model
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model_class = getattr(transformers, config.architectures[0])
+    with tempfile.TemporaryDirectory() as checkpoint:
+        write_checkpoint(model_class._from_config(config, dtype=torch.float32), checkpoint, SEED)
+        return model_class.from_pretrained(checkpoint, attn_implementation="eager", experts_implementation="eager",
+                                           dtype=torch.float32).eval()
 
 
 class Frequencies:
@@ -354,9 +356,12 @@ def main():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    import golden_encdec  # which imports this file
     for name in wanted or names:
         if name == "perplexity":
             record_perplexity()
+        elif name in CONFIGS and golden_encdec.handles(name):
+            golden_encdec.record(name)
         elif name in NOVELISTS:
             record_novelist(name)
         else:

@@ -31,6 +31,7 @@ struct EngineOptions {
   int attention_window = 0;               // for models that bring none; 0: none
   int sink_tokens = 0;
   bool deterministic = false;  // batch-invariant arithmetic
+  bool embeddings = false;     // the engine gives last hidden states where others give logits
   int multi_block = 0;  // pieces of a sequence in generation attention, 1 to 32; 0: by its length
 
   bool use_cache = true;  // keep the compiled engine of a model folder
@@ -47,7 +48,10 @@ struct EngineInfo {
   std::string model, architecture, dtype, kv_dtype, device, device_name, version, commit;
   int64_t vocab_size = 0, parameters = 0, max_positions = 0;
   int64_t max_batch_size = 0, max_seq_len = 0, max_num_tokens = 0;
-  bool from_cache = false;  // found, not built
+  std::string kind;              // decoder, encoder_decoder, encoder
+  int64_t max_encoder_len = 0;   // encoder-decoder models: rows of an input
+  int64_t encoder_features = 0;  // speech: features of a frame, two frames a row
+  bool from_cache = false;       // found, not built
   double build_s = 0, load_s = 0;
   std::vector<std::pair<std::string, double>> build_times_ms;  // by part, when it was built
   int64_t context_arena_bytes = 0, generation_arena_bytes = 0;
@@ -72,6 +76,8 @@ class Engine {
   /// What generation_config.json asks for: end tokens, sampling, lengths.
   const SamplingParams& default_sampling() const { return default_sampling_; }
   const std::vector<int>& end_token_ids() const { return end_token_ids_; }
+  /// What the decoder of an encoder-decoder model begins with; -1: unknown, or another model.
+  int decoder_start_token_id() const { return decoder_start_token_id_; }
 
   const std::shared_ptr<const runtime::LoadedEngine>& loaded() const { return loaded_; }
 
@@ -82,6 +88,7 @@ class Engine {
   std::optional<Tokenizer> tokenizer_;
   SamplingParams default_sampling_;
   std::vector<int> end_token_ids_;
+  int decoder_start_token_id_ = -1;
   std::shared_ptr<const runtime::LoadedEngine> loaded_;
 };
 

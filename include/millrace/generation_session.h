@@ -20,6 +20,7 @@ struct SetupOptions {
   int batch_size = 1;
   int max_context_length = 0;  // tokens of a prompt
   int max_new_tokens = 0;      // tokens after a prompt
+  int max_encoder_length = 0;  // encoder-decoder models: rows that the encoder makes of an input
   int beam_width = 1;
   int max_logprobs = 0;              // best tokens to report at a position
   bool contiguous_kv_cache = false;  // one block holds a whole sequence
@@ -30,8 +31,12 @@ struct SetupOptions {
 };
 
 struct GenerationRequest {
-  std::vector<int32_t> input_ids;
+  std::vector<int32_t> input_ids;  // of encoder-decoder models, the encoder's
   SamplingParams sampling;
+  // Encoder-decoder models only. What the decoder begins with; empty: its start token.
+  std::vector<int32_t> decoder_input_ids = {};
+  // Speech: frames [2 x rows, features], instead of input_ids.
+  std::vector<float> input_features = {};
 };
 
 enum class FinishReason { kNone, kStop, kLength };

@@ -42,6 +42,10 @@ void check_contradictions(const engine::Manifest& m, const EngineOptions& option
   if (options.max_num_tokens > m.max_num_tokens) refuse("--max-num-tokens", str(m.max_num_tokens));
   if (options.dummy_weights) refuse("--dummy-weights", "the checkpoint's weights");
   if (options.multi_block > 0) refuse("--multi-block", "a split by length");
+  if (options.embeddings) {
+    throw_bad_input("an engine file gives logits, not hidden states", m.model,
+                    "give the model's folder");
+  }
   if (options.deterministic && m.options.find("deterministic") == std::string::npos) {
     refuse("--deterministic", "tactics that follow the number of rows");
   }
@@ -154,6 +158,9 @@ void describe(const engine::Engine& engine, EngineInfo* info) {
   info->max_batch_size = m.max_batch_size;
   info->max_seq_len = m.max_seq_len;
   info->max_num_tokens = m.max_num_tokens;
+  info->kind = engine::model_kind_name(m.kind);
+  info->max_encoder_len = m.max_encoder_len;
+  info->encoder_features = m.encoder_features;
   info->context_arena_bytes = engine.regimes[0].arena_bytes;
   info->generation_arena_bytes = engine.regimes[1].arena_bytes;
 }
@@ -196,6 +203,16 @@ GenerationDefaults generation_defaults(const engine::Engine& engine) {
   return {};
 }
 
+// As transformers: what generation_config.json says, else config.json, else the BOS token.
+int decoder_start(const engine::Engine& engine, const GenerationDefaults& defaults) {
+  std::optional<int64_t> token = defaults.decoder_start_token_id;
+  if (const engine::Asset* config = engine.find_asset("config.json"); config != nullptr && !token) {
+    token = read_generation_defaults(HfConfig::parse(config->bytes, config->name))
+                .decoder_start_token_id;
+  }
+  return static_cast<int>(token.value_or(defaults.bos_token_id.value_or(-1)));
+}
+
 }  // namespace
 
 std::shared_ptr<Engine> Engine::open(const std::string& model, const EngineOptions& options) {
@@ -219,12 +236,19 @@ std::shared_ptr<Engine> Engine::open(const std::string& model, const EngineOptio
   const GenerationDefaults defaults = generation_defaults(engine);
   opened->default_sampling_ = api::sampling_from(defaults);
   opened->end_token_ids_.assign(defaults.eos_token_ids.begin(), defaults.eos_token_ids.end());
+  if (engine.manifest.kind == engine::ModelKind::kEncoderDecoder) {
+    opened->decoder_start_token_id_ = decoder_start(engine, defaults);
+    // Of the decoder's tokens, the first is no new one.
+    if (defaults.max_length && !defaults.max_new_tokens && *defaults.max_length > 1) {
+      opened->default_sampling_.max_new_tokens = static_cast<int>(*defaults.max_length) - 1;
+    }
+  }
   for (const std::string& key : defaults.unsupported) {
     opened->info_.notes.push_back(str("generation_config.json: ", key, " is not supported"));
   }
   auto weights = std::make_shared<const runtime::Weights>(file, *device);
   opened->loaded_ = std::make_shared<const runtime::LoadedEngine>(
-      runtime::LoadedEngine{file, device, std::move(weights)});
+      runtime::LoadedEngine{file, device, std::move(weights), opened->decoder_start_token_id_});
   opened->info_.load_s = seconds_since(start);
   return opened;
 }

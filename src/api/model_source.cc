@@ -95,6 +95,7 @@ compiler::BuildOptions build_options(const EngineOptions& options) {
   build.sink_tokens = options.sink_tokens;
   build.deterministic = options.deterministic;
   build.multi_block = options.multi_block;
+  build.embeddings = options.embeddings;
   build.dummy_seed = options.dummy_weights;
   build.disabled_passes = options.disabled_passes;
   build.dump_folder = options.dump_graph;

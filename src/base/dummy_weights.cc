@@ -11,11 +11,12 @@ constexpr double kPeakedGain = 1.7;  // on both sides: attention scores with a d
 constexpr double kHeadGain = 2;      // logits with a deviation of 2
 
 // Leaves (the module's own name, before ".weight") that are not scaled by 1 / sqrt(fan_in) alone.
-constexpr std::array<std::string_view, 10> kQueryKeyLeaves = {
-    "q_proj",          "k_proj", "qkv_proj", "c_attn", "q_attn",
-    "query_key_value", "Wqkv",   "W_pack",   "query",  "key"};
+constexpr std::array<std::string_view, 14> kQueryKeyLeaves = {
+    "q_proj", "k_proj", "qkv_proj", "c_attn", "q_attn",   "query_key_value",    "wqkv",
+    "Wqkv",   "W_pack", "query",    "key",    "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"};
 constexpr std::array<std::string_view, 2> kUnscaledQueryKeyLeaves = {"q", "k"};
-constexpr std::array<std::string_view, 11> kTableLeaves = {"embed_tokens",
+constexpr std::array<std::string_view, 14> kTableLeaves = {"embed_tokens",
+                                                           "tok_embeddings",
                                                            "wte",
                                                            "wpe",
                                                            "word_embeddings",
@@ -25,10 +26,11 @@ constexpr std::array<std::string_view, 11> kTableLeaves = {"embed_tokens",
                                                            "embed_in",
                                                            "embed_positions",
                                                            "lm_head",
-                                                           "embed_out"};
-// Stored [in, out], the other way round than a linear layer.
-constexpr std::array<std::string_view, 4> kTransposedLeaves = {"c_attn", "c_fc", "c_proj",
-                                                               "q_attn"};
+                                                           "embed_out",
+                                                           "output_layer",
+                                                           "output"};
+// Stored [in, out] by GPT-2, [out, in] by others under the same names; `in` is the smaller one.
+constexpr std::array<std::string_view, 3> kWideningLeaves = {"c_attn", "c_fc", "q_attn"};
 
 template <size_t N>
 bool is_one_of(std::string_view word, const std::array<std::string_view, N>& words) {
@@ -48,7 +50,10 @@ uint64_t fnv1a(std::string_view text) {
 }
 
 double fan_in(std::string_view name, std::string_view leaf, std::span<const int64_t> shape) {
-  if (shape.size() == 2 && is_one_of(leaf, kTransposedLeaves)) return static_cast<double>(shape[0]);
+  if (shape.size() == 2 && is_one_of(leaf, kWideningLeaves)) {
+    return static_cast<double>(std::min(shape[0], shape[1]));
+  }
+  if (shape.size() == 2 && leaf == "c_proj") return static_cast<double>(shape[0]);
   if (shape.size() == 3 && name.find("experts") != std::string_view::npos) {
     return static_cast<double>(shape[2]);
   }
@@ -56,6 +61,14 @@ double fan_in(std::string_view name, std::string_view leaf, std::span<const int6
   for (const int64_t size : shape.subspan(1))
     product *= static_cast<double>(size);
   return product;
+}
+
+/// `q_norm.weight`, `q_layernorm.weight`, or one of a list of them (`q_layernorm.norms.0.weight`).
+bool is_norm_of_heads(std::string_view name) {
+  for (const std::string_view word : {".q_norm.", ".k_norm.", ".q_layernorm.", ".k_layernorm."}) {
+    if (name.find(word) != std::string_view::npos) return true;
+  }
+  return false;
 }
 
 struct Distribution {
@@ -71,11 +84,8 @@ Distribution distribution_of(std::string_view name, std::span<const int64_t> sha
                                     : last;
   if (last == "bias" || last.ends_with("_bias")) return {0, 0.5};
   if (leaf == "relative_attention_bias") return {0, 2};
-  if (shape.size() < 2) {
-    if (!is_weight) return {0, 0.5};
-    if (leaf == "q_norm" || leaf == "k_norm") return {kPeakedGain, 0.4};
-    return {1, 0.25};
-  }
+  if (is_weight && is_norm_of_heads(name)) return {kPeakedGain, 0.4};
+  if (shape.size() < 2) return is_weight ? Distribution{1, 0.25} : Distribution{0, 0.5};
   double gain = 1;
   if (is_one_of(leaf, kQueryKeyLeaves)) gain = kPeakedGain;
   if (is_one_of(leaf, kUnscaledQueryKeyLeaves)) gain = 0.6;

@@ -52,7 +52,7 @@ TEST(DummyWeights, MatchNumpyBitForBit) {
     }
     ++tensors;
   }
-  EXPECT_EQ(tensors, 18);
+  EXPECT_EQ(tensors, 27);
 }
 
 TEST(DummyWeights, AnySplitGivesTheSameValues) {

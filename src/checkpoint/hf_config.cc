@@ -61,7 +61,7 @@ std::string range_text(FloatRange range) {
 }
 
 // What `architectures` would say for the model types that exist without it.
-constexpr std::array<std::pair<const char*, const char*>, 10> kArchitectureOfType = {{
+constexpr std::pair<const char*, const char*> kArchitectureOfType[] = {
     {"llama", "LlamaForCausalLM"},
     {"mistral", "MistralForCausalLM"},
     {"qwen2", "Qwen2ForCausalLM"},
@@ -72,7 +72,29 @@ constexpr std::array<std::pair<const char*, const char*>, 10> kArchitectureOfTyp
     {"gemma2", "Gemma2ForCausalLM"},
     {"t5", "T5ForConditionalGeneration"},
     {"bert", "BertModel"},
-}};
+    {"gptj", "GPTJForCausalLM"},
+    {"codegen", "CodeGenForCausalLM"},
+    {"gpt_bigcode", "GPTBigCodeForCausalLM"},
+    {"starcoder2", "Starcoder2ForCausalLM"},
+    {"opt", "OPTForCausalLM"},
+    {"phi", "PhiForCausalLM"},
+    {"stablelm", "StableLmForCausalLM"},
+    {"glm", "GlmForCausalLM"},
+    {"glm4", "Glm4ForCausalLM"},
+    {"qwen", "QWenLMHeadModel"},
+    {"internlm", "InternLMForCausalLM"},
+    {"internlm2", "InternLM2ForCausalLM"},
+    {"chatglm", "ChatGLMModel"},
+    {"ministral", "MinistralForCausalLM"},
+    {"gemma", "GemmaForCausalLM"},
+    {"cohere", "CohereForCausalLM"},
+    {"cohere2", "Cohere2ForCausalLM"},
+    {"olmo", "OlmoForCausalLM"},
+    {"olmo2", "Olmo2ForCausalLM"},
+    {"granite", "GraniteForCausalLM"},
+    {"nemotron", "NemotronForCausalLM"},
+    {"smollm3", "SmolLM3ForCausalLM"},
+};
 
 constexpr std::array<std::pair<const char*, ir::DType>, 8> kTorchTypes = {{
     {"float32", ir::DType::kF32},

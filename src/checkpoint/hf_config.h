@@ -110,8 +110,17 @@ struct RopeConfig {
   std::vector<double> short_factor, long_factor;  // [rotary_dim / 2]
 };
 
+/// What holds in a family where its config.json says nothing, and how it spells the keys outside
+/// `rope_parameters`.
+struct RopeDefaults {
+  double theta = 10000;
+  double partial = 1;  // rotary dimension / head size
+  const char* theta_key = "rope_theta";
+  const char* partial_key = "partial_rotary_factor";
+};
+
 /// `layer_type` ("full_attention", ...) chooses where the parameters are given per layer type.
-RopeConfig read_rope_config(const HfConfig& config, int64_t head_dim, double default_theta = 10000,
-                            std::string_view layer_type = "");
+RopeConfig read_rope_config(const HfConfig& config, int64_t head_dim,
+                            const RopeDefaults& defaults = {}, std::string_view layer_type = "");
 
 }  // namespace millrace

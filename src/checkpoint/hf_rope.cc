@@ -89,14 +89,14 @@ double read_factor(const HfConfig& parameters, const RopeConfig& rope) {
 
 }  // namespace
 
-RopeConfig read_rope_config(const HfConfig& config, int64_t head_dim, double default_theta,
+RopeConfig read_rope_config(const HfConfig& config, int64_t head_dim, const RopeDefaults& defaults,
                             std::string_view layer_type) {
   RopeConfig rope;
   bool is_nested = false;
   const std::optional<HfConfig> parameters = find_parameters(config, layer_type, &is_nested);
-  rope.theta = config.get_float("rope_theta", default_theta, kPositive);
+  rope.theta = config.get_float(defaults.theta_key, defaults.theta, kPositive);
   constexpr FloatRange kShare = {1e-6, 1};
-  double partial = config.get_float("partial_rotary_factor", 1.0, kShare);
+  double partial = config.get_float(defaults.partial_key, defaults.partial, kShare);
   if (parameters) {
     rope.rule = read_rule(*parameters);
     rope.theta = parameters->get_float("rope_theta", rope.theta, kPositive);

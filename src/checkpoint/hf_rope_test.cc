@@ -31,7 +31,7 @@ TEST(RopeConfig, EverySpellingIsReadAsInTransformers) {
     const Json& want = row["parameters"];
     const auto head_dim = row["config"]["head_dim"].get<int64_t>();
     const RopeConfig got = read_rope_config(HfConfig::parse(row["config"].dump(), "config.json"),
-                                            head_dim, 10000, row["layer_type"].get<std::string>());
+                                            head_dim, {}, row["layer_type"].get<std::string>());
     EXPECT_EQ(got.rule, want["rope_type"].get<std::string>());
     EXPECT_EQ(got.theta, want["rope_theta"].get<double>());
     EXPECT_EQ(got.factor, number(want, "factor", 1));
@@ -66,6 +66,26 @@ TEST(RopeConfig, TheFactorFollowsFromTheContextWhereItIsAbsent) {
   EXPECT_EQ(phi.rule, "longrope");
   EXPECT_EQ(phi.factor, 8);
   EXPECT_EQ(phi.original_max_position, 512);
+}
+
+// As GPTNeoXConfig of transformers: its own words outside of rope_parameters, the usual ones
+// inside.
+TEST(RopeConfig, FamiliesHaveKeysAndDefaultsOfTheirOwn) {
+  const RopeDefaults neox{
+      .theta = 5000, .partial = 0.25, .theta_key = "rotary_emb_base", .partial_key = "rotary_pct"};
+  const auto read_neox = [&](const char* text) {
+    return read_rope_config(HfConfig::parse(text, "config.json"), 16, neox);
+  };
+  EXPECT_EQ(read_neox("{}").rotary_dim, 4);
+  EXPECT_EQ(read_neox("{}").theta, 5000);
+  const RopeConfig outside = read_neox(
+      R"({"rotary_pct":0.5,"rotary_emb_base":20,"partial_rotary_factor":1,"rope_theta":30})");
+  EXPECT_EQ(outside.rotary_dim, 8);
+  EXPECT_EQ(outside.theta, 20);
+  const RopeConfig inside = read_neox(
+      R"({"rotary_pct":0.5,"rope_parameters":{"partial_rotary_factor":1,"rope_theta":30}})");
+  EXPECT_EQ(inside.rotary_dim, 16);
+  EXPECT_EQ(inside.theta, 30);
 }
 
 TEST(RopeConfig, AllKeysOfTheRuleCountAsRead) {

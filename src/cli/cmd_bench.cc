@@ -12,6 +12,7 @@
 #include "cli/bench_op.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
+#include "cli/prompts.h"
 
 namespace millrace::cli {
 namespace {
@@ -84,6 +85,7 @@ int run_latency(BenchOptions& o) {
   const int64_t iterations = positive(o.num_iters, 5, "--num-iters");
   const int64_t warmup = not_negative(o.warmup, 1, "--warmup");
   const std::shared_ptr<Engine> engine = o.model.open();
+  require_decoder(*engine);
   GenerationSession session(engine);
   SetupOptions setup = o.model.setup();
   setup.batch_size = static_cast<int>(batch);
@@ -130,6 +132,7 @@ int run_throughput(BenchOptions& o) {
   const int64_t output = positive(o.output_len, 128, "--output-len");
   const int64_t prompts = positive(o.num_prompts, 16, "--num-prompts");
   const std::shared_ptr<Engine> engine = o.model.open();
+  require_decoder(*engine);
   const int64_t batch =
       std::min(positive(o.batch_size, prompts, "--batch-size"), engine->info().max_batch_size);
   GenerationSession session(engine);

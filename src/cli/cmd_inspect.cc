@@ -59,6 +59,7 @@ Json inspect_engine(const std::string& path, bool verify) {
   }
   int64_t kv_token = 0;
   for (const engine::KvGroup& g : e.kv_groups) {
+    if (g.cross) continue;  // made of the encoder's rows, not of tokens
     kv_token += static_cast<int64_t>(g.layers.size()) * g.kv_heads * (g.k_size + g.v_size) *
                 ir::dtype_size(*ir::parse_dtype(m.kv_dtype));
   }

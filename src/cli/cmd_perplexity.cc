@@ -62,6 +62,7 @@ int run(PerplexityOptions& o) {
   const int64_t window = positive(o.window, 1024, "--window");
   const int64_t max_tokens = positive(o.max_tokens, INT64_MAX, "--max-tokens");
   const std::shared_ptr<Engine> engine = o.model.open();
+  require_decoder(*engine);
   if (window > engine->info().max_seq_len) {
     throw_bad_input(
         str("a window of ", window, " exceeds the context of ", engine->info().max_seq_len),

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "cli/chat.h"
 #include "cli/commands.h"
+#include "cli/encode.h"
 #include "cli/generate.h"
 #include "cli/logits_file.h"
 #include "cli/model_options.h"
@@ -20,7 +21,7 @@ namespace {
 struct RunOptions {
   ModelOptions model;
   SamplingFlags sampling;
-  std::optional<std::string> prompt, prompt_file, input_ids, input_file, system, logits_file;
+  std::optional<std::string> prompt, prompt_file, input_ids, input_file, audio, system, logits_file;
   std::string kv_cache = "paged", layout = "packed";
   std::optional<int64_t> multi_block;
   bool chat = false, json = false, stats = false, no_cuda_graphs = false;
@@ -29,11 +30,16 @@ struct RunOptions {
 // The prompts, or none when a chat was asked for: no prompt, and a person at the other end.
 std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
   const SamplingParams sampling = o.sampling.resolve(engine.default_sampling());
-  const int given =
-      (o.prompt ? 1 : 0) + (o.prompt_file ? 1 : 0) + (o.input_ids ? 1 : 0) + (o.input_file ? 1 : 0);
+  const int given = (o.prompt ? 1 : 0) + (o.prompt_file ? 1 : 0) + (o.input_ids ? 1 : 0) +
+                    (o.input_file ? 1 : 0) + (o.audio ? 1 : 0);
   if (given > 1) {
     throw_bad_input("several prompts were given", "",
-                    "give one of PROMPT, --prompt-file, --input-ids and --input-file");
+                    "give one of PROMPT, --prompt-file, --input-ids, --audio and --input-file");
+  }
+  if (o.audio) return {{{}, sampling, decoder_start(engine), read_speech(*o.audio, engine)}};
+  if (engine.info().encoder_features > 0 && !o.input_file) {
+    throw_bad_input("the model reads speech", engine.info().model,
+                    "give --audio, or an --input-file with audio or input_features");
   }
   if (o.input_file) {
     if (o.chat || o.system) {
@@ -46,7 +52,9 @@ std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
     throw_bad_input("--chat and --input-ids contradict each other", "",
                     "give a text to apply the chat template to");
   }
-  if (o.input_ids) return {{parse_ids(*o.input_ids, "--input-ids"), sampling}};
+  if (o.input_ids) {
+    return {{parse_ids(*o.input_ids, "--input-ids"), sampling, decoder_start(engine)}};
+  }
   if (given == 0 && ::isatty(STDIN_FILENO) != 0) return {};
   std::string text = o.prompt.value_or("");
   if (o.prompt_file) text = read_text_file(*o.prompt_file, "--prompt-file");
@@ -55,7 +63,7 @@ std::vector<Prompt> read_prompts(const RunOptions& o, const Engine& engine) {
   if (o.chat || o.system) {
     return {{encode_messages(engine, user_message_json(o.system, text)), sampling}};
   }
-  return {{encode_prompt(engine, text), sampling}};
+  return {{encode_prompt(engine, text), sampling, decoder_start(engine)}};
 }
 
 void check(const RunOptions& o) {
@@ -104,7 +112,9 @@ int run(RunOptions& o) {
   setup.contiguous_kv_cache = o.kv_cache == "contiguous";
   setup.padded = o.layout == "padded";
   setup.captured_graphs = !o.no_cuda_graphs;
+  const bool encodes = engine->info().kind == "encoder";
   if (prompts.empty()) {
+    require_decoder(*engine);
     return run_chat(engine, setup, o.sampling.resolve(engine->default_sampling()), o.system);
   }
   for (const Prompt& prompt : prompts)
@@ -125,12 +135,14 @@ int run(RunOptions& o) {
         first, first + static_cast<int64_t>(std::min(batch, prompts.size() - begin)));
     DecodeOptions decode;
     if (logits) decode = {.logits = logits->collector(begin), .prompt_logits = true};
-    const bool stream = prompts.size() == 1 && !o.json;
+    const bool stream = prompts.size() == 1 && !o.json && !encodes;
     const TextCallback show = [](const std::string& text) {
       std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
     };
-    std::vector<Result> results = generate(session, part, decode, stream ? show : TextCallback{});
+    std::vector<Result> results =
+        encodes ? encode(session, part, decode.logits)
+                : generate(session, part, decode, stream ? show : TextCallback{});
     for (size_t i = 0; i < results.size(); ++i) {
       results[i].setup_s = engine->info().build_s + engine->info().load_s;
       if (o.json) {
@@ -148,8 +160,8 @@ int run(RunOptions& o) {
   if (logits) {
     std::vector<size_t> prompt_lengths, new_tokens;
     for (size_t i = 0; i < prompts.size(); ++i) {
-      prompt_lengths.push_back(prompts[i].input_ids.size());
-      new_tokens.push_back(all[i].output.output_ids.size());
+      prompt_lengths.push_back(prompts[i].decoder_prompt().size());
+      new_tokens.push_back(encodes ? 0 : all[i].output.output_ids.size());
     }
     logits->write(prompt_lengths, new_tokens);
   }
@@ -171,8 +183,10 @@ void add_run(Program& program) {
       .flag("--chat", &o.chat, "apply the model's chat template")
       .option("--system", &o.system, "system message; implies --chat")
       .option("--input-ids", &o.input_ids, "token ids instead of text: 3,17,99")
+      .option("--audio", &o.audio, "a WAV file with 16000 samples a second, for speech models")
       .option("--input-file", &o.input_file,
-              "JSON lines with prompt, messages or input_ids, and parameters by name");
+              "JSON lines with prompt, messages or input_ids (speech models: audio or "
+              "input_features), decoder_input_ids, and parameters by name");
   o.sampling.declare(command);
   command.group("Output and debugging")
       .flag("--json", &o.json, "one line of JSON for each prompt")

@@ -9,6 +9,7 @@ void add_run(Program& program);
 void add_build(Program& program);
 void add_bench(Program& program);
 void add_perplexity(Program& program);
+void add_embed(Program& program);
 void add_explain(Program& program);
 void add_inspect(Program& program);
 void add_tokenize(Program& program);

@@ -17,7 +17,8 @@ std::vector<Result> generate(GenerationSession& session, const std::vector<Promp
   std::vector<GenerationRequest> requests;
   std::vector<Answer> answers;
   for (const Prompt& prompt : prompts) {
-    requests.push_back({prompt.input_ids, prompt.sampling});
+    requests.push_back(
+        {prompt.input_ids, prompt.sampling, prompt.decoder_input_ids, prompt.input_features});
     answers.emplace_back(session.engine(), prompt.sampling);
   }
   std::vector<Result> results(prompts.size());
@@ -52,15 +53,36 @@ std::vector<Result> generate(GenerationSession& session, const std::vector<Promp
   return results;
 }
 
+namespace {
+
+// Rows that the encoder makes of the prompt; 0 for other models.
+int encoder_length(const Engine& engine, const Prompt& prompt, const std::string& where) {
+  const EngineInfo& info = engine.info();
+  if (info.kind != "encoder_decoder") return 0;
+  if (info.encoder_features > 0) return static_cast<int>(info.max_encoder_len);
+  const auto length = static_cast<int>(prompt.input_ids.size());
+  if (length == 0) throw_bad_input("the prompt is empty", where, "give at least one token");
+  if (length > info.max_encoder_len) {
+    throw_bad_input(
+        str("the prompt has ", length, " tokens, the encoder takes ", info.max_encoder_len), where,
+        "shorten it");
+  }
+  return length;
+}
+
+}  // namespace
+
 SetupOptions fit_setup(const Engine& engine, const std::vector<Prompt>& prompts,
                        SetupOptions setup) {
   const auto limit = static_cast<int>(engine.info().max_seq_len);
   int context = 1, total = 1, logprobs = 0;
+  setup.max_encoder_length = 0;
   for (size_t i = 0; i < prompts.size(); ++i) {
-    const auto length = static_cast<int>(prompts[i].input_ids.size());
+    const auto length = static_cast<int>(prompts[i].decoder_prompt().size());
     const std::string where = prompts.size() > 1 ? str("prompt ", i) : "";
     if (length == 0) throw_bad_input("the prompt is empty", where, "give at least one token");
-    const int max_new = prompts[i].sampling.max_new_tokens.value_or(limit - length);
+    const bool writes = engine.info().kind != "encoder";
+    const int max_new = writes ? prompts[i].sampling.max_new_tokens.value_or(limit - length) : 0;
     if (length > limit || (length == limit && max_new > 0)) {
       throw_bad_input(str("the prompt has ", length, " tokens, the context holds ", limit), where,
                       "shorten it, or raise --max-seq-len where the model allows it");
@@ -71,6 +93,8 @@ SetupOptions fit_setup(const Engine& engine, const std::vector<Prompt>& prompts,
                       where, "lower --max-new-tokens or raise --max-seq-len");
     }
     context = std::max(context, length);
+    setup.max_encoder_length =
+        std::max(setup.max_encoder_length, encoder_length(engine, prompts[i], where));
     total = std::max(total, length + max_new);
     logprobs = std::max({logprobs, prompts[i].sampling.logprobs.value_or(0),
                          prompts[i].sampling.prompt_logprobs.value_or(0)});

@@ -30,6 +30,7 @@ int run_program(int argc, char** argv) {
   add_build(program);
   add_bench(program);
   add_perplexity(program);
+  add_embed(program);
   add_explain(program);
   add_inspect(program);
   add_tokenize(program);

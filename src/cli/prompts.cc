@@ -9,6 +9,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "audio/log_mel.h"
+#include "audio/wav.h"
 #include "base/error.h"
 
 namespace millrace::cli {
@@ -46,6 +48,9 @@ void take(const std::optional<T>& from, T* to) {
 const std::set<std::string> kKeys = {"prompt",
                                      "messages",
                                      "input_ids",
+                                     "decoder_input_ids",
+                                     "audio",
+                                     "input_features",
                                      "max_new_tokens",
                                      "min_new_tokens",
                                      "ignore_eos",
@@ -131,6 +136,34 @@ class Line {
     }
   }
 
+  /// What the decoder of an encoder-decoder model begins with.
+  std::vector<int32_t> decoder_prompt(const Engine& engine) {
+    const Json* v = find("decoder_input_ids");
+    if (v == nullptr) return decoder_start(engine);
+    if (engine.info().kind != "encoder_decoder") {
+      fail("has decoder_input_ids, and the model has no encoder beside a decoder");
+    }
+    return ids<int32_t>(*v, "decoder_input_ids");
+  }
+
+  /// What the model reads: ids, or of speech models frames.
+  void input(const Engine& engine, Prompt* p) {
+    const Json *audio = find("audio"), *features = find("input_features");
+    if (engine.info().encoder_features == 0) {
+      if (audio != nullptr || features != nullptr) fail("has audio, and the model reads text");
+      p->input_ids = prompt(engine);
+      return;
+    }
+    if ((audio != nullptr) == (features != nullptr)) {
+      fail("needs exactly one of audio and input_features");
+    }
+    for (const char* key : {"prompt", "messages", "input_ids"}) {
+      if (seen(key)) fail(str("has ", key, ", and the model reads speech"));
+    }
+    p->input_features = audio != nullptr ? read_speech(text(*audio, "audio"), engine)
+                                         : frames(*features, engine.info());
+  }
+
   std::vector<int32_t> prompt(const Engine& engine) {
     const Json* text_prompt = find("prompt");
     const Json* messages = find("messages");
@@ -178,6 +211,28 @@ class Line {
   std::string text(const Json& v, const char* key) {
     if (!v.is_string()) fail(str(key, " is not a text"));
     return v.get<std::string>();
+  }
+
+  /// [mel bins][frames] as the file has it -> [frames, bins].
+  std::vector<float> frames(const Json& v, const EngineInfo& info) {
+    const auto bins = static_cast<size_t>(info.encoder_features);
+    const auto count = static_cast<size_t>(2 * info.max_encoder_len);
+    const Json::array_t& rows = list(v, "input_features");
+    if (rows.size() != bins) {
+      fail(str("input_features has ", rows.size(), " rows, the model reads ", bins, " mel bins"));
+    }
+    std::vector<float> out(bins * count);
+    for (size_t b = 0; b < bins; ++b) {
+      const Json::array_t& row = list(rows[b], "input_features");
+      if (row.size() != count) {
+        fail(str("input_features has ", row.size(), " frames, the model reads ", count));
+      }
+      for (size_t t = 0; t < count; ++t) {
+        if (!row[t].is_number()) fail("input_features holds something that is not a number");
+        out[t * bins + b] = row[t].get<float>();
+      }
+    }
+    return out;
   }
 
   template <typename T>
@@ -289,6 +344,21 @@ std::vector<int32_t> encode_prompt(const Engine& engine, const std::string& text
   return engine.tokenizer()->encode(text);
 }
 
+std::vector<int32_t> decoder_start(const Engine& engine) {
+  if (engine.info().kind != "encoder_decoder") return {};
+  if (engine.decoder_start_token_id() < 0) {
+    throw_bad_input("the model does not say with which token its decoder starts",
+                    engine.info().model, "give decoder_input_ids in an input file");
+  }
+  return {engine.decoder_start_token_id()};
+}
+
+void require_decoder(const Engine& engine) {
+  if (engine.info().kind == "decoder") return;
+  throw_bad_input("this command is for decoders, the model has an encoder", engine.info().model,
+                  "use `millrace run`");
+}
+
 std::vector<int32_t> encode_messages(const Engine& engine, const std::string& messages_json) {
   if (!engine.tokenizer() || !engine.tokenizer()->has_chat_template()) {
     throw_bad_input("the model has no chat template", engine.info().model,
@@ -304,6 +374,27 @@ std::string user_message_json(const std::optional<std::string>& system, const st
   if (system) messages.push_back({{"role", "system"}, {"content", *system}});
   messages.push_back({{"role", "user"}, {"content", text}});
   return messages.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::vector<float> read_speech(const std::string& path, const Engine& engine) {
+  const EngineInfo& info = engine.info();
+  if (info.encoder_features == 0) {
+    throw_bad_input("the model does not read speech", info.model, "give it text");
+  }
+  const Sound sound = parse_wav(read_text_file(path, "audio"), path);
+  if (sound.rate != kSpeechRate) {
+    throw_bad_input(
+        str("the sound has ", sound.rate, " samples a second, the model reads ", kSpeechRate), path,
+        "convert it: ffmpeg -i IN -ar 16000 -ac 1 OUT.wav");
+  }
+  const int64_t frames = 2 * info.max_encoder_len;
+  if (static_cast<int64_t>(sound.samples.size()) > frames * kSpeechHop) {
+    const auto seconds = [](int64_t samples) { return static_cast<double>(samples) / kSpeechRate; };
+    throw_bad_input(str("the sound is ", seconds(static_cast<int64_t>(sound.samples.size())),
+                        " s long, the model reads ", seconds(frames * kSpeechHop)),
+                    path, "cut it into pieces");
+  }
+  return log_mel(sound.samples, frames, static_cast<int>(info.encoder_features));
 }
 
 std::string read_text_file(const std::string& path, const std::string& flag) {
@@ -334,7 +425,8 @@ std::vector<Prompt> read_input_file(const std::string& path, const Engine& engin
     Line line(json, where);
     Prompt prompt{{}, defaults};
     line.apply(&prompt.sampling);
-    prompt.input_ids = line.prompt(engine);
+    line.input(engine, &prompt);
+    prompt.decoder_input_ids = line.decoder_prompt(engine);
     prompts.push_back(std::move(prompt));
   }
   if (prompts.empty()) throw_bad_input("the file has no prompts", path, "write one object a line");

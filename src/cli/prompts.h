@@ -13,8 +13,15 @@ namespace millrace::cli {
 
 /// One prompt, ready to run.
 struct Prompt {
-  std::vector<int32_t> input_ids;
+  std::vector<int32_t> input_ids;  // of encoder-decoder models, the encoder's
   SamplingParams sampling;
+  std::vector<int32_t> decoder_input_ids = {};  // never empty in encoder-decoder models
+  std::vector<float> input_features = {};       // of speech models: [frames, bins]
+
+  /// What is continued.
+  const std::vector<int32_t>& decoder_prompt() const {
+    return decoder_input_ids.empty() ? input_ids : decoder_input_ids;
+  }
 };
 
 /// The flags of length, sampling and stopping. The same names with underscores are keys of an input
@@ -38,12 +45,23 @@ struct SamplingFlags {
 std::vector<int32_t> encode_prompt(const Engine& engine, const std::string& text);
 std::vector<int32_t> encode_messages(const Engine& engine, const std::string& messages_json);
 
+/// What the decoder begins with when nothing else is given; empty for other models than
+/// encoder-decoder ones. Throws Error when the model does not say.
+std::vector<int32_t> decoder_start(const Engine& engine);
+
+/// Throws Error unless the model is a decoder alone: for commands that know no other.
+void require_decoder(const Engine& engine);
+
 /// The messages of a one-turn chat as JSON text.
 std::string user_message_json(const std::optional<std::string>& system, const std::string& text);
 
 /// Reads a file of JSON lines, whole, before anything runs. Throws Error naming the line.
 std::vector<Prompt> read_input_file(const std::string& path, const Engine& engine,
                                     const SamplingParams& defaults);
+
+/// The features of a WAV file's speech, [frames, bins]. Throws Error: not such a file, another
+/// rate, too long, a model that reads no speech.
+std::vector<float> read_speech(const std::string& path, const Engine& engine);
 
 /// The file's text. Throws Error.
 std::string read_text_file(const std::string& path, const std::string& flag);

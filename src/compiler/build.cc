@@ -22,6 +22,19 @@ int64_t trial_memory(const BuildOptions& options, const device::Device& device) 
   return int64_t{device.properties().kind == device::Kind::kCpu ? 1 : 2} << 30;
 }
 
+void run_encoder_passes(ir::Graph& encoder, const BuildOptions& options) {
+  const std::string& folder = options.dump_folder;
+  run_passes(encoder, pipeline(),
+             {.dump_folder = folder.empty() ? "" : str(folder, "/encoder"),
+              .disabled = options.disabled_passes});
+}
+
+std::vector<engine::PlannedGraph*> graphs_of(engine::Engine& engine) {
+  std::vector<engine::PlannedGraph*> graphs = {&engine};
+  if (engine.encoder) graphs.push_back(&*engine.encoder);
+  return graphs;
+}
+
 }  // namespace
 
 engine::Engine build_engine(const BuildInput& input, const BuildOptions& options,
@@ -36,6 +49,7 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   report->passes =
       run_passes(traced.graph, pipeline(),
                  {.dump_folder = options.dump_folder, .disabled = options.disabled_passes});
+  if (traced.encoder) run_encoder_passes(*traced.encoder, options);
 
   // Its launches, groups of KV layers, weights.
   engine::Engine engine = lower(std::move(traced), options);
@@ -46,7 +60,9 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   const auto tactics_start = std::chrono::steady_clock::now();
   TimingCache cache(options.timing_cache, device.properties());
   Profiler profiler(device, cache, trial_memory(options, device));
-  select_tactics(engine, device, options.profile ? &profiler : nullptr, options.deterministic);
+  for (engine::PlannedGraph* planned : graphs_of(engine)) {
+    select_tactics(*planned, device, options.profile ? &profiler : nullptr, options.deterministic);
+  }
   cache.save();
   report->tactics_ms = ms_since(tactics_start);
   report->tactics_timed = profiler.timed();
@@ -54,9 +70,11 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   report->notes.insert(report->notes.end(), profiler.notes().begin(), profiler.notes().end());
 
   // Where everything lies while it runs.
-  plan_memory(engine, device.properties());
-  verify_memory_plan(engine);
-  partition_capture(engine);
+  for (engine::PlannedGraph* planned : graphs_of(engine)) {
+    plan_memory(*planned, device.properties());
+    verify_memory_plan(*planned);
+    partition_capture(*planned);
+  }
   report->total_ms = ms_since(start);
   return engine;
 }

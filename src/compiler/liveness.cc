@@ -6,7 +6,7 @@
 
 namespace millrace::compiler {
 
-std::vector<Live> live_ranges(const engine::Engine& engine) {
+std::vector<Live> live_ranges(const engine::PlannedGraph& engine) {
   const ir::Graph& graph = engine.graph;
   std::vector<Live> live(static_cast<size_t>(graph.num_values()));
   for (ir::ValueId v = 0; v < graph.num_values(); ++v)

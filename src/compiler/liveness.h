@@ -19,6 +19,6 @@ struct Live {
 /// By value id. Intervals of values that share memory are joined in their root's entry.
 /// Launches from engine.head_begin on may run several times: what they read from before stays live
 /// to the end.
-std::vector<Live> live_ranges(const engine::Engine& engine);
+std::vector<Live> live_ranges(const engine::PlannedGraph& engine);
 
 }  // namespace millrace::compiler

@@ -57,12 +57,13 @@ int32_t head_begin(const ir::Graph& graph) {
 
 std::vector<engine::KvGroup> kv_groups(const ir::Graph& graph) {
   // By layer number: the graph's order is that of use, which passes may change.
-  std::map<int64_t, const ir::Node*> layers;
+  std::map<std::pair<bool, int64_t>, const ir::Node*> layers;
   for (const ir::NodeId id : graph.order()) {
     const ir::Node& node = graph.node(id);
     if (node.op != ir::kInputOp || graph.type(node.outputs[0]).dtype != ir::DType::kState) continue;
     const auto& name = std::get<std::string>(*node.attrs.find("name"));
-    layers[std::stoll(name.substr(name.rfind('.') + 1))] = &node;
+    const bool cross = node.attrs.find("cross") != nullptr;
+    layers[{cross, std::stoll(name.substr(name.rfind('.') + 1))}] = &node;
   }
   std::vector<engine::KvGroup> groups;
   for (const auto& [layer, node] : layers) {
@@ -76,6 +77,7 @@ std::vector<engine::KvGroup> kv_groups(const ir::Graph& graph) {
     groups[group].v_size = number("v_size");
     groups[group].window = number("window");
     groups[group].sink_tokens = number("sink_tokens");
+    groups[group].cross = layer.first;
     groups[group].layers.push_back(std::get<std::string>(*node->attrs.find("name")));
   }
   return groups;
@@ -87,12 +89,25 @@ std::vector<engine::RegimePlan> regimes(const ResolvedLimits& limits) {
   const auto plan = [&](const char* name, int64_t rows, int64_t logit_rows) {
     engine::RegimePlan regime;
     regime.name = name;
-    regime.maxima = {{"T", rows},      {"S", sequences},          {"L", logit_rows},
-                     {"R", sequences}, {"N", limits.max_seq_len}, {"M", limits.max_seq_len}};
+    regime.maxima = {{"T", rows},
+                     {"S", sequences},
+                     {"L", logit_rows},
+                     {"R", sequences},
+                     {"N", limits.max_seq_len},
+                     {"M", std::max(limits.max_seq_len, limits.max_encoder_len)}};
+    if (limits.encoder_features > 0) regime.maxima.push_back({"F", 2 * rows});
     return regime;
   };
   return {plan("context", limits.max_num_tokens, std::max(kHeadRows, sequences)),
           plan("generation", sequences, sequences)};
+}
+
+void take_graph(ir::Graph graph, engine::PlannedGraph* planned) {
+  order_head_last(graph);
+  // Values get the numbers that the text form gives them: plan and file then speak of the same
+  // ones.
+  planned->graph = ir::parse(print(graph), "lowered graph");
+  planned->head_begin = head_begin(planned->graph);
 }
 
 // `model.safetensors 28342688 1f0c...`, one a file.
@@ -110,14 +125,14 @@ std::string source_text(const Checkpoint* checkpoint) {
 
 engine::Engine lower(TracedModel traced, const BuildOptions& options) {
   if (options.multi_block > 0) force_splits(traced.graph, options.multi_block);
-  order_head_last(traced.graph);
   engine::Engine engine;
-  // Values get the numbers that the text form gives them: plan and file then speak of the same
-  // ones.
-  engine.graph = ir::parse(print(traced.graph), "lowered graph");
-  engine.head_begin = head_begin(engine.graph);
+  take_graph(std::move(traced.graph), &engine);
   engine.kv_groups = kv_groups(engine.graph);
   engine.regimes = regimes(traced.limits);
+  if (traced.encoder) {
+    take_graph(std::move(*traced.encoder), &engine.encoder.emplace());
+    engine.encoder->regimes = {engine.regimes[0]};
+  }
   engine.dummy_weights = options.dummy_seed.has_value();
   engine.dummy_seed = options.dummy_seed.value_or(0);
   engine::Manifest& m = engine.manifest;
@@ -130,6 +145,9 @@ engine::Engine lower(TracedModel traced, const BuildOptions& options) {
   m.max_seq_len = traced.limits.max_seq_len;
   m.max_num_tokens = traced.limits.max_num_tokens;
   m.untimed = !options.profile;
+  m.kind = traced.limits.kind;
+  m.max_encoder_len = traced.limits.max_encoder_len;
+  m.encoder_features = traced.limits.encoder_features;
   return engine;
 }
 

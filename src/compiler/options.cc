@@ -35,6 +35,7 @@ std::string BuildOptions::canonical_text() const {
   if (dummy_seed) text += str(" dummy_weights=", *dummy_seed);
   if (!disabled_passes.empty()) text += str(" disabled=", join(disabled_passes, ","));
   if (deterministic) text += " deterministic";
+  if (embeddings) text += " embeddings";
   if (multi_block > 0) text += str(" multi_block=", multi_block);
   if (!profile) text += " untimed";
   return text;

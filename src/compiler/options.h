@@ -32,6 +32,7 @@ struct BuildOptions {
   std::string timing_cache;      // file; empty: none
   bool profile = true;           // false: tactics by preference only
   bool deterministic = false;  // one tactic for every number of rows: bits do not follow the batch
+  bool embeddings = false;     // the graph ends in the last hidden states, not in logits
   int multi_block = 0;         // pieces of a sequence in generation attention; 0: by its length
 
   /// The options that change what is built, as canonical text: part of the cache key.

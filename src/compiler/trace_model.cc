@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "compiler/weight_sources.h"
+#include "models/generation_inputs.h"
 #include "models/model.h"
 #include "nn/layers.h"
 
@@ -45,6 +46,25 @@ ir::DType activation_type(device::Kind device, ComputeType compute) {
   return device == device::Kind::kCpu ? ir::DType::kF32 : storage_type(compute);
 }
 
+// An encoder sees its input as a whole: a step must hold it.
+void resolve_encoder(const BuildInput& input, const models::Model& model, ResolvedLimits* limits) {
+  if (model.is_encoder()) {
+    limits->kind = engine::ModelKind::kEncoder;
+    limits->max_seq_len = std::min(limits->max_seq_len, limits->max_num_tokens);
+    return;
+  }
+  const auto encoder = model.encoder();
+  if (!encoder) return;
+  limits->kind = engine::ModelKind::kEncoderDecoder;
+  limits->encoder_features = encoder->features;
+  limits->max_encoder_len = std::min(encoder->max_rows, limits->max_num_tokens);
+  if (encoder->features > 0 && limits->max_encoder_len < encoder->max_rows) {
+    throw_bad_input(str("--max-num-tokens ", limits->max_num_tokens, " is less than the ",
+                        encoder->max_rows, " rows that the encoder makes of every input"),
+                    input.model, "raise it");
+  }
+}
+
 ResolvedLimits resolve_limits(const BuildInput& input, const BuildOptions& options,
                               const models::Model& model) {
   ResolvedLimits limits;
@@ -74,6 +94,7 @@ ResolvedLimits resolve_limits(const BuildInput& input, const BuildOptions& optio
                         " tokens is too large"),
                     input.model, "lower --max-batch-size, --max-seq-len or --max-num-tokens");
   }
+  resolve_encoder(input, model, &limits);
   return limits;
 }
 
@@ -83,6 +104,35 @@ std::string graph_name(const HfConfig& config) {
       name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0 && c != '_'; },
       '_');
   return name;
+}
+
+// Refuses what the kind of model cannot do.
+void check_use(const models::Model& model, const BuildInput& input, const BuildOptions& options) {
+  if (!options.embeddings && !model.has_head()) {
+    input.config.fail("architectures",
+                      str("is ", input.config.architecture(), ", which has no head"),
+                      "use it with `millrace embed`");
+  }
+  if (options.embeddings && model.encoder()) {
+    input.config.fail("architectures", "names a model with an encoder and a decoder",
+                      "use an encoder or a decoder for embeddings");
+  }
+  if ((model.encoder() || model.is_encoder()) && options.window > 0) {
+    throw_bad_input("--attention-window is for decoders alone", input.model, "leave it out");
+  }
+}
+
+// The encoder's own graph; `decoder` is the trace of the other one.
+void trace_encoder(const models::Model& model, const models::InputLimits& limits,
+                   const nn::Trace& decoder, TracedModel* traced) {
+  ir::Graph& graph = traced->encoder.emplace(str(traced->graph.name(), "_encoder"));
+  nn::Trace trace{graph, decoder.weights, decoder.activation};
+  const nn::EncoderInputs inputs =
+      models::prepare_encoder_inputs(trace, model.kv_layers(), *model.encoder(), limits);
+  const std::vector<nn::Value> caches = model.forward_encoder(trace, inputs);
+  for (size_t i = 0; i < caches.size(); ++i)
+    graph.add_output(str("cross_kv_cache.", i), caches[i].id);
+  graph.set_scope("");
 }
 
 }  // namespace
@@ -97,6 +147,7 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
   const std::unique_ptr<models::Model> model = architecture.create(
       input.config, {.window = options.window, .sink_tokens = options.sink_tokens});
 
+  check_use(*model, input, options);
   TracedModel traced;
   traced.graph.set_name(graph_name(input.config));
   traced.limits = resolve_limits(input, options, *model);
@@ -107,13 +158,17 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
     weights = std::make_unique<DummyWeights>(traced.limits.compute);
   }
   nn::Trace trace{traced.graph, *weights, activation_type(device, traced.limits.compute)};
-  const nn::StepInputs step =
-      model->prepare_inputs(trace, {.max_num_tokens = traced.limits.max_num_tokens,
-                                    .max_sequences = traced.limits.max_sequences,
-                                    .max_seq_len = traced.limits.max_seq_len});
-  const nn::Value logits = nn::gather_rows(model->forward(trace, step), step.last_token_ids);
-  traced.graph.add_output("logits", logits.id);
+  const models::InputLimits limits{.max_num_tokens = traced.limits.max_num_tokens,
+                                   .max_sequences = traced.limits.max_sequences,
+                                   .max_seq_len = traced.limits.max_seq_len,
+                                   .max_encoder_len = traced.limits.max_encoder_len};
+  const nn::StepInputs step = model->prepare_inputs(trace, limits);
+  const nn::Value logits = model->forward(trace, step);
+  const nn::Value rows = options.embeddings ? trace.hidden : logits;
+  traced.graph.add_output(options.embeddings ? "hidden" : "logits",
+                          nn::gather_rows(rows, step.last_token_ids).id);
   traced.graph.set_scope("");
+  if (model->encoder()) trace_encoder(*model, limits, trace, &traced);
 
   if (input.checkpoint != nullptr) {
     std::vector<std::string> skipped;

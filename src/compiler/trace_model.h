@@ -1,6 +1,8 @@
 // The first step of a build: find the model's family, check its limits, trace it.
 #pragma once
 
+#include <optional>
+
 #include "compiler/build.h"
 #include "ir/graph.h"
 
@@ -14,10 +16,13 @@ struct ResolvedLimits {
   int64_t max_sequences = 0;  // requests times beams
   int64_t max_seq_len = 0;
   int64_t max_num_tokens = 0;
+  engine::ModelKind kind = engine::ModelKind::kDecoder;
+  int64_t max_encoder_len = 0, encoder_features = 0;  // as in engine::Manifest
 };
 
 struct TracedModel {
   ir::Graph graph{"model"};
+  std::optional<ir::Graph> encoder;
   ResolvedLimits limits;
 };
 

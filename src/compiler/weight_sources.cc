@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "engine/weight_order.h"
 
 namespace millrace::compiler {
 namespace {
@@ -120,10 +121,9 @@ void CheckpointWeights::check_all_used(const std::vector<std::string_view>& igno
 void list_weights(const Checkpoint* checkpoint, engine::Engine& engine) {
   engine.weights.clear();
   engine.manifest.parameters = 0;
-  for (const ir::NodeId id : engine.graph.order()) {
-    const ir::Node& node = engine.graph.node(id);
-    if (node.op != ir::kWeightOp) continue;
-    const ir::TensorType& type = engine.graph.type(node.outputs[0]);
+  for (const auto& [graph, id] : engine::weight_order(engine).nodes) {
+    const ir::Node& node = graph->node(id);
+    const ir::TensorType& type = graph->type(node.outputs[0]);
     engine::Weight weight;
     weight.name = std::get<std::string>(*node.attrs.find("name"));
     weight.dtype = type.dtype;
@@ -136,7 +136,8 @@ void list_weights(const Checkpoint* checkpoint, engine::Engine& engine) {
     engine.manifest.parameters += elements;
     const ir::AttrValue* rows = node.attrs.find("rows");
     const std::vector<std::string> names = split(weight.name);
-    const int64_t stored_rows = weight.transposed ? weight.shape[1] : weight.shape[0];
+    const bool is_matrix = weight.transposed && weight.shape.size() == 2;  // stored [K, N]
+    const int64_t stored_rows = weight.shape[is_matrix ? 1 : 0];
     for (size_t i = 0; i < names.size(); ++i) {
       const auto count = rows == nullptr
                              ? stored_rows

@@ -48,8 +48,7 @@ class DummyWeights : public nn::WeightSource {
   ComputeType compute_;
 };
 
-/// The engine's list of weights, in the order of the graph's weight nodes. `checkpoint` is null for
-/// generated ones.
+/// The engine's list of weights, in engine::weight_order. `checkpoint` is null for generated ones.
 void list_weights(const Checkpoint* checkpoint, engine::Engine& engine);
 
 }  // namespace millrace::compiler

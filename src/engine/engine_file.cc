@@ -78,6 +78,18 @@ void pack_weights(AtomicFile& file, const WeightProducer& produce, Engine* engin
 
 }  // namespace
 
+const char* model_kind_name(ModelKind kind) {
+  switch (kind) {
+    case ModelKind::kDecoder:
+      return "decoder";
+    case ModelKind::kEncoderDecoder:
+      return "encoder_decoder";
+    case ModelKind::kEncoder:
+      return "encoder";
+  }
+  return "";
+}
+
 const Asset* Engine::find_asset(std::string_view name) const {
   for (const Asset& a : assets) {
     if (a.name == name) return &a;
@@ -111,7 +123,9 @@ void write_engine(const Engine& engine, const std::string& path, const WeightPro
   for (const Asset& a : stored.assets)
     assets += a.bytes;
   section(plan_to_json(stored, hashes), &header.plan_offset, &header.plan_bytes, &header.plan_hash);
-  section(print(stored.graph), &header.graph_offset, &header.graph_bytes, &header.graph_hash);
+  std::string graphs = print(stored.graph);
+  if (stored.encoder) graphs += print(stored.encoder->graph);
+  section(graphs, &header.graph_offset, &header.graph_bytes, &header.graph_hash);
   section(assets, &header.assets_offset, &header.assets_bytes, &header.assets_hash);
   header.file_bytes = static_cast<uint64_t>(file.size());
   header.header_hash = hash_header(header);
@@ -174,16 +188,17 @@ void EngineFile::read(const MappedFile& file) {
     }
     return bytes;
   };
-  std::vector<int64_t> asset_sizes;
+  PlanParts parts;
   plan_from_json(section(header.plan_offset, header.plan_bytes, header.plan_hash, "plan"), &engine_,
-                 &asset_sizes, &chunk_hashes_);
-  engine_.graph =
-      ir::parse(section(header.graph_offset, header.graph_bytes, header.graph_hash, "graph"), path);
+                 &parts);
+  chunk_hashes_ = std::move(parts.chunk_hashes);
+  read_graphs(section(header.graph_offset, header.graph_bytes, header.graph_hash, "graph"),
+              parts.encoder_graph_offset, path);
   std::string_view assets =
       section(header.assets_offset, header.assets_bytes, header.assets_hash, "assets");
-  for (size_t i = 0; i < asset_sizes.size(); ++i) {
-    const auto size = static_cast<size_t>(asset_sizes[i]);
-    if (asset_sizes[i] < 0 || size > assets.size()) {
+  for (size_t i = 0; i < parts.asset_sizes.size(); ++i) {
+    const auto size = static_cast<size_t>(parts.asset_sizes[i]);
+    if (parts.asset_sizes[i] < 0 || size > assets.size()) {
       throw_bad_input("the engine file's assets are damaged", path, rebuild);
     }
     engine_.assets[i].bytes = assets.substr(0, size);
@@ -202,10 +217,26 @@ void EngineFile::read(const MappedFile& file) {
   }
   try {
     ir::verify(engine_.graph, path);
+    if (engine_.encoder) ir::verify(engine_.encoder->graph, path);
   } catch (const Error& error) {  // whose advice is for who writes passes
     throw_bad_input(str("the engine file holds an ", error.message()), path, rebuild);
   }
   validate(engine_, weights_bytes_, path);
+}
+
+// The encoder's graph, where there is one, stands behind the other.
+void EngineFile::read_graphs(std::string_view text, uint64_t encoder_offset,
+                             const std::string& path) {
+  if (!engine_.encoder) {
+    engine_.graph = ir::parse(text, path);
+    return;
+  }
+  if (encoder_offset > text.size()) {
+    throw_bad_input("the engine file's graph is damaged", path,
+                    "build it again with `millrace build`");
+  }
+  engine_.graph = ir::parse(text.substr(0, encoder_offset), path);
+  engine_.encoder->graph = ir::parse(text.substr(encoder_offset), path);
 }
 
 void EngineFile::verify_weights(int64_t offset, int64_t bytes) const {

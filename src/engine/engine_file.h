@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/mapped_file.h"
 #include "engine/plan.h"
@@ -51,6 +52,7 @@ class EngineFile {
  private:
   EngineFile() = default;
   void read(const MappedFile& file);
+  void read_graphs(std::string_view text, uint64_t encoder_offset, const std::string& path);
 
   std::optional<MappedFile> file_;
   Engine engine_;

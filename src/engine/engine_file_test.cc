@@ -13,6 +13,7 @@
 #include "engine/engine_json.h"
 #include "engine/test_engine.h"
 #include "engine/validate.h"
+#include "engine/weight_order.h"
 
 namespace millrace::engine {
 namespace {
@@ -35,11 +36,37 @@ void expect_equal(const Engine& a, const Engine& b) {
   // Everything but the graph and the assets' bytes is in the plan's text.
   EXPECT_EQ(plan_to_json(a, {}), plan_to_json(b, {}));
   EXPECT_EQ(print(a.graph), print(b.graph));
+  ASSERT_EQ(a.encoder.has_value(), b.encoder.has_value());
+  if (a.encoder) EXPECT_EQ(print(a.encoder->graph), print(b.encoder->graph));
   ASSERT_EQ(a.assets.size(), b.assets.size());
   for (size_t i = 0; i < a.assets.size(); ++i) {
     EXPECT_EQ(a.assets[i].name, b.assets[i].name);
     EXPECT_EQ(a.assets[i].bytes, b.assets[i].bytes);
   }
+}
+
+// An encoder that shares the weight "w", has one of its own, and passes on a cross cache.
+Engine with_encoder() {
+  Engine engine = small_engine();
+  engine.manifest.kind = ModelKind::kEncoderDecoder;
+  engine.manifest.max_encoder_len = 8;
+  engine.kv_groups[0].cross = true;
+  engine.encoder.emplace();
+  engine.encoder->graph = ir::parse(
+      "graph e { dim T <= 8 %0: f32[T, 2] = input() {name=\"x\"} "
+      "%1: f32[3, 2] = weight() {name=\"v\"} %2: f32[3, 2] = weight() {name=\"w\"} "
+      "%3: state[] = input() {name=\"kv.0\"} %4: f32[T, 3] = matmul(%0, %1) "
+      "%5: f32[T, 3] = matmul(%0, %2) return y=%4, z=%5, kv=%3 }",
+      "test");
+  engine.encoder->launches = {{.node = 4, .choices = {{8, "rows"}}},
+                              {.node = 5, .choices = {{8, "rows"}}}};
+  engine.encoder->regimes = {
+      {"context", {{"T", 8}}, 256, {{}, {}, {}, {}, {0, 96}, {128, 96}}, {{}, {}}}};
+  engine.encoder->captures = {{0, 2, true}};
+  engine.encoder->head_begin = 2;
+  engine.weights.push_back(engine.weights[0]);
+  engine.weights[1].name = "v";
+  return engine;
 }
 
 class EngineFileTest : public ::testing::Test {
@@ -93,7 +120,7 @@ TEST_F(EngineFileTest, HeaderIsAsDocumented) {
   write_engine(small_engine(), path(), nullptr);
   const std::string file = read();
   EXPECT_EQ(file.substr(0, 8), "MILLRACE");
-  EXPECT_EQ(field<uint32_t>(file, 8), 1U);
+  EXPECT_EQ(field<uint32_t>(file, 8), kFormatVersion);
   EXPECT_EQ(field<uint32_t>(file, 12), kHeaderBytes);
   EXPECT_EQ(field<uint64_t>(file, 16), file.size());
   for (const size_t section : {24, 48, 72}) {  // plan, graph, assets: offset, bytes, XXH3-64
@@ -104,6 +131,22 @@ TEST_F(EngineFileTest, HeaderIsAsDocumented) {
   EXPECT_EQ(field<uint64_t>(file, 96), 4096U);
   EXPECT_EQ(field<uint64_t>(file, 104), 0U);
   EXPECT_EQ(field<uint64_t>(file, 112), hash64(std::string_view(file).substr(0, 112)));
+}
+
+TEST_F(EngineFileTest, HoldsAnEncoderBesideTheGraph) {
+  const Engine written = with_encoder();
+  write_engine(written, path(), nullptr);
+  expect_equal(EngineFile::open(path())->engine(), written);
+}
+
+TEST(EngineWeights, ThoseOfBothGraphsAreListedOnce) {
+  const Engine engine = with_encoder();
+  const WeightOrder order = weight_order(engine);
+  EXPECT_EQ(order.graph, (std::vector<size_t>{0}));
+  EXPECT_EQ(order.encoder, (std::vector<size_t>{1, 0}));
+  ASSERT_EQ(order.nodes.size(), 2U);
+  EXPECT_EQ(order.nodes[0].first, &engine.graph);
+  EXPECT_EQ(order.nodes[1].first, &engine.encoder->graph);
 }
 
 TEST_F(EngineFileTest, PackedWeightsAreChecked) {
@@ -217,9 +260,8 @@ TEST(EnginePlan, HostileTextIsAnError) {
   const std::string good = plan_to_json(small_engine(), {1, ~uint64_t{0}});
   const auto parse = [](const std::string& text) {
     Engine engine;
-    std::vector<int64_t> sizes;
-    std::vector<uint64_t> hashes;
-    return message([&] { plan_from_json(text, &engine, &sizes, &hashes); });
+    PlanParts parts;
+    return message([&] { plan_from_json(text, &engine, &parts); });
   };
   EXPECT_EQ(parse(good), "");
   for (size_t size = 0; size < good.size(); size += 7)
@@ -273,6 +315,21 @@ TEST(EngineValidate, NamesWhatDoesNotFit) {
   EXPECT_EQ(fault([](Engine& e) { e.captures[0].end = 2; }),
             "capture regions that do not follow each other");
   EXPECT_EQ(fault([](Engine& e) { e.regimes.pop_back(); }), "not two regimes");
+  EXPECT_EQ(fault([](Engine& e) { e.manifest.kind = ModelKind::kEncoderDecoder; }),
+            "a kind of model that its graphs are not");
+  EXPECT_EQ(fault([](Engine& e) { e.manifest.max_encoder_len = 8; }),
+            "a kind of model that its graphs are not");
+  EXPECT_EQ(fault([](Engine& e) { e = with_encoder(); }), "");
+  EXPECT_EQ(fault([](Engine& e) {
+              e = with_encoder();
+              e.encoder->regimes.clear();
+            }),
+            "an encoder without its one regime");
+  EXPECT_EQ(fault([](Engine& e) {
+              e = with_encoder();
+              e.kv_groups[0].cross = false;
+            }),
+            "an encoder that writes a cache which the decoder does not have");
   EXPECT_EQ(fault([](Engine& e) { e.regimes[0].values.pop_back(); }),
             "a memory plan for another graph");
   EXPECT_EQ(fault([](Engine& e) { e.regimes[1].workspaces.clear(); }),
@@ -333,7 +390,7 @@ TEST(EngineValidate, NamesWhatDoesNotFit) {
             }),
             "a weight whose rows are not those of its shape");
   EXPECT_EQ(fault([](Engine& e) { e.weights[0].transposed = true; }),
-            "a transposed weight that is not one matrix");
+            "a transposed weight that is not one tensor of matrices");
   EXPECT_EQ(fault([](Engine& e) {
               e.dummy_weights = true;
               e.weights[0].slices[1].rows = 1;

@@ -28,7 +28,17 @@ Json to_json(const Manifest& m) {
           {"max_beam_width", m.max_beam_width},
           {"max_seq_len", m.max_seq_len},
           {"max_num_tokens", m.max_num_tokens},
-          {"untimed", m.untimed}};
+          {"untimed", m.untimed},
+          {"kind", model_kind_name(m.kind)},
+          {"max_encoder_len", m.max_encoder_len},
+          {"encoder_features", m.encoder_features}};
+}
+
+ModelKind kind_from(const Json& j) {
+  for (const auto kind : {ModelKind::kDecoder, ModelKind::kEncoderDecoder, ModelKind::kEncoder}) {
+    if (j == model_kind_name(kind)) return kind;
+  }
+  throw_bad_input(str("unknown kind of model ", j.dump()));
 }
 
 Manifest manifest_from(const Json& j) {
@@ -50,7 +60,10 @@ Manifest manifest_from(const Json& j) {
           .max_beam_width = j.at("max_beam_width"),
           .max_seq_len = j.at("max_seq_len"),
           .max_num_tokens = j.at("max_num_tokens"),
-          .untimed = j.at("untimed")};
+          .untimed = j.at("untimed"),
+          .kind = kind_from(j.at("kind")),
+          .max_encoder_len = j.at("max_encoder_len"),
+          .encoder_features = j.at("encoder_features")};
 }
 
 // Buffers are written as pairs [offset, bytes]: there are thousands.
@@ -106,7 +119,8 @@ RegimePlan regime_from(const Json& j) {
 
 Json to_json(const KvGroup& g) {
   return {{"kv_heads", g.kv_heads}, {"k_size", g.k_size},           {"v_size", g.v_size},
-          {"window", g.window},     {"sink_tokens", g.sink_tokens}, {"layers", g.layers}};
+          {"window", g.window},     {"sink_tokens", g.sink_tokens}, {"layers", g.layers},
+          {"cross", g.cross}};
 }
 
 KvGroup group_from(const Json& j) {
@@ -115,7 +129,8 @@ KvGroup group_from(const Json& j) {
           .v_size = j.at("v_size"),
           .window = j.at("window"),
           .sink_tokens = j.at("sink_tokens"),
-          .layers = j.at("layers")};
+          .layers = j.at("layers"),
+          .cross = j.at("cross")};
 }
 
 ir::DType dtype_from(const Json& j) {
@@ -208,6 +223,20 @@ auto list_from(const Json& list, Read read) {
   return items;
 }
 
+Json plan_of(const PlannedGraph& planned) {
+  return {{"launches", list_to_json(planned.launches)},
+          {"regimes", list_to_json(planned.regimes)},
+          {"captures", list_to_json(planned.captures)},
+          {"head_begin", planned.head_begin}};
+}
+
+void read_plan(const Json& j, PlannedGraph* planned) {
+  planned->launches = list_from(j.at("launches"), launch_from);
+  planned->regimes = list_from(j.at("regimes"), regime_from);
+  planned->captures = list_from(j.at("captures"), capture_from);
+  planned->head_begin = j.at("head_begin");
+}
+
 // A plan has no others, and the conversion of large ones to integers is undefined.
 bool whole_numbers_only(int, Json::parse_event_t, const Json& value) {
   if (value.is_number_float()) throw_bad_input("the plan of the engine holds a broken number");
@@ -221,30 +250,33 @@ std::string plan_to_json(const Engine& engine, const std::vector<uint64_t>& chun
   for (const Asset& a : engine.assets) {
     assets.push_back({{"name", a.name}, {"bytes", a.bytes.size()}});
   }
-  const Json j = {{"manifest", to_json(engine.manifest)},
-                  {"launches", list_to_json(engine.launches)},
-                  {"regimes", list_to_json(engine.regimes)},
-                  {"captures", list_to_json(engine.captures)},
-                  {"head_begin", engine.head_begin},
-                  {"kv_groups", list_to_json(engine.kv_groups)},
-                  {"weights", list_to_json(engine.weights)},
-                  {"files", list_to_json(engine.files)},
-                  {"dummy_weights", engine.dummy_weights},
-                  {"dummy_seed", engine.dummy_seed},
-                  {"assets", std::move(assets)},
-                  {"chunk_hashes", chunk_hashes}};
+  Json j = {{"manifest", to_json(engine.manifest)}};
+  j.update(plan_of(engine));
+  j["encoder"] = nullptr;
+  if (engine.encoder) {
+    j["encoder"] = plan_of(*engine.encoder);
+    j["encoder"]["graph_offset"] = print(engine.graph).size();
+  }
+  j.update({{"kv_groups", list_to_json(engine.kv_groups)},
+            {"weights", list_to_json(engine.weights)},
+            {"files", list_to_json(engine.files)},
+            {"dummy_weights", engine.dummy_weights},
+            {"dummy_seed", engine.dummy_seed},
+            {"assets", std::move(assets)},
+            {"chunk_hashes", chunk_hashes}});
   return j.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-void plan_from_json(std::string_view text, Engine* engine, std::vector<int64_t>* asset_sizes,
-                    std::vector<uint64_t>* chunk_hashes) {
+void plan_from_json(std::string_view text, Engine* engine, PlanParts* parts) {
   try {
     const Json j = Json::parse(text, whole_numbers_only);
     engine->manifest = manifest_from(j.at("manifest"));
-    engine->launches = list_from(j.at("launches"), launch_from);
-    engine->regimes = list_from(j.at("regimes"), regime_from);
-    engine->captures = list_from(j.at("captures"), capture_from);
-    engine->head_begin = j.at("head_begin");
+    read_plan(j, engine);
+    const Json& encoder = j.at("encoder");
+    if (!encoder.is_null()) {
+      read_plan(encoder, &engine->encoder.emplace());
+      parts->encoder_graph_offset = encoder.at("graph_offset");
+    }
     engine->kv_groups = list_from(j.at("kv_groups"), group_from);
     engine->weights = list_from(j.at("weights"), weight_from);
     engine->files = list_from(j.at("files"), file_from);
@@ -252,9 +284,9 @@ void plan_from_json(std::string_view text, Engine* engine, std::vector<int64_t>*
     engine->dummy_seed = j.at("dummy_seed");
     for (const Json& a : j.at("assets")) {
       engine->assets.push_back({a.at("name"), ""});
-      asset_sizes->push_back(a.at("bytes"));
+      parts->asset_sizes.push_back(a.at("bytes"));
     }
-    *chunk_hashes = j.at("chunk_hashes").get<std::vector<uint64_t>>();
+    parts->chunk_hashes = j.at("chunk_hashes").get<std::vector<uint64_t>>();
   } catch (const Json::exception& error) {
     throw_bad_input(str("the plan of the engine cannot be read: ", error.what()));
   }

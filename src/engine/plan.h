@@ -3,12 +3,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ir/graph.h"
 
 namespace millrace::engine {
+
+/// How a model is run: by a prompt that it continues, by an input that it encodes and then writes
+/// about, or by a text of which every token gets its result at once.
+enum class ModelKind : uint8_t { kDecoder, kEncoderDecoder, kEncoder };
+/// "decoder", "encoder_decoder", "encoder".
+const char* model_kind_name(ModelKind kind);
 
 /// What the engine was built for and from. Everything a user sees with `inspect`.
 struct Manifest {
@@ -31,6 +38,9 @@ struct Manifest {
   int64_t max_seq_len = 0;     // tokens of a sequence
   int64_t max_num_tokens = 0;  // rows of a step
   bool untimed = false;        // tactics were guessed, not measured
+  ModelKind kind = ModelKind::kDecoder;
+  int64_t max_encoder_len = 0;   // rows that the encoder makes of one input; 0: no such encoder
+  int64_t encoder_features = 0;  // numbers of a frame, where the encoder reads frames; 0: ids
 };
 
 /// Layers whose KV cache has one shape and window: one pool of blocks, one table of block numbers.
@@ -40,7 +50,8 @@ struct KvGroup {
   int window = 0;              // 0: none
   int sink_tokens = 0;
   std::vector<std::string>
-      layers;  // names of the graph's state inputs, in the order of their planes in a block
+      layers;          // names of the graph's state inputs, in the order of their planes in a block
+  bool cross = false;  // made of the encoder's output once, as long as that, then only read
 };
 
 /// A part of a weight as stored: `rows` rows of `row_bytes` bytes, one after the other.
@@ -114,14 +125,21 @@ struct Asset {
   std::string bytes;
 };
 
-struct Engine {
-  Manifest manifest;
+/// A graph and how to run it.
+struct PlannedGraph {
   ir::Graph graph{"graph"};  // lowered; value ids are numbers in its text form
   std::vector<PlannedLaunch> launches;
-  std::vector<RegimePlan> regimes;      // context, generation
+  std::vector<RegimePlan> regimes;      // context, generation; of an encoder: context
   std::vector<CaptureRegion> captures;  // of the generation regime
   int32_t head_begin =
       0;  // first launch that works on logit rows (L) only: may run again on other rows
+};
+
+/// The graph of the engine itself is the one that steps run.
+struct Engine : PlannedGraph {
+  Manifest manifest;
+  /// Encoder-decoder models: makes the cross KV caches of a sequence when it begins.
+  std::optional<PlannedGraph> encoder;
   std::vector<KvGroup> kv_groups;
   std::vector<Weight> weights;
   std::vector<SourceFile> files;

@@ -1,5 +1,6 @@
 #include "engine/validate.h"
 
+#include <algorithm>
 #include <limits>
 #include <set>
 
@@ -19,10 +20,17 @@ class Validator {
                                 m.max_seq_len, m.max_num_tokens}) {
       require(limit > 0 && limit <= std::numeric_limits<int32_t>::max(), "a limit out of range");
     }
-    launches();
-    require(e_.regimes.size() == 2, "not two regimes");
-    for (const RegimePlan& regime : e_.regimes)
-      check(regime);
+    require(m.max_encoder_len >= 0 && m.max_encoder_len <= std::numeric_limits<int32_t>::max() &&
+                m.encoder_features >= 0 && m.encoder_features < 1 << 20,
+            "a limit out of range");
+    require(e_.encoder.has_value() == (m.kind == ModelKind::kEncoderDecoder) &&
+                (m.max_encoder_len > 0) == e_.encoder.has_value(),
+            "a kind of model that its graphs are not");
+    check(e_, 2, "not two regimes");
+    if (e_.encoder) {
+      check(*e_.encoder, 1, "an encoder without its one regime");
+      check_states(e_.encoder->graph);
+    }
     for (const KvGroup& group : e_.kv_groups)
       check(group);
     for (const Weight& weight : e_.weights)
@@ -30,10 +38,33 @@ class Validator {
   }
 
  private:
-  void launches() {
-    const auto nodes = static_cast<int64_t>(e_.graph.order().size());
+  void check(const PlannedGraph& planned, size_t regimes, const char* otherwise) {
+    launches(planned);
+    require(planned.regimes.size() == regimes, otherwise);
+    for (const RegimePlan& regime : planned.regimes)
+      check(planned, regime);
+  }
+
+  // The encoder writes caches that the decoder's graph has.
+  void check_states(const ir::Graph& graph) {
+    for (const ir::NodeId id : graph.order()) {
+      const ir::Node& node = graph.node(id);
+      if (node.op != ir::kInputOp || graph.type(node.outputs[0]).dtype != ir::DType::kState)
+        continue;
+      const auto& name = std::get<std::string>(*node.attrs.find("name"));
+      bool known = false;
+      for (const KvGroup& group : e_.kv_groups) {
+        known = known || (group.cross && std::find(group.layers.begin(), group.layers.end(),
+                                                   name) != group.layers.end());
+      }
+      require(known, "an encoder that writes a cache which the decoder does not have");
+    }
+  }
+
+  void launches(const PlannedGraph& planned) {
+    const auto nodes = static_cast<int64_t>(planned.graph.order().size());
     int64_t last = -1;
-    for (const PlannedLaunch& launch : e_.launches) {
+    for (const PlannedLaunch& launch : planned.launches) {
       require(launch.node > last && launch.node < nodes, "a launch of no node");
       last = launch.node;
       require(!launch.choices.empty(), "a launch without a tactic");
@@ -43,20 +74,21 @@ class Validator {
         rows = choice.max_rows;
       }
     }
-    const auto count = static_cast<int32_t>(e_.launches.size());
-    require(e_.head_begin >= 0 && e_.head_begin <= count, "a head beyond the launches");
+    const auto count = static_cast<int32_t>(planned.launches.size());
+    require(planned.head_begin >= 0 && planned.head_begin <= count, "a head beyond the launches");
     int32_t next = 0;
-    for (const CaptureRegion& region : e_.captures) {
+    for (const CaptureRegion& region : planned.captures) {
       require(region.begin == next && region.end > next && region.end <= count,
               "capture regions that do not follow each other");
       next = region.end;
     }
   }
 
-  void check(const RegimePlan& regime) {
-    require(static_cast<int64_t>(regime.values.size()) == e_.graph.num_values(),
+  void check(const PlannedGraph& planned, const RegimePlan& regime) {
+    require(static_cast<int64_t>(regime.values.size()) == planned.graph.num_values(),
             "a memory plan for another graph");
-    require(regime.workspaces.size() == e_.launches.size(), "a memory plan for other launches");
+    require(regime.workspaces.size() == planned.launches.size(),
+            "a memory plan for other launches");
     require(regime.arena_bytes >= 0 && regime.arena_bytes < int64_t{1} << 46, "an absurd arena");
     for (const auto* list : {&regime.values, &regime.workspaces}) {
       for (const PlannedBuffer& b : *list) {
@@ -70,13 +102,13 @@ class Validator {
       require(s.max > 0 && s.max <= std::numeric_limits<int32_t>::max(), "a symbol out of range");
       bound.insert(s.name);
     }
-    for (const ir::Symbol& s : e_.graph.symbols()) {
+    for (const ir::Symbol& s : planned.graph.symbols()) {
       require(bound.contains(s.name), "a symbol without a maximum");
     }
     const ir::Bindings bindings(regime.maxima);
-    for (ir::ValueId v = 0; v < e_.graph.num_values(); ++v) {
+    for (ir::ValueId v = 0; v < planned.graph.num_values(); ++v) {
       const int64_t have = regime.values[static_cast<size_t>(v)].bytes;
-      require(have == 0 || have >= value_bytes(e_.graph.type(v), bindings),
+      require(have == 0 || have >= value_bytes(planned.graph.type(v), bindings),
               "a buffer smaller than its value");
     }
   }
@@ -99,9 +131,11 @@ class Validator {
   }
 
   void check(const KvGroup& group) {
-    for (const int size : {group.kv_heads, group.k_size, group.v_size}) {
+    for (const int size : {group.kv_heads, group.k_size}) {
       require(size > 0 && size < 1 << 20, "a KV group of absurd size");
     }
+    // A latent cache has no V.
+    require(group.v_size >= 0 && group.v_size < 1 << 20, "a KV group of absurd size");
     require(group.window >= 0 && group.sink_tokens >= 0, "a negative window");
     for (const std::string& layer : group.layers) {
       const ir::ValueId input = e_.graph.find_input(layer);
@@ -127,6 +161,8 @@ class Validator {
       check_conversion(ir::DType::kF32, weight.dtype);
       return;
     }
+    // Stored [K, N] for [N, K]; transposed matrices in a stack are a row each.
+    const bool is_matrix = weight.transposed && weight.shape.size() == 2;
     int64_t stored = 0;
     for (const WeightSlice& s : weight.slices) {
       require(s.file >= -1 && s.file < static_cast<int32_t>(e_.files.size()),
@@ -138,7 +174,7 @@ class Validator {
       check_conversion(s.dtype, weight.dtype);
       require(s.row_bytes % ir::dtype_size(s.dtype) == 0, "a weight with half an element");
       const int64_t in_row = s.row_bytes / ir::dtype_size(s.dtype);
-      require(in_row == (weight.transposed ? weight.shape[0] : elements / weight.shape[0]),
+      require(in_row == (is_matrix ? weight.shape[0] : elements / weight.shape[0]),
               "a weight whose rows are not those of its shape");
       stored += s.rows * in_row;
     }
@@ -152,8 +188,9 @@ class Validator {
   // A reader goes through the slices row by row of the weight.
   void rows(const Weight& weight) const {
     if (weight.transposed) {
-      require(weight.shape.size() == 2 && weight.slices.size() == 1,
-              "a transposed weight that is not one matrix");
+      const size_t rank = weight.shape.size();
+      require((rank == 2 || rank == 3) && weight.slices.size() == 1,
+              "a transposed weight that is not one tensor of matrices");
       return;
     }
     int64_t left = weight.shape[0];

@@ -42,6 +42,17 @@ nn::QkvSizes read_heads(const HfConfig& json, int64_t default_size) {
                      json.get_int("head_dim", default_size > 0 ? default_size : quotient));
 }
 
+std::vector<std::string> read_layer_types(const HfConfig& json, int64_t layers,
+                                          FunctionRef<std::string(int64_t)> usual) {
+  std::vector<std::string> types = json.get_strings("layer_types");
+  if (json.has("layer_types") && types.size() != static_cast<size_t>(layers)) {
+    json.fail("layer_types", str("has ", types.size(), " entries for ", layers, " layers"));
+  }
+  for (int64_t i = static_cast<int64_t>(types.size()); i < layers; ++i)
+    types.push_back(usual(i));
+  return types;
+}
+
 std::vector<int> windows_by_layer_type(const HfConfig& json, const std::vector<std::string>& types,
                                        const WindowOptions& asked) {
   std::vector<int> windows;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "models/model.h"
 #include "nn/attention_layer.h"
 #include "nn/qkv.h"
@@ -23,6 +24,10 @@ int64_t split_heads(const HfConfig& json, std::string_view dim_key, int64_t dim,
 /// The usual spelling: hidden_size, num_attention_heads, num_key_value_heads, head_dim. Without
 /// head_dim a head has `default_size`, or hidden_size / num_attention_heads when that is 0.
 nn::QkvSizes read_heads(const HfConfig& json, int64_t default_size = 0);
+
+/// `layer_types`, one for each layer; where the file has none, `usual(i)` for layer i.
+std::vector<std::string> read_layer_types(const HfConfig& json, int64_t layers,
+                                          FunctionRef<std::string(int64_t)> usual);
 
 /// The window of each layer: that of `sliding_window` where `layer_types` says sliding_attention,
 /// what the user asked for elsewhere.

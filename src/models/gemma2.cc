@@ -47,7 +47,7 @@ std::vector<std::string> read_types(const HfConfig& json, bool gemma3) {
 ops::RopeAngles read_sliding_rope(const HfConfig& json, int64_t head_size) {
   const bool by_type = json.is_object("rope_parameters") &&
                        json.object("rope_parameters").is_object("sliding_attention");
-  if (by_type) return rope_options(json, head_size, "sliding_attention");
+  if (by_type) return rope_options(json, head_size, {}, "sliding_attention");
   return {.rotary_dim = static_cast<int>(head_size),
           .theta = json.get_float("rope_local_base_freq", 10000, kPositive)};
 }
@@ -91,7 +91,8 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
   };
   c.windows = windows_by_layer_type(json, c.types, asked);
   const int64_t size = c.sizes.head_size;
-  c.full_rope = gemma3 ? rope_options(json, size, "full_attention", 1e6) : rope_options(json, size);
+  c.full_rope = gemma3 ? rope_options(json, size, {.theta = 1e6}, "full_attention")
+                       : rope_options(json, size);
   c.sliding_rope = gemma3 ? read_sliding_rope(json, size) : c.full_rope;
   return c;
 }

@@ -12,4 +12,10 @@ namespace millrace::models {
 nn::StepInputs prepare_basic_inputs(nn::Trace& trace, const std::vector<KvLayer>& layers,
                                     const InputLimits& limits);
 
+/// The encoder's: input_ids [T] (or input_features f32 [F, bins], F = 2T), position_ids [T],
+/// query_start and query_length [S], kv_cache_block_offsets [groups, S, M] and one
+/// `cross_kv_cache.I` state for each layer with `cross`, groups as above.
+nn::EncoderInputs prepare_encoder_inputs(nn::Trace& trace, const std::vector<KvLayer>& layers,
+                                         const EncoderShape& shape, const InputLimits& limits);
+
 }  // namespace millrace::models

@@ -1,6 +1,6 @@
-// Llama 1 to 3, Mistral, Qwen 2 and Qwen 3: pre-norm decoder, grouped-query attention with rotary
-// positions, gated feed-forward. Qwen 2 has biases on Q, K and V only; Qwen 3 normalises each head
-// of Q and K; Mistral and Qwen may look back through a sliding window.
+// Llama 1 to 3, Mistral, Ministral, Qwen 2 and Qwen 3: pre-norm decoder, grouped-query attention
+// with rotary positions, gated feed-forward. Qwen 2 has biases on Q, K and V only; Qwen 3
+// normalises each head of Q and K; Mistral and Qwen may look back through a sliding window.
 #include "base/str.h"
 #include "models/decoder_common.h"
 #include "models/rope_common.h"
@@ -25,13 +25,15 @@ struct Config {
   ops::RopeAngles rope;
 };
 
-// Windows as transformers assigns them: `layer_types` where it is given; else Mistral's window
-// holds for every layer and Qwen's, when switched on, from layer max_window_layers on.
+// Windows as transformers assigns them: `layer_types` where it is given; else Mistral's and
+// Ministral's window holds for every layer and Qwen's, when switched on, from layer
+// max_window_layers on.
 std::vector<int> read_windows(const HfConfig& json, int64_t layers, const WindowOptions& asked) {
   std::vector<int> windows(static_cast<size_t>(layers), asked.window);
   const bool qwen = json.architecture().starts_with("Qwen");
-  const bool on = qwen ? json.get_bool("use_sliding_window", false)
-                       : json.architecture().starts_with("Mistral");
+  const bool mistral =
+      json.architecture() == "MistralForCausalLM" || json.architecture() == "MinistralForCausalLM";
+  const bool on = qwen ? json.get_bool("use_sliding_window", false) : mistral;
   if (!on || json.is_null("sliding_window")) return windows;
   const auto window = static_cast<int>(json.get_int("sliding_window", 4096));
   const std::vector<std::string> types = json.get_strings("layer_types");
@@ -70,9 +72,7 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
       .rope = {},
   };
   c.rope = rope_options(json, c.sizes.head_size);
-  if (c.rope.rule == "dynamic") {  // made to go beyond the length of the training
-    c.max_positions = static_cast<int64_t>(c.rope.factor * static_cast<double>(c.max_positions));
-  }
+  c.max_positions = rope_positions(c.rope, c.max_positions);
   return c;
 }
 
@@ -128,7 +128,8 @@ class Llama : public Model {
 
 Architecture model_llama() {
   return {
-      .names = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"},
+      .names = {"LlamaForCausalLM", "MistralForCausalLM", "MinistralForCausalLM",
+                "Qwen2ForCausalLM", "Qwen3ForCausalLM"},
       .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
                           R"(lm_head\.weight)"},
       .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/check.h"
 #include "base/str.h"
 #include "models/generation_inputs.h"
 #include "models/model.h"
@@ -44,6 +45,10 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 nn::StepInputs Model::prepare_inputs(nn::Trace& trace, const InputLimits& limits) const {
   return prepare_basic_inputs(trace, kv_layers(), limits);
+}
+
+std::vector<nn::Value> Model::forward_encoder(nn::Trace&, const nn::EncoderInputs&) const {
+  CHECK(false, "a model without an encoder was asked for it");
 }
 
 std::vector<std::string_view> architecture_names() {

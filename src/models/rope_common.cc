@@ -2,9 +2,9 @@
 
 namespace millrace::models {
 
-ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim, std::string_view layer_type,
-                             double default_theta) {
-  const RopeConfig rope = read_rope_config(config, head_dim, default_theta, layer_type);
+ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim, const RopeDefaults& defaults,
+                             std::string_view layer_type) {
+  const RopeConfig rope = read_rope_config(config, head_dim, defaults, layer_type);
   return {.rotary_dim = static_cast<int>(rope.rotary_dim),
           .theta = rope.theta,
           .rule = rope.rule,
@@ -21,6 +21,11 @@ ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim, std::stri
           .truncate = rope.truncate,
           .short_factor = rope.short_factor,
           .long_factor = rope.long_factor};
+}
+
+int64_t rope_positions(const ops::RopeAngles& rope, int64_t max_positions) {
+  if (rope.rule != "dynamic") return max_positions;
+  return static_cast<int64_t>(rope.factor * static_cast<double>(max_positions));
 }
 
 }  // namespace millrace::models

@@ -11,6 +11,10 @@ namespace millrace::models {
 /// The attributes of rope_angles that the config asks for. `layer_type` chooses where they differ
 /// by kind of layer.
 ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim,
-                             std::string_view layer_type = "", double default_theta = 10000);
+                             const RopeDefaults& defaults = {}, std::string_view layer_type = "");
+
+/// The longest sequence: max_position_embeddings, or beyond it where the rule (dynamic) is made for
+/// that.
+int64_t rope_positions(const ops::RopeAngles& rope, int64_t max_positions);
 
 }  // namespace millrace::models

@@ -2,7 +2,9 @@
 
 #include "ops/activation/activation.h"
 #include "ops/add/add.h"
+#include "ops/add_row/add_row.h"
 #include "ops/common/activation_kind.h"
+#include "ops/concat/concat.h"
 #include "ops/embedding/embedding.h"
 #include "ops/gather_rows/gather_rows.h"
 #include "ops/layer_norm/layer_norm.h"
@@ -49,9 +51,12 @@ Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns
   return product(scope, x, weight, bias ? scope.weight_rows("bias", {stored_out}, runs) : Value{});
 }
 
-Value logits(const Scope& scope, Value x, int64_t vocabulary) {
+Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias) {
   scope.enter();
-  return add_op(ops::Matmul{}, {x, scope.weight("weight", {vocabulary, x.dim(-1)})});
+  scope.trace().hidden = x;
+  const Value weight = scope.weight("weight", {vocabulary, x.dim(-1)});
+  if (bias.graph == nullptr) return add_op(ops::Matmul{}, {x, weight});
+  return add_op(ops::Matmul{.bias = true}, {x, weight, bias});
 }
 
 Value conv1d(const Scope& scope, Value x, int64_t out) {
@@ -76,15 +81,25 @@ Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset) {
 
 Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options) {
   scope.enter();
-  const ops::LayerNorm attrs{
-      .eps = eps, .weight_offset = options.weight_offset, .groups = options.groups};
+  const int groups = std::max(1, options.groups);
+  const ops::LayerNorm attrs{.eps = eps, .weight_offset = options.weight_offset, .groups = groups};
   if (!options.weight) return add_op(attrs, {x});
-  const int64_t width = x.dim(-1) / options.groups;
-  std::vector<int64_t> shape = {width};
-  if (options.groups > 1 && !options.shared_weight) shape = {options.groups, width};
+  std::vector<int64_t> shape = {x.dim(-1) / groups};
+  if (options.groups > 0 && !options.shared_weight) shape.insert(shape.begin(), groups);
   const Value weight = scope.weight("weight", shape);
   if (!options.bias) return add_op(attrs, {x, weight});
   return add_op(attrs, {x, weight, scope.weight("bias", shape)});
+}
+
+Value layer_norm_of_parts(const Scope& scope, Value x, int64_t parts, double eps) {
+  scope.enter();
+  ir::Graph& graph = scope.graph();
+  std::vector<ir::ValueId> weights;
+  for (int64_t i = 0; i < parts; ++i)
+    weights.push_back(scope[i].weight("weight", {x.dim(-1) / parts}).id);
+  const ir::NodeId all = ops::add_node(graph, ops::Concat::kName, std::move(weights), {});
+  return add_op(ops::LayerNorm{.eps = eps, .groups = static_cast<int>(parts)},
+                {x, Value{&graph, graph.node(all).outputs[0]}});
 }
 
 bool knows_activation(const std::string& kind) {
@@ -109,6 +124,10 @@ Value softcap(Value x, double cap) {
 
 Value clamp(Value x, double low, double high) {
   return add_op(ops::Rescale{.low = low, .high = high}, {x});
+}
+
+Value add_row(Value x, Value row) {
+  return add_op(ops::AddRow{}, {x, row});
 }
 
 Value slice_cols(Value x, int64_t begin, int64_t end) {

@@ -11,8 +11,8 @@ Value linear(const Scope& scope, Value x, int64_t out, bool bias = false);
 /// The same with some rows of a weight stored as [stored_out, K] -> [T, runs.count * runs.pieces].
 Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns& runs, bool bias);
 /// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T,
-/// vocabulary].
-Value logits(const Scope& scope, Value x, int64_t vocabulary);
+/// vocabulary]; plus `bias` [vocabulary], where it is given. Notes x as the last hidden states.
+Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias = {});
 /// GPT-2's Conv1D: a linear layer with bias whose weight is stored [K, out].
 Value conv1d(const Scope& scope, Value x, int64_t out);
 /// Rows of `weight` [rows, dim] by id -> [T, dim] in the activation type.
@@ -25,12 +25,15 @@ Value rms_norm(const Scope& scope, Value x, double eps, double weight_offset = 0
 struct LayerNormOptions {
   bool weight = true, bias = true;
   double weight_offset = 0;
-  /// Each of `groups` equal parts of a row is normalised on its own; above 1, `weight` is stored
-  /// as [groups, K / groups], or as [K / groups] where the parts share it.
-  int groups = 1;
+  /// Unless 0, each of `groups` equal parts of a row is normalised on its own, and `weight` is
+  /// stored as [groups, K / groups], or as [K / groups] where the parts share it.
+  int groups = 0;
   bool shared_weight = false;
 };
 Value layer_norm(const Scope& scope, Value x, double eps, const LayerNormOptions& options = {});
+/// Each of `parts` equal parts of a row on its own, with the `weight` of layer 0, 1, ... below the
+/// scope and no bias.
+Value layer_norm_of_parts(const Scope& scope, Value x, int64_t parts, double eps);
 /// Whether activation() knows this name.
 bool knows_activation(const std::string& kind);
 std::vector<std::string_view> activation_names();
@@ -42,6 +45,8 @@ Value scale(Value x, double factor);
 Value softcap(Value x, double cap);
 /// min(max(x, low), high).
 Value clamp(Value x, double low, double high);
+/// x [T, E] plus the same row [1, E] for all.
+Value add_row(Value x, Value row);
 /// Columns [begin, end).
 Value slice_cols(Value x, int64_t begin, int64_t end);
 /// Rows of x by number.

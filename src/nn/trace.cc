@@ -1,5 +1,7 @@
 #include "nn/trace.h"
 
+#include <optional>
+
 #include "base/str.h"
 
 namespace millrace::nn {
@@ -33,7 +35,7 @@ Value add_weight(Trace& trace, const std::string& name, const std::vector<int64_
   attrs.set("name", name);
   if (transposed) {
     attrs.set("transposed", true);
-    std::swap(type.shape[0], type.shape[1]);
+    std::swap(*(type.shape.end() - 2), type.shape.back());
   }
   return {&trace.graph, trace.graph.add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
 }
@@ -58,8 +60,42 @@ Value Scope::weight_rows(std::string_view leaf, std::vector<int64_t> stored_shap
   return {&graph(), graph().add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
 }
 
+Value Scope::reshaped_weight(std::string_view leaf, const std::vector<int64_t>& stored_shape,
+                             const std::vector<int64_t>& shape) const {
+  ir::TensorType type{trace_->weights.declare(name(leaf), stored_shape), {}};
+  for (const int64_t dim : shape)
+    type.shape.emplace_back(dim);
+  ir::Attrs attrs;
+  attrs.set("name", name(leaf));
+  return {&graph(), graph().add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
+}
+
+Value Scope::stacked_weights(const std::vector<std::string>& leaves,
+                             const std::vector<int64_t>& shape) const {
+  std::vector<std::string> names;
+  std::optional<ir::DType> dtype;
+  for (const std::string& leaf : leaves) {
+    names.push_back(name(leaf));
+    const ir::DType kept = trace_->weights.declare(names.back(), shape);
+    // Where they differ, in the type that holds them all.
+    dtype = dtype.value_or(kept) == kept ? kept : ir::DType::kF32;
+  }
+  ir::TensorType type{dtype.value(), {}};
+  for (const int64_t dim : shape)
+    type.shape.emplace_back(dim);
+  type.shape[0] = shape[0] * static_cast<int64_t>(leaves.size());
+  ir::Attrs attrs;
+  attrs.set("name", join(names, "|"));
+  attrs.set("rows", std::vector<double>(leaves.size(), static_cast<double>(shape[0])));
+  return {&graph(), graph().add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
+}
+
 Value Scope::transposed_weight(std::string_view leaf, int64_t n, int64_t k) const {
   return add_weight(*trace_, name(leaf), {k, n}, true);
+}
+
+Value Scope::transposed_weights(std::string_view leaf, int64_t count, int64_t n, int64_t k) const {
+  return add_weight(*trace_, name(leaf), {count, k, n}, true);
 }
 
 }  // namespace millrace::nn

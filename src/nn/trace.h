@@ -36,6 +36,8 @@ struct Trace {
   ir::Graph& graph;
   WeightSource& weights;
   ir::DType activation = ir::DType::kF32;  // type of the values between the layers
+  Value
+      hidden{};  // [T, dim]: the last hidden states; what the head reads, unless a model says else
 };
 
 /// Which rows of a stored tensor make a weight: `pieces` runs of `count` rows, the first at row
@@ -63,8 +65,16 @@ class Scope {
   /// ("NAME@FIRST,COUNT,STRIDE,PIECES,ROWS").
   Value weight_rows(std::string_view leaf, std::vector<int64_t> stored_shape,
                     const RowRuns& runs) const;
+  /// A weight [shape] that the checkpoint stores with the same elements in another shape.
+  Value reshaped_weight(std::string_view leaf, const std::vector<int64_t>& stored_shape,
+                        const std::vector<int64_t>& shape) const;
+  /// Tensors of one shape, stacked along dimension 0: one weight of the graph.
+  Value stacked_weights(const std::vector<std::string>& leaves,
+                        const std::vector<int64_t>& shape) const;
   /// A weight [N, K] that the checkpoint stores as [K, N] (GPT-2's Conv1D).
   Value transposed_weight(std::string_view leaf, int64_t n, int64_t k) const;
+  /// Weights [count, N, K] that the checkpoint stores as one tensor [count, K, N].
+  Value transposed_weights(std::string_view leaf, int64_t count, int64_t n, int64_t k) const;
 
   Trace& trace() const { return *trace_; }
   ir::Graph& graph() const { return trace_->graph; }

@@ -65,6 +65,7 @@ class Upload {
     set("host_query_length", s, count);
     set("host_request_types", s, sequence.is_context ? 0 : 1);
     set("host_past_key_value_lengths", s, sequence.past_length);
+    set("encoder_input_lengths", s, sequence.encoder_length);
     if (sequence.is_context) {
       CHECK(shape_.context_sequences == s, "a context sequence after a generation sequence");
       ++shape_.context_sequences;

@@ -72,9 +72,11 @@ void DecodeBatch::validate(const std::vector<GenerationRequest>& requests,
   }
 }
 
-void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
+void DecodeBatch::begin(const std::vector<GenerationRequest>& all_requests,
                         std::span<const int> end_token_ids, const DecodeOptions& options,
                         Stepper& stepper) {
+  std::vector<GenerationRequest> requests = all_requests;
+  std::vector<EncoderInput> inputs = take_encoder_inputs(requests, limits_.encoder);
   validate(requests, options);
   abandon();
   options_ = options;
@@ -95,6 +97,7 @@ void DecodeBatch::begin(const std::vector<GenerationRequest>& requests,
     sequence.all_rows = sampling.prompt_logprobs.has_value() || options.prompt_logits;
     logprobs_ = std::max(
         {logprobs_, sampling.logprobs.value_or(-1), sampling.prompt_logprobs.value_or(-1)});
+    sequence.encoder = std::move(inputs[sequences_.size()]);
     sequences_.push_back(std::move(sequence));
   }
   assign_slots();
@@ -130,6 +133,8 @@ std::vector<int64_t> DecodeBatch::rope_variants(int prompt_length) const {
 }
 
 int DecodeBatch::reusable_prefix(const Sequence& sequence, const Slot& slot) const {
+  // With an encoder, every row depends on the whole input.
+  if (limits_.encoder.kind != engine::ModelKind::kDecoder) return 0;
   if (sequence.all_rows || slot.rope_variants != rope_variants(sequence.prompt_length())) return 0;
   const std::vector<int32_t>& ids = sequence.request.input_ids;
   // The last prompt token always runs: its logits choose the first new token.
@@ -189,7 +194,7 @@ void DecodeBatch::extend_blocks(Sequence& sequence, int tokens) {
   Slot& slot = slots_[static_cast<size_t>(sequence.slot)];
   for (size_t g = 0; g < groups_.size(); ++g) {
     KvBlocks& pool = blocks_[g];
-    while (!pool.grow(slot.blocks[g], tokens)) {
+    while (!pool.grow(slot.blocks[g], groups_[g].cross ? sequence.encoder.length : tokens)) {
       // Only caches that idle slots remember can be in the way: setup() gave room for every
       // sequence.
       const auto idle = std::find_if(slots_.begin(), slots_.end(), [](const Slot& s) {
@@ -226,6 +231,8 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
       limits_.padded ? limits_.max_num_tokens / (count + 1) : limits_.max_num_tokens - *rows;
   const int tokens = std::min(sequence.prompt_end - sequence.computed, room);
   if (tokens <= 0 || (limits_.padded && *longest > room)) return false;
+  const bool in_pieces = tokens < sequence.prompt_end - sequence.computed;
+  if (in_pieces && limits_.encoder.kind == engine::ModelKind::kEncoder) return false;
   *rows += tokens;
   *longest = std::max(*longest, tokens);
   const int end = sequence.computed + tokens;
@@ -238,6 +245,11 @@ bool DecodeBatch::add_context(Batch& batch, int index, int* rows, int* longest) 
   step.past_length = sequence.computed;
   step.tokens = ids.subspan(static_cast<size_t>(sequence.computed), static_cast<size_t>(tokens));
   step.blocks = slot.blocks;
+  step.encoder_length = sequence.encoder.length;
+  if (sequence.computed == 0) {
+    step.encoder_ids = sequence.encoder.ids;
+    step.encoder_features = sequence.encoder.features;
+  }
   step.sample = end == sequence.prompt_end && sequence.max_new > 0;
   if (sequence.all_rows) {
     // A row predicts the token after it; the last row has none unless the prompt goes on.
@@ -262,6 +274,7 @@ void DecodeBatch::add_generation(Batch& batch, int index) {
   step.slot = sequence.slot;
   step.past_length = sequence.computed;
   step.blocks = slots_[static_cast<size_t>(sequence.slot)].blocks;
+  step.encoder_length = sequence.encoder.length;
   step.sample = true;
   batch.sequences.push_back(step);
   ++sequence.computed;
@@ -403,7 +416,14 @@ void DecodeBatch::forget(const StepRecord& record) {
 }
 
 void DecodeBatch::finish(int index, FinishReason reason) {
-  sequences_[static_cast<size_t>(index)].ended = true;
+  Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  sequence.ended = true;
+  // Nobody can use what was made of this input again.
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (groups_[g].cross) {
+      blocks_[g].truncate(slots_[static_cast<size_t>(sequence.slot)].blocks[g], 0);
+    }
+  }
   outputs_[static_cast<size_t>(index)].finish_reason = reason;
 }
 

@@ -8,6 +8,7 @@
 #include "engine/plan.h"
 #include "millrace/generation_session.h"
 #include "ops/common/rope_frequencies.h"
+#include "runtime/encoder_input.h"
 #include "runtime/kv_blocks.h"
 #include "runtime/step.h"
 
@@ -23,6 +24,7 @@ struct SessionLimits {
   int max_logprobs = 0;
   int vocab_size = 0;
   bool padded = false;
+  EncoderLimits encoder;
 };
 
 class DecodeBatch {
@@ -69,6 +71,7 @@ class DecodeBatch {
   };
   struct Sequence {
     GenerationRequest request;
+    EncoderInput encoder;
     int slot = -1;
     int computed = 0;   // tokens whose K and V are stored or in a step under way
     int scheduled = 0;  // new tokens chosen or being chosen

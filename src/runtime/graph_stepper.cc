@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "engine/weight_order.h"
+#include "runtime/bind_frame.h"
 
 namespace millrace::runtime {
 namespace {
@@ -12,6 +14,7 @@ int64_t arena_bytes(const engine::Engine& engine) {
   for (const engine::RegimePlan& regime : engine.regimes) {
     bytes = std::max(bytes, regime.arena_bytes);
   }
+  if (engine.encoder) bytes = std::max(bytes, engine.encoder->regimes[0].arena_bytes);
   return bytes;
 }
 
@@ -23,6 +26,13 @@ ops::Tensor matrix(void* data, int64_t rows, int64_t columns) {
 ops::Tensor vector(void* data, int64_t count) {
   const std::array<int64_t, 1> shape = {count};
   return {data, ir::DType::kI32, shape};
+}
+
+/// Row `row` of a matrix, as a matrix.
+ops::Tensor row_of(const ops::Tensor& tensor, int64_t row) {
+  const std::array<int64_t, 2> shape = {1, tensor.dim(1)};
+  const int64_t offset = row * tensor.dim(1) * ir::dtype_size(tensor.dtype);
+  return {tensor.as<std::byte>() + offset, tensor.dtype, shape};
 }
 
 template <typename T>
@@ -39,12 +49,15 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
     : loaded_(std::move(engine)),
       options_(options),
       device_(*loaded_->device),
-      program_(loaded_->engine(), device_),
+      program_(loaded_->engine(), loaded_->engine().manifest.model, device_),
       kv_(loaded_->engine().kv_groups, options.kv_dtype, options.kv, device_) {
   const StepLimits& limits = options_.limits;
   arena_ = device_.allocate(arena_bytes(loaded_->engine()), "activations");
   history_ =
       device_.allocate(int64_t{limits.max_sequences} * options_.max_seq_len * 4, "token history");
+  if (loaded_->engine().encoder) {
+    encoder_ = std::make_unique<EncoderRunner>(*loaded_, limits, kv_, arena_->data());
+  }
   slots_.resize(static_cast<size_t>(limits.max_sequences));
   const SamplerSizes sizes{
       .max_rows = limits.max_logit_rows,
@@ -61,42 +74,14 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
 }
 
 void GraphStepper::bind(Instance& instance) {
-  const ir::Graph& graph = loaded_->engine().graph;
+  const engine::Engine& engine = loaded_->engine();
+  const auto input = [&](const std::string& name) {
+    return name == "token_history" ? history_->data() : instance.buffers->address(name);
+  };
   for (const Regime regime : {Regime::kContext, Regime::kGeneration}) {
     Frame& frame = instance.frames[static_cast<size_t>(regime)];
     frame = program_.make_frame(regime, arena_->data());
-    size_t next_weight = 0;
-    for (const ir::NodeId id : graph.order()) {
-      const ir::Node& node = graph.node(id);
-      void*& address = frame.values[static_cast<size_t>(node.outputs[0])];
-      if (node.op == ir::kWeightOp) {
-        address = const_cast<void*>(loaded_->weights->data(next_weight++));
-        continue;
-      }
-      if (node.op == ir::kInputOp) {
-        const auto& name = std::get<std::string>(*node.attrs.find("name"));
-        if (graph.type(node.outputs[0]).dtype == ir::DType::kState) {
-          address = kv_.view(name);
-        } else if (name == "token_history") {
-          address = history_->data();
-        } else {
-          address = instance.buffers->address(name);
-        }
-        if (address == nullptr) {
-          throw_bad_input(str("the engine wants an input ", name, " that steps do not have"),
-                          loaded_->engine().manifest.model, "build the engine again");
-        }
-        continue;
-      }
-      // A state is passed on: what an op returns is what it was given.
-      for (const ir::ValueId out : node.outputs) {
-        if (graph.type(out).dtype != ir::DType::kState) continue;
-        for (const ir::ValueId in : node.inputs) {
-          if (graph.type(in).dtype != ir::DType::kState) continue;
-          frame.values[static_cast<size_t>(out)] = frame.values[static_cast<size_t>(in)];
-        }
-      }
-    }
+    bind_frame(*loaded_, engine, engine::weight_order(engine).graph, kv_, input, frame);
   }
 }
 
@@ -105,7 +90,8 @@ MemoryPlan GraphStepper::memory() const {
           .weights_mapped = loaded_->weights->mapped_bytes(),
           .arena = arena_->size(),
           .kv_pool = kv_.bytes(),
-          .step_buffers = 2 * (instances_[0].buffers->bytes() + instances_[1].buffers->bytes()),
+          .step_buffers = 2 * (instances_[0].buffers->bytes() + instances_[1].buffers->bytes() +
+                               (encoder_ ? encoder_->bytes() : 0)),
           .history = history_->size(),
           .sampler = sampler_->bytes()};
 }
@@ -169,6 +155,7 @@ void GraphStepper::launch(const Batch& batch) {
   const Regime regime = shape.context_sequences > 0 || shape.rows > options_.limits.max_sequences
                             ? Regime::kContext
                             : Regime::kGeneration;
+  if (encoder_) encoder_->run(batch);
   run(instance, regime);
   instance.done->record();
   if (batch.logits_sink) deliver_sampled_logits(instance, regime, batch);
@@ -226,9 +213,10 @@ void GraphStepper::run_body(Instance& instance, Regime regime) {
 ops::Tensor GraphStepper::logits(const Instance& instance, Regime regime, int rows) const {
   const engine::Engine& engine = loaded_->engine();
   const ir::ValueId value = engine.graph.outputs()[0].value;
-  const std::array<int64_t, 2> shape = {rows, engine.manifest.vocab_size};
+  const ir::TensorType& type = engine.graph.type(value);
+  const std::array<int64_t, 2> shape = {rows, type.shape[1].value()};
   const Frame& frame = instance.frames[static_cast<size_t>(regime)];
-  return {frame.values[static_cast<size_t>(value)], ir::DType::kF32, shape};
+  return {frame.values[static_cast<size_t>(value)], type.dtype, shape};
 }
 
 ops::Tensor GraphStepper::run_head(Instance& instance, Regime regime, int rows) {
@@ -293,8 +281,7 @@ void GraphStepper::deliver_sampled_logits(const Instance& instance, Regime regim
   for (int l = 0; l < instance.shape.sampled; ++l) {
     const int s = instance.shape.sampled_sequence[static_cast<size_t>(l)];
     const StepSequence& sequence = batch.sequences[static_cast<size_t>(s)];
-    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}},
-                   rows.as<float>() + int64_t{l} * rows.dim(1));
+    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}}, row_of(rows, l));
   }
 }
 
@@ -328,18 +315,21 @@ void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batc
         all.insert(all.end(), std::make_move_iterator(found.begin()),
                    std::make_move_iterator(found.end()));
       }
-      deliver_logits(batch, {static_cast<int>(s), static_cast<int>(begin), rows, {}}, logits.data);
+      deliver_logits(batch, {static_cast<int>(s), static_cast<int>(begin), rows, {}}, logits);
       begin += static_cast<size_t>(rows);
     }
   }
 }
 
+// Hidden states may be narrower than f32.
 void GraphStepper::deliver_logits(const Batch& batch, const LogitsRows& rows,
-                                  const void* device_logits) {
+                                  const ops::Tensor& device_logits) {
   if (!batch.logits_sink) return;
-  host_logits_.resize(static_cast<size_t>(rows.rows * loaded_->engine().manifest.vocab_size));
-  device_.copy_to_host(host_logits_.data(), device_logits,
-                       static_cast<int64_t>(host_logits_.size() * sizeof(float)));
+  host_logits_.resize(static_cast<size_t>(device_logits.count()));
+  std::vector<std::byte> stored(static_cast<size_t>(device_logits.bytes()));
+  device_.copy_to_host(stored.data(), device_logits.data, device_logits.bytes());
+  ir::convert(device_logits.dtype, stored.data(), ir::DType::kF32, host_logits_.data(),
+              device_logits.count());
   LogitsRows delivered = rows;
   delivered.logits = host_logits_;
   batch.logits_sink(delivered);

@@ -9,23 +9,15 @@
 #include <memory>
 
 #include "runtime/batch_upload.h"
+#include "runtime/encoder_runner.h"
 #include "runtime/kv_pool.h"
+#include "runtime/loaded_engine.h"
 #include "runtime/program.h"
 #include "runtime/sampler.h"
 #include "runtime/step.h"
 #include "runtime/step_buffers.h"
-#include "runtime/weights.h"
 
 namespace millrace::runtime {
-
-/// An engine file opened for a device: what sessions share.
-struct LoadedEngine {
-  std::shared_ptr<const engine::EngineFile> file;
-  std::shared_ptr<device::Device> device;
-  std::shared_ptr<const Weights> weights;
-
-  const engine::Engine& engine() const { return file->engine(); }
-};
 
 /// Sizes that a session fixes when it is set up.
 struct StepperOptions {
@@ -59,6 +51,8 @@ class GraphStepper : public Stepper {
 
   MemoryPlan memory() const;
   Program& program() { return program_; }
+  KvPool& kv_pool() { return kv_; }
+  const engine::Engine& engine() const { return loaded_->engine(); }
   /// Steps launched so far; the parity of this number says which set of buffers the next one takes.
   int64_t steps() const { return steps_; }
 
@@ -109,7 +103,7 @@ class GraphStepper : public Stepper {
   SampledRows results(const Instance& instance) const;
   int64_t result_bytes() const;
   void deliver_sampled_logits(const Instance& instance, Regime regime, const Batch& batch);
-  void deliver_logits(const Batch& batch, const LogitsRows& rows, const void* device_logits);
+  void deliver_logits(const Batch& batch, const LogitsRows& rows, const ops::Tensor& device_logits);
   std::vector<TokenLogprobs> read_logprobs(std::span<const int32_t> ids, int rows, int top);
   TokenLogprobs token_logprobs(const SampledRows& rows, size_t row, int top) const;
   ir::Bindings sizes(const StepShape& shape, int logit_rows) const;
@@ -120,6 +114,7 @@ class GraphStepper : public Stepper {
   Program program_;
   KvPool kv_;
   std::unique_ptr<device::Memory> arena_, history_, lists_;
+  std::unique_ptr<EncoderRunner> encoder_;  // null: the model has none
   std::unique_ptr<Sampler> sampler_;
   std::vector<SlotSampling> slots_;
   bool lists_changed_ = true;

@@ -32,6 +32,8 @@ class KvPool {
   /// The view of the layer whose state input has this name. Lives as long as the pool.
   ops::KvCacheView* view(const std::string& layer) { return &views_.at(layer); }
   int64_t bytes() const { return bytes_; }
+  /// All blocks of a group, on the device.
+  const device::Memory& memory(size_t group) const { return *groups_.at(group).memory; }
 
  private:
   struct Group {

@@ -52,6 +52,9 @@ std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOp
   const StepSize size = step_size(options);
   const bool context = options.regime == Regime::kContext;
   const std::vector<int32_t> ids(static_cast<size_t>(size.tokens), 1);
+  // An input as long as the output: its blocks are those of the other groups.
+  const auto encoder_length =
+      static_cast<int>(std::min<int64_t>(size.length, stepper.engine().manifest.max_encoder_len));
   std::vector<std::vector<BlockList>> blocks(static_cast<size_t>(size.sequences));
   Batch batch;
   for (int s = 0; s < size.sequences; ++s) {
@@ -68,7 +71,8 @@ std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOp
                                .tokens = ids,
                                .blocks = blocks[static_cast<size_t>(s)],
                                .sample = true,
-                               .targets = {}});
+                               .targets = {},
+                               .encoder_length = encoder_length});
   }
   for (int run = 0; run < (options.measure ? kRuns + 1 : 1); ++run) {
     if (run == 1) {  // the first run warmed up

@@ -6,23 +6,24 @@
 
 namespace millrace::runtime {
 
-Program::Program(const engine::Engine& engine, device::Device& device)
-    : engine_(engine), device_(device) {
-  for (const ir::Symbol& s : engine.graph.symbols())
+Program::Program(const engine::PlannedGraph& planned, const std::string& model,
+                 device::Device& device)
+    : planned_(planned), device_(device) {
+  for (const ir::Symbol& s : planned.graph.symbols())
     symbols_.push_back(s.name);
   const std::string advice = "build the engine again with this program";
-  for (const engine::PlannedLaunch& planned : engine.launches) {
+  for (const engine::PlannedLaunch& launch : planned.launches) {
     Operation made{};
-    made.node = engine.graph.order()[static_cast<size_t>(planned.node)];
-    const ir::Node& node = engine.graph.node(made.node);
+    made.node = planned.graph.order()[static_cast<size_t>(launch.node)];
+    const ir::Node& node = planned.graph.node(made.node);
     made.op = ops::find_op(node.op);
     if (made.op == nullptr) {
       throw_bad_input(str("the engine uses an operation ", node.op, " that is not known here"),
-                      engine.manifest.model, advice);
+                      model, advice);
     }
     made.attributes = made.op->parse_attrs(node.attrs);
     for (const ir::ValueId out : node.outputs) {
-      const ir::TensorType& type = engine.graph.type(out);
+      const ir::TensorType& type = planned.graph.type(out);
       if (type.dtype == ir::DType::kState) continue;
       if (!type.shape.empty() && !type.shape[0].is_static()) {
         const auto it = std::find(symbols_.begin(), symbols_.end(), type.shape[0].symbol());
@@ -30,14 +31,14 @@ Program::Program(const engine::Engine& engine, device::Device& device)
       }
       break;
     }
-    for (const engine::TacticChoice& choice : planned.choices) {
+    for (const engine::TacticChoice& choice : launch.choices) {
       const auto& tactics = made.op->tactics;
       const auto it = std::find_if(tactics.begin(), tactics.end(), [&](const ops::Tactic& t) {
         return choice.tactic == t.name && t.device == device.properties().kind;
       });
       if (it == tactics.end()) {
         throw_bad_input(str("the engine uses a tactic ", choice.tactic, " that is not known here"),
-                        engine.manifest.model, advice);
+                        model, advice);
       }
       made.choices.push_back({choice.max_rows, &*it});
     }
@@ -46,7 +47,7 @@ Program::Program(const engine::Engine& engine, device::Device& device)
 }
 
 Frame Program::make_frame(Regime regime, std::byte* arena) const {
-  const engine::RegimePlan& plan = engine_.regimes[static_cast<size_t>(regime)];
+  const engine::RegimePlan& plan = planned_.regimes[static_cast<size_t>(regime)];
   Frame frame;
   frame.values.resize(plan.values.size());
   for (size_t v = 0; v < plan.values.size(); ++v) {
@@ -71,7 +72,7 @@ void Program::tensors(const std::vector<ir::ValueId>& ids, const Frame* frame,
                       const ir::Bindings& sizes, std::vector<ops::Tensor>* out) const {
   out->clear();
   for (const ir::ValueId id : ids) {
-    const ir::TensorType& type = engine_.graph.type(id);
+    const ir::TensorType& type = planned_.graph.type(id);
     ops::Tensor tensor;
     tensor.dtype = type.dtype;
     tensor.rank = static_cast<int>(type.shape.size());
@@ -88,7 +89,7 @@ void Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& ra
     const Operation& op = launches_[static_cast<size_t>(i)];
     if (op.op->phase == ops::Phase::kContext && !range.context) continue;
     if (op.op->phase == ops::Phase::kGeneration && !range.generation) continue;
-    const ir::Node& node = engine_.graph.node(op.node);
+    const ir::Node& node = planned_.graph.node(op.node);
     tensors(node.inputs, &frame, sizes, &in);
     tensors(node.outputs, &frame, sizes, &out);
     ops::Launch launch;
@@ -110,7 +111,7 @@ void Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& ra
 
 Program::Description Program::describe(int index, const ir::Bindings& sizes) const {
   const Operation& op = launches_[static_cast<size_t>(index)];
-  const ir::Node& node = engine_.graph.node(op.node);
+  const ir::Node& node = planned_.graph.node(op.node);
   Description d{op.op, tactic_for(op, sizes), op.attributes, node.scope, {}, {}, {}};
   tensors(node.inputs, nullptr, sizes, &d.in);
   tensors(node.outputs, nullptr, sizes, &d.out);

@@ -21,12 +21,13 @@ struct Frame {
 
 class Program {
  public:
-  /// Throws Error when the engine names an op or a tactic that this program or this device does not
-  /// have. `engine` must outlive this.
-  Program(const engine::Engine& engine, device::Device& device);
+  /// `planned`: the engine's own graph or its encoder. Throws Error when it names an op or a tactic
+  /// that this program or this device does not have; `model` is for the message. `planned` must
+  /// outlive this.
+  Program(const engine::PlannedGraph& planned, const std::string& model, device::Device& device);
 
   int num_launches() const { return static_cast<int>(launches_.size()); }
-  const engine::Engine& engine() const { return engine_; }
+  const engine::PlannedGraph& planned() const { return planned_; }
 
   /// Arena addresses of a regime; inputs and weights are left to bind().
   Frame make_frame(Regime regime, std::byte* arena) const;
@@ -75,7 +76,7 @@ class Program {
   void tensors(const std::vector<ir::ValueId>& ids, const Frame* frame, const ir::Bindings& sizes,
                std::vector<ops::Tensor>* out) const;
 
-  const engine::Engine& engine_;
+  const engine::PlannedGraph& planned_;
   device::Device& device_;
   std::vector<std::string> symbols_;
   std::vector<Operation> launches_;

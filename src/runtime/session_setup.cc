@@ -34,6 +34,12 @@ void check(const SetupOptions& options, const engine::Manifest& manifest) {
         str("sequences of ", length, " tokens exceed the engine's limit of ", manifest.max_seq_len),
         "shorten the prompt, lower --max-new-tokens or raise --max-seq-len");
   }
+  if (manifest.kind == engine::ModelKind::kEncoderDecoder &&
+      (options.max_encoder_length < 1 || options.max_encoder_length > manifest.max_encoder_len)) {
+    refuse(str("inputs of ", options.max_encoder_length, " rows do not fit the encoder's limit of ",
+               manifest.max_encoder_len),
+           "shorten the prompt");
+  }
   if (options.tokens_per_block < 1 ||
       !std::has_single_bit(static_cast<unsigned>(options.tokens_per_block))) {
     refuse(str("--tokens-per-block ", options.tokens_per_block, " is not a power of two"),
@@ -88,13 +94,17 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   stepper.capture = options.captured_graphs;
   std::vector<KvBlocks> pools;
   int64_t bytes = 0;
+  int64_t max_blocks = (length + tokens_per_block - 1) / tokens_per_block;
   for (const engine::KvGroup& group : engine.kv_groups) {
-    const int64_t blocks =
-        options.batch_size * blocks_per_sequence(group, tokens_per_block, length, chunk);
-    stepper.kv.push_back({blocks, tokens_per_block});
-    pools.emplace_back(blocks, tokens_per_block);
+    const int positions = group.cross ? options.max_encoder_length : length;
+    const int tokens = options.contiguous_kv_cache ? positions : tokens_per_block;
+    const int64_t each = blocks_per_sequence(group, tokens, positions, chunk);
+    const int64_t blocks = options.batch_size * each;
+    max_blocks = std::max(max_blocks, group.cross ? each : 0);
+    stepper.kv.push_back({blocks, tokens});
+    pools.emplace_back(blocks, tokens);
     parts.kv_blocks += blocks;
-    bytes += blocks * kv_block_bytes(group, tokens_per_block, stepper.kv_dtype);
+    bytes += blocks * kv_block_bytes(group, tokens, stepper.kv_dtype);
   }
   if (options.kv_memory > 0 && bytes > options.kv_memory) {
     throw_bad_input(str("the KV cache of ", options.batch_size, " sequences of ", length,
@@ -107,7 +117,7 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                     .max_num_tokens = max_rows,
                     .max_logit_rows = std::min(std::max(kHeadRows, options.batch_size),
                                                std::max(max_rows, options.batch_size)),
-                    .max_blocks = (length + tokens_per_block - 1) / tokens_per_block,
+                    .max_blocks = static_cast<int>(max_blocks),
                     .num_groups = static_cast<int>(engine.kv_groups.size())};
   parts.stepper = std::make_unique<GraphStepper>(loaded, stepper);
   const SessionLimits limits{.batch_size = options.batch_size,
@@ -117,7 +127,12 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                              .max_num_tokens = max_rows,
                              .max_logprobs = options.max_logprobs,
                              .vocab_size = static_cast<int>(manifest.vocab_size),
-                             .padded = options.padded};
+                             .padded = options.padded,
+                             .encoder = {.kind = manifest.kind,
+                                         .vocab_size = static_cast<int>(manifest.vocab_size),
+                                         .max_length = options.max_encoder_length,
+                                         .features = static_cast<int>(manifest.encoder_features),
+                                         .decoder_start_token_id = loaded->decoder_start_token_id}};
   parts.batch =
       std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools), rope_rules(engine));
   return parts;

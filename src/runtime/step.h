@@ -39,6 +39,12 @@ struct StepSequence {
   /// `targets` has the token that follows each of these rows.
   std::span<const int32_t> targets;
 
+  /// Encoder-decoder models: how many rows the encoder makes of the sequence's input, in every
+  /// step; and in its first step that input, as ids or as frames [2 x encoder_length, features].
+  int encoder_length = 0;
+  std::span<const int32_t> encoder_ids = {};
+  std::span<const float> encoder_features = {};
+
   int num_tokens() const { return tokens.empty() ? 1 : static_cast<int>(tokens.size()); }
 };
 

@@ -14,7 +14,7 @@ StepBuffers::StepBuffers(const StepLimits& limits, device::Device& device) : dev
   add("position_ids", rows);
   for (const char* name :
        {"context_lengths", "sequence_length", "query_start", "query_length", "host_request_types",
-        "host_past_key_value_lengths", "host_query_length"}) {
+        "host_past_key_value_lengths", "host_query_length", "encoder_input_lengths"}) {
     add(name, sequences);
   }
   add("last_token_ids", limits.max_logit_rows);
@@ -25,8 +25,19 @@ StepBuffers::StepBuffers(const StepLimits& limits, device::Device& device) : dev
   // Last, because it is by far the largest and only its beginning is in use.
   add(kBlockTables,
       int64_t{std::max(1, limits.num_groups)} * sequences * std::max(1, limits.max_blocks));
-  host_ = device.allocate_host(bytes_, "step buffers");
-  device_memory_ = device.allocate(bytes_, "step buffers");
+  allocate();
+}
+
+StepBuffers::StepBuffers(const std::vector<ArraySize>& arrays, device::Device& device)
+    : device_(device) {
+  for (const ArraySize& array : arrays)
+    add(array.name, array.count);
+  allocate();
+}
+
+void StepBuffers::allocate() {
+  host_ = device_.allocate_host(bytes_, "step buffers");
+  device_memory_ = device_.allocate(bytes_, "step buffers");
 }
 
 void StepBuffers::add(const std::string& name, int64_t count) {

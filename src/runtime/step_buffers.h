@@ -44,7 +44,14 @@ class StepBuffers {
   static constexpr const char* kTargets = "targets";
   static constexpr const char* kTargetCounts = "target_counts";
 
+  /// A step's arrays.
   StepBuffers(const StepLimits& limits, device::Device& device);
+  /// Others: name and number of 32-bit elements of each.
+  struct ArraySize {
+    std::string name;
+    int64_t count;
+  };
+  StepBuffers(const std::vector<ArraySize>& arrays, device::Device& device);
 
   /// Address of an array on the device, or on the host for names with `host_`; null when there is
   /// none of that name.
@@ -66,6 +73,7 @@ class StepBuffers {
     bool on_host = false;
   };
   void add(const std::string& name, int64_t count);
+  void allocate();
 
   device::Device& device_;
   std::map<std::string, Array> arrays_;

@@ -64,54 +64,77 @@ const std::byte* WeightReader::in_place(const engine::Weight& weight) const {
   return fits ? bytes : nullptr;
 }
 
-void WeightReader::read_row(const engine::Weight& weight, int64_t row, std::byte* target) const {
-  const int64_t count = row_elements(weight);
-  const int64_t target_size = ir::dtype_size(weight.dtype);
-  for (const engine::WeightSlice& slice : weight.slices) {
-    // A stored [K, N] weight gives our row n from column n; it is one slice of K rows.
-    const int64_t slice_rows = weight.transposed ? weight.shape[0] : slice.rows;
-    if (row >= slice_rows) {
-      row -= slice_rows;
-      continue;
-    }
-    if (engine_.dummy_weights) {
-      std::vector<int64_t> stored = weight.shape;
-      stored[0] = slice.tensor_rows > 0 ? slice.tensor_rows : slice_rows;
-      if (weight.transposed) stored = {weight.shape[1], weight.shape[0]};
-      const DummyTensor tensor(engine_.dummy_seed, slice.tensor, stored);
-      std::vector<float> values(static_cast<size_t>(count));
-      if (weight.transposed) {
-        for (int64_t k = 0; k < count; ++k) {
-          values[static_cast<size_t>(k)] = tensor.at(k * weight.shape[0] + row);
-        }
+// A stored [K, N] gives our row n from its column n; a stored [E, K, N] our matrix e, all at once,
+// from its matrix e. By pieces of stored rows, so that memory is read as it lies.
+void WeightReader::read_transposed(const engine::Weight& weight, int64_t row,
+                                   std::byte* target) const {
+  const bool stacked = weight.shape.size() == 3;
+  const int64_t cols = *(weight.shape.end() - 2), depth = weight.shape.back();  // N, K
+  const int64_t matrix = stacked ? row * cols * depth : 0;
+  const int64_t first = stacked ? 0 : row, last = stacked ? cols : row + 1;
+  const engine::WeightSlice& slice = weight.slices[0];
+  std::vector<int64_t> stored = weight.shape;
+  std::swap(*(stored.end() - 2), stored.back());
+  const DummyTensor dummy(engine_.dummy_seed, slice.tensor, stored);
+  constexpr int64_t kPiece = 64;
+  std::array<float, kPiece> values;
+  std::array<std::byte, kPiece * sizeof(float)> piece;
+  const auto size = static_cast<size_t>(ir::dtype_size(weight.dtype));
+  for (int64_t n = first; n < last; n += kPiece) {
+    const int64_t count = std::min(kPiece, last - n);
+    for (int64_t k = 0; k < depth; ++k) {
+      const int64_t at = matrix + k * cols + n;
+      if (engine_.dummy_weights) {
+        dummy.fill(at, at + count, values.data());
+        ir::convert(ir::DType::kF32, values.data(), weight.dtype, piece.data(), count);
       } else {
-        const int64_t stored_row = slice.first_row + row;
-        tensor.fill(stored_row * count, (stored_row + 1) * count, values.data());
+        ir::convert(slice.dtype, data(slice) + at * ir::dtype_size(slice.dtype), weight.dtype,
+                    piece.data(), count);
       }
-      ir::convert(ir::DType::kF32, values.data(), weight.dtype, target, count);
-      return;
+      std::byte* to = target + static_cast<size_t>((n - first) * depth + k) * size;
+      for (size_t i = 0; i < static_cast<size_t>(count); ++i)
+        std::memcpy(to + i * static_cast<size_t>(depth) * size, piece.data() + i * size, size);
     }
-    const std::byte* bytes = data(slice);
-    const int64_t size = ir::dtype_size(slice.dtype);
-    if (!weight.transposed) {
-      ir::convert(slice.dtype, bytes + row * slice.row_bytes, weight.dtype, target, count);
-      return;
-    }
-    for (int64_t k = 0; k < count; ++k) {
-      ir::convert(slice.dtype, bytes + k * slice.row_bytes + row * size, weight.dtype,
-                  target + k * target_size, 1);
-    }
+  }
+}
+
+void WeightReader::read_slice(const engine::Weight& weight, const engine::WeightSlice& slice,
+                              int64_t begin, int64_t end, std::byte* target) const {
+  const int64_t count = row_elements(weight);
+  if (!engine_.dummy_weights) {
+    ir::convert(slice.dtype, data(slice) + begin * slice.row_bytes, weight.dtype, target,
+                (end - begin) * count);
     return;
   }
-  CHECK(false, "row beyond weight ", weight.name);
+  std::vector<int64_t> stored = weight.shape;
+  stored[0] = slice.tensor_rows > 0 ? slice.tensor_rows : slice.rows;
+  const DummyTensor tensor(engine_.dummy_seed, slice.tensor, stored);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t stored_row = slice.first_row + row;
+    tensor.fill(stored_row * count, (stored_row + 1) * count, values.data());
+    ir::convert(ir::DType::kF32, values.data(), weight.dtype, target, count);
+    target += count * ir::dtype_size(weight.dtype);
+  }
 }
 
 void WeightReader::read_rows(const engine::Weight& weight, int64_t begin, int64_t end,
                              std::byte* target) const {
   const int64_t row_bytes = row_elements(weight) * ir::dtype_size(weight.dtype);
-  for (int64_t row = begin; row < end; ++row) {
-    read_row(weight, row, target + (row - begin) * row_bytes);
+  if (weight.transposed) {
+    for (int64_t row = begin; row < end; ++row)
+      read_transposed(weight, row, target + (row - begin) * row_bytes);
+    return;
   }
+  int64_t first = 0;  // row of the weight that the slice begins with
+  for (const engine::WeightSlice& slice : weight.slices) {
+    const int64_t from = std::max(begin, first), to = std::min(end, first + slice.rows);
+    if (from < to) {
+      read_slice(weight, slice, from - first, to - first, target + (from - begin) * row_bytes);
+    }
+    first += slice.rows;
+  }
+  CHECK(end <= first, "rows beyond weight ", weight.name);
 }
 
 void WeightReader::check_intact() const {

@@ -31,7 +31,11 @@ class WeightReader {
  private:
   void map_files();
   const std::byte* data(const engine::WeightSlice& slice) const;
-  void read_row(const engine::Weight& weight, int64_t row, std::byte* target) const;
+  /// Rows [begin, end) of one slice.
+  void read_slice(const engine::Weight& weight, const engine::WeightSlice& slice, int64_t begin,
+                  int64_t end, std::byte* target) const;
+  /// One row of a weight whose matrices are stored transposed.
+  void read_transposed(const engine::Weight& weight, int64_t row, std::byte* target) const;
 
   std::shared_ptr<const engine::EngineFile> file_;
   const engine::Engine& engine_;

@@ -215,6 +215,27 @@ TEST_F(WeightsTest, TransposedWeightsAreTurned) {
   }
 }
 
+// [E, K, N] as stored becomes [E, N, K]; more columns than are turned at a time.
+TEST_F(WeightsTest, StacksOfTransposedWeightsAreTurned) {
+  constexpr size_t kExperts = 2, kDepth = 3, kCols = 70;
+  const auto stored = bf16_values(kExperts * kDepth * kCols);
+  const WeightSlice slice = source_.add_bf16(kExperts, stored);
+  const std::vector<int64_t> shape = {kExperts, kCols, kDepth};
+  const auto weights = load(source_.write({{"same type", shape, DType::kBF16, true, {slice}},
+                                           {"wider", shape, DType::kF32, true, {slice}}}));
+  const auto narrow = read<uint16_t>(*weights, 0);
+  const auto wide = read<float>(*weights, 1);
+  for (size_t e = 0; e < kExperts; ++e) {
+    for (size_t n = 0; n < kCols; ++n) {
+      for (size_t k = 0; k < kDepth; ++k) {
+        const size_t from = (e * kDepth + k) * kCols + n, to = (e * kCols + n) * kDepth + k;
+        EXPECT_EQ(narrow[to], stored[from]);
+        EXPECT_EQ(wide[to], value(static_cast<int64_t>(from)));
+      }
+    }
+  }
+}
+
 // More than one thread's piece; rows of several kinds next to each other.
 TEST_F(WeightsTest, LargeWeightsAreWhole) {
   const WeightSlice a = source_.add_bf16(2500, bf16_values(2500 * 100));

@@ -9,6 +9,9 @@ import program
 import tensor_file
 
 
+INPUTS = ("input_ids", "decoder_input_ids", "input_features")
+
+
 def names():
     return sorted(path.parent.name for path in program.GOLDENS.glob("*/config.json"))
 
@@ -19,6 +22,10 @@ class Golden:
         self.head = json.loads((self.folder / "golden.json").read_text())
         self.prompts = self.head["prompts"]
         self.tensors = tensor_file.read_tensors(self.folder / "golden.safetensors")
+
+    def inputs(self):
+        """The prompts as lines of an input file."""
+        return [{key: prompt[key] for key in INPUTS if key in prompt} for prompt in self.prompts]
 
     def arguments(self, model=None, seed=None):
         arguments = ["run", model or self.folder, f"--dummy-weights={self.head['seed'] if seed is None else seed}",
@@ -58,18 +65,21 @@ def compare(golden, objects, logits_file):
     vocab = golden.tensors["prompt_logits.0"][0][1]
     for i, (prompt, found) in enumerate(zip(golden.prompts, objects)):
         output = found["outputs"][0]
-        if found["input_ids"] != prompt["input_ids"]:
+        decoder_prompt = prompt.get("decoder_input_ids", prompt.get("input_ids"))
+        if found["input_ids"] != prompt.get("input_ids", []):
             findings.append(f"prompt {i}: input_ids are not what was given")
         if output["output_ids"] != prompt["output_ids"]:
             same = next((k for k, (a, b) in enumerate(zip(output["output_ids"], prompt["output_ids"])) if a != b), "the end")
-            findings.append(f"prompt {i} ({len(prompt['input_ids'])} tokens): new tokens differ from {same} on")
+            findings.append(f"prompt {i} ({len(decoder_prompt)} tokens): new tokens differ from {same} on")
         new = len(prompt["output_ids"])
         reason = "length" if new == 32 else "stop"
         if output["finish_reason"] != reason:
             findings.append(f"prompt {i}: finish_reason is {output['finish_reason']}, not {reason}")
-        for key, count, rows in (("prompt_logits", len(prompt["input_ids"]), prompt["prompt_rows"]),
+        for key, count, rows in (("prompt_logits", len(decoder_prompt), prompt["prompt_rows"]),
                                  ("logits", len(output["output_ids"]), prompt["new_rows"])):
             name = f"{key}.{i}"
+            if key == "logits" and not rows:  # an encoder: nothing is generated
+                continue
             if name not in logits or logits[name][0] != [count, vocab]:
                 findings.append(f"{name}: shape {logits.get(name, [None])[0]}, not {[count, vocab]}")
                 continue
@@ -78,7 +88,7 @@ def compare(golden, objects, logits_file):
             wrong, relative = compare_rows(logits[name], golden.tensors[name], rows, golden.head["tolerance"], name)
             findings += wrong
             worst = max(worst, relative)
-        if not findings and list(row(logits[f"logits.{i}"], 0)) != list(row(logits[f"prompt_logits.{i}"], -1 + len(prompt["input_ids"]))):
+        if not findings and prompt["new_rows"] and list(row(logits[f"logits.{i}"], 0)) != list(row(logits[f"prompt_logits.{i}"], -1 + len(decoder_prompt))):
             findings.append(f"logits.{i}: the first row is not the last of the prompt")
     if set(logits) - {f"{key}.{i}" for key in ("prompt_logits", "logits") for i in range(len(objects))}:
         findings.append(f"unexpected tensors in the logits file: {sorted(logits)}")

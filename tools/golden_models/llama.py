@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen 2 and Qwen 3."""
+"""Llama, Mistral, Ministral, Qwen 2 and Qwen 3."""
 from golden_models.common import new_spelling, old_spelling, ramp, without
 
 LLAMA = {
@@ -12,6 +12,9 @@ MISTRAL = {
     "intermediate_size": 90, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
     "hidden_act": "silu", "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "tie_word_embeddings": False,
     "bos_token_id": 1, "eos_token_id": 2,
+}
+MINISTRAL = MISTRAL | {
+    "architectures": ["MinistralForCausalLM"], "model_type": "ministral", "num_hidden_layers": 3, "rms_norm_eps": 1e-6,
 }
 QWEN2 = {
     "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 152, "hidden_size": 48,
@@ -67,6 +70,12 @@ CONFIGS = {
     "mistral_window": MISTRAL | old_spelling() | {"sliding_window": 8},
     "mistral_window_long": MISTRAL | new_spelling() | {"sliding_window": 33, "num_hidden_layers": 3, "head_dim": 12},
     "mistral_full": MISTRAL | new_spelling(theta=1000000.0) | {"sliding_window": None, "head_dim": 24},
+
+    # ---- Ministral ----
+    "ministral": MINISTRAL | new_spelling(theta=50000.0) | {
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"], "sliding_window": 9},
+    "ministral_all": MINISTRAL | old_spelling() | {
+        "sliding_window": 12, "num_key_value_heads": 1, "head_dim": 24, "tie_word_embeddings": True},
 
     # ---- Qwen2 ----
     "qwen2_tied": QWEN2 | old_spelling(theta=1000000.0) | {

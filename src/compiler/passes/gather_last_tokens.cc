@@ -8,7 +8,7 @@
 // A gather moves up through an op that treats rows one by one when every reader of that op's result
 // gathers the same rows. It stops at the last attention, so of a prompt only the last token passes
 // the head and the last feed-forward.
-#include <set>
+#include <algorithm>
 #include <string_view>
 
 #include "compiler/passes/passes.h"
@@ -21,9 +21,9 @@ namespace {
 // Ops that make row t of each output from row t of their row inputs, and how many of their inputs
 // have rows (0: all).
 size_t num_row_inputs(std::string_view op, const ir::Node& node) {
-  if (op == "add" || op == "mul") return 2;
+  if (op == "add" || op == "mul" || op == "moe_matmul" || op == "moe_combine") return 2;
   if (op == "rms_norm" || op == "layer_norm" || op == "activation" || op == "gated_activation" ||
-      op == "slice_cols" || op == "rescale") {
+      op == "slice_cols" || op == "rescale" || op == "moe_route" || op == "clamped_swiglu") {
     return 1;
   }
   if (op == "matmul") {
@@ -55,9 +55,17 @@ ir::NodeId only_gather(ir::Graph& graph, ir::ValueId value) {
 bool hoist(ir::Graph& graph, ir::NodeId id) {
   const ir::Node node = graph.node(id);
   const size_t row_inputs = num_row_inputs(node.op, node);
-  if (row_inputs == 0 || node.outputs.size() != 1) return false;
-  const ir::NodeId gather = only_gather(graph, node.outputs[0]);
-  if (gather == ir::kNone) return false;
+  if (row_inputs == 0) return false;
+  std::vector<ir::NodeId> gathers;  // of each output
+  for (const ir::ValueId out : node.outputs) {
+    gathers.push_back(only_gather(graph, out));
+    if (gathers.back() == ir::kNone) return false;
+    if (graph.node(gathers.back()).inputs[1] != graph.node(gathers[0]).inputs[1]) return false;
+  }
+  // The first of them in execution order: nothing that reads a gather comes before it.
+  const auto& order = graph.order();
+  const ir::NodeId gather =
+      *std::find_first_of(order.begin(), order.end(), gathers.begin(), gathers.end());
   const ir::ValueId rows = graph.node(gather).inputs[1];
   std::vector<ir::ValueId> inputs = node.inputs;
   for (size_t i = 0; i < row_inputs; ++i) {
@@ -66,8 +74,10 @@ bool hoist(ir::Graph& graph, ir::NodeId id) {
   const ir::Graph::InsertBefore guard(graph, gather);
   graph.set_scope(node.scope);
   const ir::NodeId moved = ops::add_node(graph, node.op, std::move(inputs), node.attrs);
-  graph.replace_uses(graph.node(gather).outputs[0], graph.node(moved).outputs[0]);
-  graph.erase(gather);
+  for (size_t i = 0; i < gathers.size(); ++i) {
+    graph.replace_uses(graph.node(gathers[i]).outputs[0], graph.node(moved).outputs[i]);
+    graph.erase(gathers[i]);
+  }
   graph.erase(id);
   return true;
 }

@@ -33,7 +33,7 @@ bool can_capture(const ir::Graph& graph, const ir::Node& node) {
 
 }  // namespace
 
-void partition_capture(engine::Engine& engine) {
+void partition_capture(engine::PlannedGraph& engine) {
   engine.captures.clear();
   for (int32_t i = 0; i < static_cast<int32_t>(engine.launches.size()); ++i) {
     const auto position = static_cast<size_t>(engine.launches[static_cast<size_t>(i)].node);

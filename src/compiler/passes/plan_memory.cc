@@ -54,7 +54,7 @@ int64_t place(const std::vector<Item>& items) {
 }
 
 // The largest workspace that any of a launch's tactics wants in this regime.
-int64_t workspace_bytes(const engine::Engine& engine, const engine::PlannedLaunch& launch,
+int64_t workspace_bytes(const engine::PlannedGraph& engine, const engine::PlannedLaunch& launch,
                         const ir::Bindings& maxima, const device::Properties& device) {
   const ir::NodeId id = engine.graph.order()[static_cast<size_t>(launch.node)];
   const std::string symbol = rows_symbol(engine.graph, id);
@@ -76,7 +76,7 @@ int64_t workspace_bytes(const engine::Engine& engine, const engine::PlannedLaunc
 
 }  // namespace
 
-void plan_memory(engine::Engine& engine, const device::Properties& device) {
+void plan_memory(engine::PlannedGraph& engine, const device::Properties& device) {
   const std::vector<Live> live = live_ranges(engine);
   for (engine::RegimePlan& regime : engine.regimes) {
     const ir::Bindings maxima(regime.maxima);
@@ -101,7 +101,7 @@ void plan_memory(engine::Engine& engine, const device::Properties& device) {
   }
 }
 
-void verify_memory_plan(const engine::Engine& engine) {
+void verify_memory_plan(const engine::PlannedGraph& engine) {
   // Replays the launches: `owner` says which root's bytes lie where, and reading what another has
   // overwritten is a fault.
   const std::vector<Live> live = live_ranges(engine);

@@ -29,7 +29,8 @@ std::vector<const ops::Tactic*> feasible(const Problem& problem, const device::P
 
 class Selector {
  public:
-  Selector(engine::Engine& engine, device::Device& device, Profiler* profiler, bool deterministic)
+  Selector(engine::PlannedGraph& engine, device::Device& device, Profiler* profiler,
+           bool deterministic)
       : engine_(engine), device_(device), profiler_(profiler), deterministic_(deterministic) {}
 
   void run() {
@@ -105,7 +106,7 @@ class Selector {
     return profiler_->fastest(problem, tactics);
   }
 
-  engine::Engine& engine_;
+  engine::PlannedGraph& engine_;
   device::Device& device_;
   Profiler* profiler_;
   bool deterministic_;
@@ -113,7 +114,7 @@ class Selector {
 
 }  // namespace
 
-void select_tactics(engine::Engine& engine, device::Device& device, Profiler* profiler,
+void select_tactics(engine::PlannedGraph& engine, device::Device& device, Profiler* profiler,
                     bool deterministic) {
   Selector(engine, device, profiler, deterministic).run();
 }

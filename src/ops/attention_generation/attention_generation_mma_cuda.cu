@@ -3,13 +3,12 @@
 // Logits, weights and sums are fp32; weights are rounded to the cache's type for their product with
 // the values.
 #include <algorithm>
-#include <array>
 #include <bit>
-#include <mutex>
 
 #include "ops/attention_generation/attention_generation.h"
 #include "ops/attention_generation/attention_generation_tactics.h"
 #include "ops/attention_generation/generation_kernel_cuda.cuh"
+#include "ops/common/queue_number_cuda.h"
 
 namespace millrace::ops {
 namespace {
@@ -79,21 +78,6 @@ int most_pieces(const AttentionGeneration& a) {
 int partial_rows(const Launch& launch, int group, int unit_rows) {
   const int64_t rows = launch.in[0].dim(0) * group;
   return static_cast<int>(std::min<int64_t>((rows + 1) / 2 * 2, unit_rows));
-}
-
-/// The number of a queue, for counters that no other queue uses at the same time. Launches of one
-/// queue follow each other.
-int number_of(const device::Queue& queue) {
-  static std::mutex mutex;
-  static std::array<const void*, generation::kQueues> streams;
-  static size_t count = 0;
-  const std::lock_guard lock(mutex);
-  for (size_t i = 0; i < std::min(count, streams.size()); ++i) {
-    if (streams[i] == queue.stream) return static_cast<int>(i);
-  }
-  const size_t place = count++ % streams.size();  // of a queue that is long gone, if not free
-  streams[place] = queue.stream;
-  return static_cast<int>(place);
 }
 
 /// What is known only when there is memory; else the other tactic does it.
@@ -176,7 +160,7 @@ void attention_generation_mma_cuda(const Launch& launch) {
                          ? 30
                          : std::countr_zero(static_cast<unsigned>(args.tokens_per_block));
   work.partials = static_cast<float*>(launch.workspace);
-  work.queue = number_of(*launch.queue);
+  work.queue = queue_number(*launch.queue);
   with_sizes(a.head_size, choose_kind(launch, shape, first, sequences), [&]<typename S>(S) {
     if (launch.in[0].dtype == ir::DType::kF16) {
       launch_generation<__half, S>(launch, args, work);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ops/common/attention_cuda.cuh"
+#include "ops/common/queue_number_cuda.h"
 
 namespace millrace::ops::generation {
 
@@ -19,11 +20,10 @@ inline constexpr int kLongTiles = 512;  // of a sequence that is cut into more p
 inline constexpr int kMultiprocessors = 132;
 
 inline constexpr int kMaxBlocks = 8 * kMultiprocessors;
-inline constexpr int kQueues = 64;
 
 /// Pieces of a unit that are stored, by the block where the unit begins. Zeros between launches;
 /// launches that overlap use different rows.
-static __device__ unsigned arrivals[kQueues][kMaxBlocks];
+static __device__ unsigned arrivals[kNumberedQueues][kMaxBlocks];
 
 /// What a launch adds to the arguments that all attention kernels have.
 struct Work {

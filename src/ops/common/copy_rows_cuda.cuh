@@ -21,6 +21,14 @@ __global__ void __launch_bounds__(kCopyThreads)
   out[int64_t{blockIdx.x} * out_width + column] = in[row * in_width + begin + column];
 }
 
+/// Elements of a row [T, ...].
+inline int64_t row_width(const Tensor& tensor) {
+  int64_t width = 1;
+  for (int i = 1; i < tensor.rank; ++i)
+    width *= tensor.dim(i);
+  return width;
+}
+
 /// Input 0 [T, N] to output 0 [L, E]: columns from `begin`; rows as in `index`, or all if null.
 inline void copy_rows_cuda(const Launch& launch, const char* name, const int32_t* index,
                            int64_t begin) {
@@ -30,13 +38,13 @@ inline void copy_rows_cuda(const Launch& launch, const char* name, const int32_t
   const int64_t size = ir::dtype_size(in.dtype);
   const auto start = [&]<typename Unit>(Unit) {
     const int64_t unit = sizeof(Unit);
-    const int64_t width = out.dim(1) * size / unit;
+    const int64_t width = row_width(out) * size / unit;
     const dim3 grid(static_cast<unsigned>(out.dim(0)), blocks_for(width, kCopyThreads));
     device::launch_kernel(name, *launch.queue, grid, dim3(kCopyThreads), 0, copy_rows_kernel<Unit>,
-                          in.as<Unit>(), index, out.as<Unit>(), in.dim(1) * size / unit, width,
+                          in.as<Unit>(), index, out.as<Unit>(), row_width(in) * size / unit, width,
                           begin * size / unit);
   };
-  const bool whole = in.dim(1) * size % 16 == 0 && out.dim(1) * size % 16 == 0 &&
+  const bool whole = row_width(in) * size % 16 == 0 && row_width(out) * size % 16 == 0 &&
                      begin * size % 16 == 0 && aligned_to_16(in.as<char>(), out.as<char>());
   if (whole) {
     start(uint4{});

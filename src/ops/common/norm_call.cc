@@ -45,11 +45,11 @@ void check_norm_weights(const ShapeRule& in, int first, int groups) {
     in.fail(0, str("a row of ", groups, " equal groups"));
   if (in.count() <= first) return;
   in.expect_float(first);
-  if (groups == 1) {
+  const ir::Shape& shape = in.type(first).shape;
+  if (groups == 1 && shape != ir::Shape{1, width}) {
     in.expect_shape(first, {width});
-  } else {
+  } else if (groups > 1) {
     const int64_t part = width.value() / groups;
-    const ir::Shape& shape = in.type(first).shape;
     if (shape != ir::Shape{part} && shape != ir::Shape{groups, part} && shape != ir::Shape{width})
       in.fail(first, str("the shape [", width.value(), "], [", groups, ", ", part, "] or [", part,
                          "] for ", groups, " groups"));

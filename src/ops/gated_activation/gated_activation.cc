@@ -20,13 +20,15 @@ namespace {
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const ir::Attrs& attrs) {
   const ShapeRule in(GatedActivation::kName, types, {"gate_up"});
   in.expect_float(0);
-  in.expect_rank(0, 2);
+  in.expect_min_rank(0, 2);
   const auto kind = from_attrs<GatedActivation>(attrs).kind;
   if (!parse_activation(kind))
     throw_bad_input(str("unknown activation \"", kind, "\""), "gated_activation");
-  const ir::Dim& width = in.dim(0, 1);
+  ir::TensorType out = in.type(0);
+  ir::Dim& width = out.shape.back();
   if (!width.is_static() || width.value() % 2 != 0) in.fail(0, "an even number of columns");
-  return {{in.type(0).dtype, {in.dim(0, 0), width.value() / 2}}};
+  width = width.value() / 2;
+  return {out};
 }
 
 Cost cost(const Launch& launch) {
@@ -36,7 +38,7 @@ Cost cost(const Launch& launch) {
 }
 
 double exact(const Launch& launch, int64_t index) {
-  const int64_t width = launch.in[0].dim(1) / 2;
+  const int64_t width = launch.in[0].dim(-1) / 2;
   const int64_t gate = index / width * 2 * width + index % width;
   const ActivationKind kind = *parse_activation(launch.attrs<GatedActivation>().kind);
   return apply_activation(kind, exact_element(launch.in[0], gate)) *

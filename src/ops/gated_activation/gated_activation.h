@@ -1,5 +1,5 @@
 // gated_activation: SwiGLU and its relatives on the merged product, out = f(gate) * up.
-//   gate_up: float [T, 2F], gate in columns [0, F), up in [F, 2F) -> [T, F]
+//   gate_up: float [..., 2F], gate in columns [0, F), up in [F, 2F) -> [..., F]
 #pragma once
 
 #include "ops/attributes.h"

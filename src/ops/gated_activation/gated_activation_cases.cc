@@ -20,6 +20,7 @@ std::vector<Case> gated_activation_cases() {
   cases.push_back(silu("bf16", kBF16, 3, 50));
   cases.push_back(silu("f16", kF16, 3, 50));
   cases.push_back(silu("no rows", kF32, 0, 8));
+  cases.push_back({.name = "two experts a row", .inputs = {normal(kF32, {5, 2, 58})}});
   for (const int64_t rows : {int64_t{1}, int64_t{512}}) {
     cases.push_back(silu(rows == 1 ? "1 x 8192" : "512 x 8192", kF32, rows, 8192));
     cases.back().benchmark = true;

@@ -32,9 +32,9 @@ void gated_activation_cuda(const Launch& launch) {
   if (out.count() == 0) return;
   const ActivationKind kind = *parse_activation(launch.attrs<GatedActivation>().kind);
   with_float_type(out.dtype, [&]<typename T>(T) {
-    const int64_t width = out.dim(1);
+    const int64_t width = out.dim(-1);
     const auto start = [&](auto kernel, int pack) {
-      const dim3 grid(static_cast<unsigned>(out.dim(0)), blocks_for(width, kThreads * pack));
+      const dim3 grid(static_cast<unsigned>(out.rows()), blocks_for(width, kThreads * pack));
       device::launch_kernel("gated_activation_cuda", *launch.queue, grid, dim3(kThreads), 0, kernel,
                             launch.in[0].as<T>(), out.as<T>(), width, kind);
     };

@@ -19,10 +19,10 @@ void gated_activation_row(const T* gate, const T* up, T* out, int64_t width) {
 template <typename V>
 void gated_activation_simd(const Launch& launch) {
   const ActivationKind kind = *parse_activation(launch.attrs<GatedActivation>().kind);
-  const int64_t width = launch.out[0].dim(1);  // F
+  const int64_t width = launch.out[0].dim(-1);  // F
   with_float_type(launch.in[0].dtype, [&]<typename T>(TypeTag<T>) {
     with_activation(kind, [&]<ActivationKind kKind>(ActivationTag<kKind>) {
-      for_rows(launch, launch.out[0].dim(0), kCostOfAnExponential * width,
+      for_rows(launch, launch.out[0].rows(), kCostOfAnExponential * width,
                [&](int64_t first, int64_t last) {
                  for (int64_t row = first; row < last; ++row) {
                    const T* gate = launch.in[0].as<T>() + row * 2 * width;

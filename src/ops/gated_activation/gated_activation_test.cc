@@ -30,6 +30,8 @@ TEST(GatedActivation, EqualsTorch) {
 TEST(GatedActivation, RefusesWhatDoesNotFit) {
   EXPECT_EQ(infer_types("gated_activation", {{kBF16, {"T", 10}}})[0],
             (ir::TensorType{kBF16, {"T", 5}}));
+  EXPECT_EQ(infer_types("gated_activation", {{kBF16, {"T", 2, 10}}})[0],
+            (ir::TensorType{kBF16, {"T", 2, 5}}));
   EXPECT_EQ(refusal("gated_activation", {{kF32, {"T", 9}}}),
             "gate_up is f32[T, 9]; expected is an even number of columns (gated_activation)");
 }

@@ -14,11 +14,13 @@ namespace {
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const ir::Attrs&) {
   const ShapeRule in(GatherRows::kName, types, {"x", "rows"});
-  in.expect_float(0);
-  in.expect_rank(0, 2);
+  if (in.type(0).dtype != ir::DType::kI32) in.expect_float(0);
+  in.expect_min_rank(0, 2);
   in.expect_dtype(1, ir::DType::kI32);
   in.expect_rank(1, 1);
-  return {{in.type(0).dtype, {in.dim(1, 0), in.dim(0, 1)}}};
+  ir::TensorType out = in.type(0);
+  out.shape[0] = in.dim(1, 0);
+  return {out};
 }
 
 Cost cost(const Launch& launch) {
@@ -26,7 +28,7 @@ Cost cost(const Launch& launch) {
 }
 
 double exact(const Launch& launch, int64_t index) {
-  const int64_t width = launch.out[0].dim(1);
+  const int64_t width = launch.out[0].count() / launch.out[0].dim(0);
   return exact_element(launch.in[0],
                        launch.in[1].as<int32_t>()[index / width] * width + index % width);
 }

@@ -1,6 +1,6 @@
-// gather_rows: out[l, :] = x[rows[l], :]. Before the head: only the last token of each sequence
+// gather_rows: out[l, ...] = x[rows[l], ...]. Before the head: only the last token of each sequence
 // needs logits.
-//   x: float [T, E], rows: i32 [L] -> x's type [L, E]
+//   x: float or i32 [T, ...], rows: i32 [L] -> x's type [L, ...]
 #pragma once
 
 #include "ops/attributes.h"

@@ -12,6 +12,8 @@ std::vector<Case> gather_rows_cases() {
       {.name = "f16", .inputs = {normal(kF16, {7, 3}), ids({5}, 7)}},
       {.name = "more rows than one thread takes",
        .inputs = {normal(kF32, {60, 999}), ids({80}, 60)}},
+      {.name = "ids of two experts a row", .inputs = {ids({7, 2}, 60), ids({5}, 7)}},
+      {.name = "two vectors a row", .inputs = {normal(kBF16, {7, 2, 24}), ids({5}, 7)}},
       {.name = "no rows", .inputs = {normal(kF32, {7, 45}), ids({0}, 7)}},
       {.name = "64 of 2048 x 2048",
        .inputs = {normal(kF32, {2048, 2048}), ids({64}, 2048)},

@@ -19,6 +19,8 @@ TEST(GatherRows, TakesRowsInTheOrderGiven) {
 TEST(GatherRows, RefusesWhatDoesNotFit) {
   EXPECT_EQ(infer_types("gather_rows", {{kBF16, {"T", 8}}, {kI32, {"S"}}})[0],
             (ir::TensorType{kBF16, {"S", 8}}));
+  EXPECT_EQ(infer_types("gather_rows", {{kI32, {"T", 2, 3}}, {kI32, {"S"}}})[0],
+            (ir::TensorType{kI32, {"S", 2, 3}}));
   EXPECT_EQ(refusal("gather_rows", {{kBF16, {"T", 8}}, {kI64, {"S"}}}),
             "rows is i64[S]; expected is i32 (gather_rows)");
 }

@@ -145,6 +145,37 @@ void add_16_bit(std::vector<Case>* cases) {
   add("many tiles of 128 x 256", kBF16, plain, 1930, 4744, 72);
 }
 
+/// As many rows as a kernel for few rows has columns, one less and one more; tiles of 128 weight
+/// rows, whole, in pieces, and in shares that begin anywhere; all epilogues.
+void add_few_rows(std::vector<Case>* cases) {
+  const auto add = [&](const char* name, ir::DType type, const Matmul& attrs, int64_t rows,
+                       int64_t cols, int64_t depth) {
+    std::vector<InputSpec> in = all_of(type, rows, cols, depth);
+    if (attrs.bias) in.push_back(normal(type, {cols}));
+    if (attrs.residual) in.push_back(normal(type, {rows, cols}));
+    cases->push_back({.name = str(rows, " rows, ", name, ", all ", ir::dtype_name(type)),
+                      .attrs = to_attrs(attrs),
+                      .inputs = std::move(in),
+                      .tolerance = attrs.dtype == "f32" ? 0x1p-16 : 0});
+  };
+  for (const auto type : {kBF16, kF16}) {
+    const Matmul plain = {.dtype = ir::dtype_name(type)};
+    const Matmul all = {
+        .bias = true, .residual = true, .activation = "gelu_new", .dtype = ir::dtype_name(type)};
+    for (const int64_t rows : {5, 8, 9, 16, 17, 31, 33, 64, 65, 127, 128}) {
+      if (type == kF16 && rows % 16 != 1) continue;
+      add("a tile and a part of one", type, plain, rows, 136, 192);
+      add("tiles in pieces", type, rows % 2 == 0 ? plain : all, rows, 520, 2056);
+    }
+    for (const int64_t rows : {8, 33, 128})
+      add("tiles in pieces, an odd width, to f32", type, {.bias = true}, rows, 301, 1544);
+    add("whole tiles, two of a block", type, all, type == kF16 ? 8 : 80, 17160, 72);
+    // So large that a check on a CPU only looks at samples.
+    add("shares that begin anywhere", type, all, 32, 9000, 3528);
+    add("shares that begin anywhere", type, all, 70, 9000, 3528);
+  }
+}
+
 /// Layers of a Llama of a billion parameters and of a small model, with prompts as large as a check
 /// against the reference allows; layers of a Llama of eight billion parameters.
 void add_benchmarks(std::vector<Case>* cases) {
@@ -179,8 +210,11 @@ void add_benchmarks(std::vector<Case>* cases) {
   for (const int64_t rows : {1, 4, 16, 64, 512, 4096})
     add_bf16(rows, 4096, 4096);
   add_bf16(1, 4096, 14336);
-  for (const int64_t rows : {128, 512, 2048, 8192}) {
+  for (const int64_t rows : {8, 32, 128})
+    add_bf16(rows, 4096, 4096);
+  for (const int64_t rows : {8, 16, 32, 64, 128, 512, 2048, 8192}) {
     add_bf16(rows, 6144, 4096);
+    if (rows < 32) continue;  // a check on a CPU would run it
     add_bf16(rows, 28672, 4096);
     add_bf16(rows, 4096, 14336);
   }
@@ -194,6 +228,7 @@ std::vector<Case> matmul_cases() {
   add_epilogues(&cases);
   add_types(&cases);
   add_16_bit(&cases);
+  add_few_rows(&cases);
   add_benchmarks(&cases);
   return cases;
 }

@@ -1,16 +1,14 @@
-// The CPU tactics: when each can run, and how a product is split over threads. Splits never change
-// a result: an output's sum is made by one thread, in an order that follows K only.
+// The CPU tactics: when each can run. ops/common/matmul_split.h splits a product over threads.
 #include "ops/matmul/matmul_cpu.h"
 
 #include <algorithm>
 
-#include "base/thread_pool.h"
 #include "ops/common/cpu_tactic.h"
 #include "ops/common/cuda_tactic.h"
+#include "ops/common/matmul_job.h"
+#include "ops/common/matmul_split.h"
 #include "ops/matmul/matmul.h"
 #include "ops/matmul/matmul_cuda.h"
-#include "ops/matmul/matmul_job.h"
-#include "ops/matmul/matmul_kernels.h"
 
 namespace millrace::ops {
 
@@ -41,12 +39,6 @@ namespace {
 
 constexpr int64_t kMaxRows = 32;
 constexpr int64_t kMinPanelRows = 4;
-// Below this number of products (some microseconds) a second thread does not pay.
-constexpr int64_t kSmallProducts = 64 << 10;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 std::string why_not_types(const Launch& launch) {
   const auto is_f32 = [](const Tensor& tensor) { return tensor.dtype == ir::DType::kF32; };
@@ -57,62 +49,13 @@ std::string why_not_types(const Launch& launch) {
 
 template <RowsKernel kKernel>
 void run_rows(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
-  if (job.rows * job.cols * job.depth <= kSmallProducts) {
-    kKernel(job, {0, job.rows, 0, job.cols});
-    return;
-  }
-  // Eight streams of 32 KiB or more, where that leaves every thread several parts.
-  constexpr int64_t kPartBytes = 256 << 10;
-  constexpr int64_t kGrain = 24;  // a whole number of streams of every kernel
-  const int64_t row_bytes = job.depth * ir::dtype_size(job.weight_type);
-  const int64_t wanted = std::max<int64_t>(kPartBytes / row_bytes, 4 * kGrain);
-  const int64_t fair = job.cols / (int64_t{4} * launch.pool().thread_count());
-  const int64_t chunk = ceil_div(std::max<int64_t>(1, std::min(wanted, fair)), kGrain) * kGrain;
-  launch.pool().parallel_for(ceil_div(job.cols, chunk), [&](int64_t i) {
-    kKernel(job, {0, job.rows, i * chunk, std::min(job.cols, (i + 1) * chunk)});
-  });
-}
-
-/// All columns. REQUIRES: at most PanelsKernel::kMaxRows rows.
-void multiply_panels(const PanelsKernel& kernel, const MatmulJob& job, const Launch& launch) {
-  ThreadPool& pool = launch.pool();
-  const bool small = job.rows * job.cols * job.depth <= kSmallProducts;
-  const auto pack = [&](int64_t begin, int64_t end) {
-    kernel.pack_x(job, begin, end, launch.workspace);
-  };
-  if (small || job.rows * job.depth <= kSmallProducts) {
-    pack(0, job.rows);
-  } else {
-    pool.parallel_ranges(job.rows, 1, pack);
-  }
-  const int64_t col_parts = ceil_div(job.cols, kernel.col_block);
-  int64_t row_parts = 1;
-  constexpr int64_t kMinPartRows = 96;  // that pay for packing a panel again
-  while (col_parts * row_parts < int64_t{2} * pool.thread_count() &&
-         job.rows >= 2 * row_parts * kMinPartRows) {
-    row_parts *= 2;
-  }
-  const auto multiply = [&](int64_t i) {
-    const int64_t row_part = i % row_parts;
-    const int64_t col = i / row_parts * kernel.col_block;
-    kernel.multiply(job,
-                    {job.rows * row_part / row_parts, job.rows * (row_part + 1) / row_parts, col,
-                     std::min(job.cols, col + kernel.col_block)},
-                    launch.workspace);
-  };
-  if (small) {
-    for (int64_t i = 0; i < col_parts * row_parts; ++i)
-      multiply(i);
-  } else {
-    pool.parallel_for(col_parts * row_parts, multiply);
-  }
+  multiply_by_rows(kKernel, matmul_job(launch), launch.pool());
 }
 
 template <const PanelsKernel& kKernel>
 void run_panels(const Launch& launch) {
   const MatmulJob all = matmul_job(launch);
-  const int64_t passes = ceil_div(all.rows, PanelsKernel::kMaxRows);
+  const int64_t passes = (all.rows + PanelsKernel::kMaxRows - 1) / PanelsKernel::kMaxRows;
   for (int64_t i = 0; i < passes; ++i) {
     const int64_t begin = all.rows * i / passes;
     MatmulJob job = all;
@@ -122,14 +65,14 @@ void run_panels(const Launch& launch) {
     if (all.residual != nullptr) {
       job.residual = static_cast<const float*>(all.residual) + begin * all.cols;
     }
-    multiply_panels(kKernel, job, launch);
+    multiply_by_panels(kKernel, job, launch.workspace, launch.pool());
   }
 }
 
 template <const PanelsKernel& kKernel>
 int64_t panels_workspace(const Launch& launch, const device::Properties& /*device*/) {
   const int64_t rows = std::min(launch.in[0].dim(0), PanelsKernel::kMaxRows);
-  return ceil_div(launch.in[0].dim(1), kKernel.depth_block) * rows * PanelsKernel::kRowBytes;
+  return panels_workspace_bytes(kKernel, rows, launch.in[0].dim(1));
 }
 
 using device::CpuIsa;
@@ -166,6 +109,31 @@ constexpr Tactic panels_tactic(const char* name) {
 
 #endif  // __x86_64__
 
+#if defined(MILLRACE_CUDA)
+
+template <int kPlace>
+std::string cublaslt_why_not(const Launch& launch, const device::Properties& device) {
+  return matmul_cublaslt_why_not(launch, device, kPlace);
+}
+
+template <int kPlace>
+void run_cublaslt(const Launch& launch) {
+  matmul_cublaslt(launch, kPlace);
+}
+
+/// One of the library's proposals.
+template <int kPlace>
+constexpr Tactic cublaslt_tactic(const char* name) {
+  return {.name = name,
+          .device = device::Kind::kCuda,
+          .why_not = cublaslt_why_not<kPlace>,
+          .workspace = matmul_cublaslt_workspace,
+          .run = run_cublaslt<kPlace>,
+          .batch_invariant = false};
+}
+
+#endif  // MILLRACE_CUDA
+
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
         {.name = "matmul_row_cuda",
@@ -180,6 +148,12 @@ constexpr Tactic kTactics[] = {
          .device = device::Kind::kCuda,
          .why_not = matmul_stream_cuda_why_not,
          .run = matmul_stream_cuda},
+        {.name = "matmul_swap_cuda",
+         .device = device::Kind::kCuda,
+         .why_not = matmul_swap_cuda_why_not,
+         .workspace = matmul_swap_cuda_workspace,
+         .run = matmul_swap_cuda,
+         .batch_invariant = false},
         {.name = "matmul_rows_mma_cuda",
          .device = device::Kind::kCuda,
          .why_not = matmul_rows_mma_cuda_why_not,
@@ -197,12 +171,9 @@ constexpr Tactic kTactics[] = {
          .why_not = matmul_rows_cuda_why_not,
          .run = matmul_rows_cuda},
         {.name = "matmul_cuda", .device = device::Kind::kCuda, .run = matmul_cuda}, )  //
-    MILLRACE_ON_CUDA({.name = "matmul_cublaslt",
-                      .device = device::Kind::kCuda,
-                      .why_not = matmul_cublaslt_why_not,
-                      .workspace = matmul_cublaslt_workspace,
-                      .run = matmul_cublaslt,
-                      .batch_invariant = false}, )  //
+    MILLRACE_ON_CUDA(cublaslt_tactic<0>("matmul_cublaslt"), cublaslt_tactic<1>("matmul_cublaslt_2"),
+                     cublaslt_tactic<2>("matmul_cublaslt_3"),
+                     cublaslt_tactic<3>("matmul_cublaslt_4"), )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),

@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "ops/matmul/matmul_job.h"
+#include "ops/common/matmul_job.h"
 #include "ops/op.h"
 
 namespace millrace::ops {

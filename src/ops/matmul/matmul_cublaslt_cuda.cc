@@ -1,14 +1,18 @@
-// Products by cuBLASLt, where it is installed. The profiler times it against our own kernels.
+// Products by cuBLASLt, where it is installed. The profiler times the library's first proposals
+// against each other and against our own kernels.
 //
 // The library counts by columns: a row-major [T, N] is its [N, T], so that
 //   out [N, T] = f(weight [K, N]^T * x [K, T] + residual [N, T] + bias [N])
 // It chooses kernels, and with them the order of a sum, by T: a row's bits depend on T, though not
 // on the other rows, and are the same in every run.
+#include <algorithm>
+#include <array>
 #include <compare>
 #include <initializer_list>
 #include <map>
 #include <mutex>
-#include <optional>
+#include <span>
+#include <vector>
 
 #include <cuda_runtime_api.h>
 
@@ -23,6 +27,7 @@ namespace millrace::ops {
 namespace {
 
 constexpr const char* kName = "matmul_cublaslt";
+constexpr int kProposals = 4;                  // that are asked for: as many tactics
 constexpr int64_t kWorkspaceBytes = 32 << 20;  // with less, large K gets slow kernels on Hopper
 // What the choice of an algorithm assumes of pointers, and the most that kernels ask for. Not what
 // each pointer happens to have: bits must not depend on where a buffer lies.
@@ -130,31 +135,41 @@ cublasLtMatmulPreferenceOpaque_t preference_of(const Product& p) {
   return preference;
 }
 
-using Algorithm = std::optional<cublasLtMatmulAlgo_t>;
+/// What the library proposes for a product, the best by its own estimate first; no two alike.
+using Proposals = std::vector<cublasLtMatmulAlgo_t>;
 
-/// The library's first proposal.
-Algorithm find_algorithm(const Product& p) {
+bool contains(const Proposals& proposals, const cublasLtMatmulAlgo_t& algorithm) {
+  return std::ranges::any_of(proposals, [&](const cublasLtMatmulAlgo_t& other) {
+    return std::ranges::equal(other.data, algorithm.data);
+  });
+}
+
+Proposals find_proposals(const Product& p) {
   // The bias counts by its alignment only; its address would make the choice depend on it.
   Descriptors d(p, reinterpret_cast<const void*>(uintptr_t{p.alignment}));
   cublasLtMatmulPreferenceOpaque_t preference = preference_of(p);
-  cublasLtMatmulHeuristicResult_t result{};
+  std::array<cublasLtMatmulHeuristicResult_t, kProposals> results{};
   int count = 0;
-  const cublasStatus_t status =
-      device::cublaslt().find_algorithms(device::cublaslt_handle(p.device), &d.product, &d.weight,
-                                         &d.x, &d.out, &d.out, &preference, 1, &result, &count);
-  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return std::nullopt;
+  const cublasStatus_t status = device::cublaslt().find_algorithms(
+      device::cublaslt_handle(p.device), &d.product, &d.weight, &d.x, &d.out, &d.out, &preference,
+      kProposals, results.data(), &count);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) return {};
   device::check_cublaslt(status, "cublasLtMatmulAlgoGetHeuristic", to_string(p));
-  if (count == 0 || result.state != CUBLAS_STATUS_SUCCESS) return std::nullopt;
-  return result.algo;
+  Proposals proposals;
+  for (const auto& result : std::span(results).first(static_cast<size_t>(count))) {
+    if (result.state != CUBLAS_STATUS_SUCCESS) continue;
+    if (!contains(proposals, result.algo)) proposals.push_back(result.algo);
+  }
+  return proposals;
 }
 
 /// The same for every call with this product: searched once. THREAD: safe.
-Algorithm algorithm_for(const Product& p) {
+const Proposals& proposals_for(const Product& p) {
   static std::mutex mutex;
-  static std::map<Product, Algorithm> known;
+  static std::map<Product, Proposals> known;
   const std::scoped_lock lock(mutex);
   auto found = known.find(p);
-  if (found == known.end()) found = known.emplace(p, find_algorithm(p)).first;
+  if (found == known.end()) found = known.emplace(p, find_proposals(p)).first;
   return found->second;
 }
 
@@ -195,7 +210,8 @@ std::string why_not_epilogue(const MatmulJob& job, bool bias, bool residual) {
 
 }  // namespace
 
-std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properties& device) {
+std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properties& device,
+                                    int place) {
   if (device.kind != device::Kind::kCuda) return "not a GPU";
   const MatmulJob job = matmul_job(launch);
   const auto& a = launch.attrs<Matmul>();
@@ -208,7 +224,9 @@ std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properti
   try {
     Product p = product_of(job);
     p.bias = a.bias;
-    return algorithm_for(p) ? "" : "cuBLASLt has no algorithm for it";
+    const size_t count = proposals_for(p).size();
+    if (count == 0) return "cuBLASLt has no algorithm for it";
+    return static_cast<size_t>(place) < count ? "" : str("cuBLASLt proposes only ", count);
   } catch (const Error& error) {  // an old driver, no memory: others can run
     return error.what();
   }
@@ -222,13 +240,17 @@ int64_t matmul_cublaslt_workspace(const Launch&, const device::Properties&) {
 // without programmatic dependent launch. A kernel of ours that comes next may start early, but its
 // griddepcontrol.wait returns only when the grid before it has ended and its writes are visible,
 // whether or not that grid knows of dependents.
-void matmul_cublaslt(const Launch& launch) {
+void matmul_cublaslt(const Launch& launch, int place) {
   const MatmulJob job = matmul_job(launch);
   if (job.rows == 0 || job.cols == 0) return;
   const RelaxedCapture relaxed;
   const Product p = product_of(job);
-  const Algorithm algorithm = algorithm_for(p);
-  if (!algorithm) throw_failed("cuBLASLt has no algorithm", to_string(p), "build the engine anew");
+  const Proposals& proposals = proposals_for(p);
+  if (proposals.empty()) {
+    throw_failed("cuBLASLt has no algorithm", to_string(p), "build the engine anew");
+  }
+  // A tactic was chosen for some number of rows; with fewer there may be fewer proposals.
+  const auto& algorithm = proposals[std::min(static_cast<size_t>(place), proposals.size() - 1)];
   Descriptors d(p, job.bias);
   const float alpha = 1;
   const float beta = job.residual == nullptr ? 0 : 1;
@@ -236,7 +258,7 @@ void matmul_cublaslt(const Launch& launch) {
   device::check_cublaslt(
       device::cublaslt().multiply(device::cublaslt_handle(p.device), &d.product, &alpha, job.weight,
                                   &d.weight, job.x, &d.x, &beta, added, &d.out, job.out, &d.out,
-                                  &*algorithm, launch.workspace, kWorkspaceBytes,
+                                  &algorithm, launch.workspace, kWorkspaceBytes,
                                   static_cast<cudaStream_t>(launch.queue->stream)),
       "cublasLtMatmul", to_string(p));
 }

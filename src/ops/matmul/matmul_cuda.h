@@ -37,13 +37,20 @@ void matmul_wgmma_cuda(const Launch& launch);
 std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_stream_cuda(const Launch& launch);
 
+/// Up to 128 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
+std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& device);
+int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties& device);
+void matmul_swap_cuda(const Launch& launch);
+
 /// Any number of rows on tensor cores: x and weight both bf16 or both f16.
 std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_mma_cuda(const Launch& launch);
 
 /// Any number of rows by cuBLASLt, where it is installed: types alike, no activation but relu.
-std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properties& device);
+/// `place`: of the library's proposals for the product, 0 the first.
+std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properties& device,
+                                    int place);
 int64_t matmul_cublaslt_workspace(const Launch& launch, const device::Properties& device);
-void matmul_cublaslt(const Launch& launch);
+void matmul_cublaslt(const Launch& launch, int place);
 
 }  // namespace millrace::ops

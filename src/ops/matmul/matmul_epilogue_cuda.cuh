@@ -3,9 +3,9 @@
 #pragma once
 
 #include "ops/common/activation_cuda.cuh"
+#include "ops/common/matmul_job.h"
 #include "ops/common/vector_access_cuda.cuh"
 #include "ops/matmul/matmul_cpu.h"
-#include "ops/matmul/matmul_job.h"
 
 namespace millrace::ops {
 

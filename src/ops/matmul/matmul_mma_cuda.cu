@@ -1,45 +1,17 @@
 // Many rows on tensor cores: tiles of x and of the weight go through a ring of stages in shared
 // memory, 64 elements of K each; the sums stay in registers. Every output's sum takes K in the same
 // order whatever the tile's shape, so that the shape may follow the number of rows.
-#include "ops/common/tensor_core_cuda.cuh"
+#include "ops/common/mma_tiles_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
 
-constexpr int kStageDepth = 64;  // elements of K in a stage: rows of 128 bytes
-constexpr int kRowBytes = 2 * kStageDepth;
-constexpr int kPacks = kRowBytes / 16;  // in a row of a stage
-
-/// How a kernel is cut: block tiles of M x N outputs, warp tiles of WarpM x WarpN.
-template <int kM_, int kN_, int kWarpM_, int kWarpN_, int kStages_, int kBlocks_>
-struct TileShape {
-  static constexpr int kM = kM_, kN = kN_, kWarpM = kWarpM_, kWarpN = kWarpN_;
-  static constexpr int kStages = kStages_;
-  static constexpr int kBlocks = kBlocks_;  // on a multiprocessor
-  static constexpr int kWarpsN = kN / kWarpN;
-  static constexpr int kThreads = kM / kWarpM * kWarpsN * kWarp;
-  static constexpr int kStageBytes = (kM + kN) * kRowBytes;
-  static constexpr int kSharedBytes = kStages * kStageBytes;
-  static constexpr int kOutStride = kN + 8;  // floats; against bank conflicts
-  static_assert(kM * kOutStride * 4 <= kSharedBytes);
-  static_assert(kThreads % (8 * kPacks) == 0);
-  static constexpr int64_t blocks(int64_t rows, int64_t cols) {
-    return ((rows + kM - 1) / kM) * ((cols + kN - 1) / kN);
-  }
-};
-
 using LargeTiles = TileShape<128, 256, 64, 64, 4, 1>;
 using MediumTiles = TileShape<128, 128, 64, 64, 3, 2>;
 using SmallTiles = TileShape<64, 64, 32, 32, 6, 2>;
 using NarrowTiles = TileShape<64, 32, 16, 32, 8, 2>;
-
-/// 16-byte packs lie at their place XOR the row's low bits: eight rows of one pack, which ldmatrix
-/// reads at once, are in different banks.
-__device__ uint32_t stage_offset(int row, int pack) {
-  return static_cast<uint32_t>(row * kRowBytes + (pack ^ (row & 7)) * 16);
-}
 
 /// Starts the copies of rows [first_row, + kRows) at [first_k, + 64) of a matrix [rows, depth];
 /// zeros outside.
@@ -56,73 +28,6 @@ __device__ void copy_tile(const T* matrix, int64_t rows, int64_t depth, int64_t 
   for (int i = 0; i < kRows; i += kStep) {
     const bool inside = k < depth && first_row + row + i < rows;
     copy_async(stage + stage_offset(row + i, pack), inside ? from + i * depth : matrix, inside);
-  }
-}
-
-/// What a warp multiplies at once: 16 elements of K of its rows of x and of the weight.
-template <typename Shape>
-struct Fragments {
-  uint32_t x[Shape::kWarpM / 16][4];
-  uint32_t weight[Shape::kWarpN / 16][4];  // two fragments of 8 rows each
-};
-
-/// `slice`: which 16 of the stage's elements of K.
-template <typename Shape>
-__device__ void load_fragments(uint32_t stage, int slice, Fragments<Shape>& to) {
-  const int warp = threadIdx.x / kWarp;
-  const int lane = threadIdx.x % kWarp;
-  const int x_row = warp / Shape::kWarpsN * Shape::kWarpM + lane % 16;
-  const int x_pack = slice * 2 + lane / 16;
-#pragma unroll
-  for (int i = 0; i < Shape::kWarpM / 16; ++i)
-    load_matrices(to.x[i], stage + stage_offset(x_row + 16 * i, x_pack));
-  const int row = warp % Shape::kWarpsN * Shape::kWarpN + lane % 8 + lane / 16 * 8;
-  const int pack = slice * 2 + lane / 8 % 2;
-  const uint32_t weight = stage + Shape::kM * kRowBytes;
-#pragma unroll
-  for (int i = 0; i < Shape::kWarpN / 16; ++i)
-    load_matrices(to.weight[i], weight + stage_offset(row + 16 * i, pack));
-}
-
-template <typename Shape>
-using Sums = float[Shape::kWarpM / 16][Shape::kWarpN / 8][4];
-
-template <typename T, typename Shape>
-__device__ void multiply_stage(uint32_t stage, Sums<Shape>& sums) {
-  constexpr int kSlices = kStageDepth / 16;
-  Fragments<Shape> fragments[2];
-  load_fragments(stage, 0, fragments[0]);
-#pragma unroll
-  for (int slice = 0; slice < kSlices; ++slice) {
-    if (slice + 1 < kSlices) load_fragments(stage, slice + 1, fragments[(slice + 1) % 2]);
-    const Fragments<Shape>& now = fragments[slice % 2];
-#pragma unroll
-    for (int i = 0; i < Shape::kWarpM / 16; ++i) {
-#pragma unroll
-      for (int j = 0; j < Shape::kWarpN / 8; ++j) {
-        const uint32_t(&pair)[4] = now.weight[j / 2];
-        multiply_add<T>(sums[i][j], now.x[i], {pair[j % 2 * 2], pair[j % 2 * 2 + 1]});
-      }
-    }
-  }
-}
-
-/// Sums to shared memory, [kM, kOutStride].
-template <typename Shape>
-__device__ void stage_sums(const Sums<Shape>& sums, float* shared) {
-  const int warp = threadIdx.x / kWarp;
-  const int lane = threadIdx.x % kWarp;
-  const int row = warp / Shape::kWarpsN * Shape::kWarpM + lane / 4;
-  const int col = warp % Shape::kWarpsN * Shape::kWarpN + lane % 4 * 2;
-#pragma unroll
-  for (int i = 0; i < Shape::kWarpM / 16; ++i) {
-#pragma unroll
-    for (int j = 0; j < Shape::kWarpN / 8; ++j) {
-      float* to = shared + (row + 16 * i) * Shape::kOutStride + col + 8 * j;
-      *reinterpret_cast<Pack<float, 2>*>(to) = {sums[i][j][0], sums[i][j][1]};
-      *reinterpret_cast<Pack<float, 2>*>(to + 8 * Shape::kOutStride) = {sums[i][j][2],
-                                                                        sums[i][j][3]};
-    }
   }
 }
 

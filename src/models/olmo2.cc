@@ -1,0 +1,66 @@
+// OLMo 2: Llama whose norms follow attention and feed-forward instead of leading them, and go over
+// whole rows of Q and K.
+#include "models/decoder_model_common.h"
+#include "nn/layers.h"
+#include "nn/mlp.h"
+
+namespace millrace::models {
+namespace {
+
+using nn::Scope;
+using nn::Value;
+
+struct Config : DecoderConfig {
+  bool bias = false;
+};
+
+Config read_config(const HfConfig& json, const WindowOptions& window) {
+  Config c{read_decoder(json, window, {})};
+  c.bias = json.get_bool("attention_bias", false);
+  return c;
+}
+
+class Olmo2 : public Decoder<Config> {
+ public:
+  using Decoder::Decoder;
+
+  Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
+    const Scope root(trace), m = root["model"];
+    Value x = nn::embedding(m["embed_tokens"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
+    const Value angles = nn::rope_angles(trace, step, c_.rope);
+    for (int64_t i = 0; i < c_.layers; ++i) {
+      const Scope s = m["layers"][i];
+      const Value a = attention(s["self_attn"], x,
+                                {.step = step, .layer = static_cast<int>(i), .angles = angles});
+      x = x + norm(s["post_attention_layernorm"], a);
+      const Value f = nn::gated_mlp(s["mlp"], x, c_.ffn_dim, c_.activation);
+      x = x + norm(s["post_feedforward_layernorm"], f);
+    }
+    return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], norm(m["norm"], x), c_.vocab);
+  }
+
+ private:
+  Value norm(const Scope& s, Value x) const { return nn::rms_norm(s, x, c_.norm_eps); }
+
+  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
+    const auto [q, k, v] = nn::separate_qkv(s, x, c_.sizes, c_.bias);
+    const Value q_normed = norm(s["q_norm"], q), k_normed = norm(s["k_norm"], k);
+    s.enter();
+    const Value o = nn::attention(attention_attrs(in.layer), q_normed, k_normed, v, in);
+    return nn::linear(s["o_proj"], o, c_.dim, c_.bias);
+  }
+};
+
+}  // namespace
+
+Architecture model_olmo2() {
+  return {
+      .names = {"Olmo2ForCausalLM"},
+      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                          R"(lm_head\.weight)"},
+      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
+        return std::make_unique<Olmo2>(read_config(config, window));
+      }};
+}
+
+}  // namespace millrace::models

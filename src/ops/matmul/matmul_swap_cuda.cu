@@ -1,0 +1,403 @@
+// Up to 128 rows on Hopper's tensor cores, at the speed of memory: the weight is streamed once, as
+// the operand of wgmma that has 64 rows; rows of x ("tokens") are its columns, padded to 8, 16, 32,
+// 64 or 128. In every block one thread keeps a ring of stages in shared memory full by TMA, and
+// fills it with the weight before the kernel before has ended.
+//
+// A block takes a multiprocessor but for what the small kernels between products need: two blocks
+// on one would have twice the time of the others. Blocks work on whole tiles where enough of them
+// get equally many. Elsewhere they get equal shares of K's steps, and the last warp that is done
+// with its piece of a strip of a tile adds the pieces up, in order. The cut, and with it the order
+// of a sum, follows from N, K, the GPU, and the padded number of rows.
+#include <algorithm>
+
+#include "base/str.h"
+#include "device/cuda/tensor_map.h"
+#include "ops/common/hopper.cuh"
+#include "ops/matmul/matmul_cuda.h"
+#include "ops/matmul/matmul_epilogue_cuda.cuh"
+#include "ops/matmul/matmul_stream_cuda.cuh"
+#include "ops/matmul/matmul_swap_cuda.cuh"
+
+namespace millrace::ops {
+namespace {
+
+using swap::kStepDepth;
+using swap::kStripRows;
+using swap::kTileRows;
+using swap::SwapCut;
+using swap::SwapJoin;
+
+constexpr const char* kName = "matmul_swap_cuda";
+constexpr int kMaxSwapRows = 128;
+constexpr int kRowBytes = hopper::kSwizzledRow;
+constexpr int kGroupRows = 64;                      // of the weight, that a warpgroup multiplies
+constexpr int kMultiplying = swap::kWarps * kWarp;  // threads
+constexpr int kThreads = kMultiplying + kWarp;
+constexpr int kWeightBytes = kTileRows * kRowBytes;  // of a stage
+constexpr int kChunk = 16;                           // tokens that a warp stages before it writes
+constexpr int kStagedStride = 20;                    // floats, against bank conflicts
+constexpr int kStagedFloats = kChunk * kStagedStride;
+
+/// Tiles of kTileRows weight rows and kTokens rows of x. kMates blocks, whose tiles lie side by
+/// side, are a cluster: each copies its part of x to all of them.
+template <int kTokens_, int kStages_, int kMates_>
+struct SwapShape {
+  static constexpr int kTokens = kTokens_, kStages = kStages_, kMates = kMates_;
+  static constexpr int kSums = kTokens / 2;  // of a thread
+  static constexpr int kStageBytes = kWeightBytes + kTokens * kRowBytes;
+  static constexpr int kStagedAt = kStages * kStageBytes;
+  static constexpr int kBarriersAt = kStagedAt + swap::kWarps * kStagedFloats * 4;
+  static constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8;
+  static_assert(kTokens % (8 * kMates) == 0, "parts of x are whole groups of swizzled rows");
+  static_assert(kSharedBytes > 114 * 1024, "two blocks must not fit");
+  static_assert(kSharedBytes <= 208 * 1024, "small kernels need room");
+};
+
+/// The shared memory of a block: stages, staged outputs, and two barriers for each stage.
+template <typename Shape>
+struct SwapMemory {
+  uint32_t base;
+
+  __device__ uint32_t weight(int slot) const { return base + slot * Shape::kStageBytes; }
+  __device__ uint32_t x(int slot) const { return weight(slot) + kWeightBytes; }
+  /// The stage is there: one arrival, and the bytes of both operands.
+  __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
+  /// The stage is used up in all blocks of the cluster: one arrival of every multiplying warp.
+  __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
+};
+
+/// A slot of the ring, and the parity of the phase that its barriers are in.
+template <int kStages>
+struct SwapPlace {
+  int slot = 0, phase = 0;
+
+  __device__ void advance() {
+    if (++slot < kStages) return;
+    slot = 0;
+    phase ^= 1;
+  }
+};
+
+/// Of one thread: copies the steps of this block's share, in order.
+template <typename Shape>
+class SwapCopies {
+ public:
+  __device__ SwapCopies(const SwapMemory<Shape>& memory, const SwapCut& cut,
+                        const CUtensorMap& weight, const CUtensorMap& x)
+      : memory_(memory), steps_(cut.steps), weight_(weight), x_(x) {
+    const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
+    const int begin = cut.begin(share);
+    count_ = cut.begin(share + 1) - begin;
+    group_ = begin / steps_;
+    step_ = begin - group_ * steps_;
+    first_step_ = step_;
+  }
+
+  /// Before wait_for_predecessor().
+  __device__ void fill_with_weight() {
+    for (int i = 0; i < ahead(); ++i) {
+      copy_weight(i);
+      advance();
+    }
+  }
+
+  /// After it, and when the barriers of all blocks of the cluster are there.
+  __device__ void run() {
+    int step = first_step_;
+    for (int i = 0; i < ahead(); ++i) {
+      copy_x(i, step);
+      if (++step == steps_) step = 0;
+    }
+    SwapPlace<Shape::kStages> place;
+    for (int i = Shape::kStages; i < count_; ++i) {
+      hopper::wait_barrier(memory_.empty(place.slot), place.phase);
+      copy_weight(place.slot);
+      copy_x(place.slot, step_);
+      advance();
+      place.advance();
+    }
+  }
+
+ private:
+  __device__ static int rank() { return static_cast<int>(blockIdx.x) % Shape::kMates; }
+  __device__ int ahead() const { return min(count_, Shape::kStages); }
+
+  __device__ void advance() {
+    if (++step_ < steps_) return;
+    step_ = 0;
+    ++group_;
+  }
+
+  __device__ void copy_weight(int slot) const {
+    hopper::arrive_expecting(memory_.full(slot), Shape::kStageBytes);
+    stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot), step_ * kStepDepth,
+                              (group_ * Shape::kMates + rank()) * kTileRows);
+  }
+
+  __device__ void copy_x(int slot, int step) const {
+    if constexpr (Shape::kMates > 1) {
+      constexpr uint32_t kAll = (1U << Shape::kMates) - 1;
+      const int first = rank() * (Shape::kTokens / Shape::kMates);
+      stream::copy_box_to_blocks(memory_.x(slot) + first * kRowBytes, x_, memory_.full(slot),
+                                 step * kStepDepth, first, kAll);
+    } else {
+      hopper::copy_box(memory_.x(slot), x_, memory_.full(slot), step * kStepDepth, 0);
+    }
+  }
+
+  const SwapMemory<Shape>& memory_;
+  int steps_;  // of a tile
+  const CUtensorMap& weight_;
+  const CUtensorMap& x_;
+  int count_;         // steps of the share
+  int group_, step_;  // whose weight is copied next
+  int first_step_;    // of the share, in its tile
+};
+
+template <typename T, int kN>
+__device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t x, bool add) {
+  if constexpr (kN <= 32) {
+    stream::multiply_few<T, kN>(sums, weight, x, add);
+  } else {
+    hopper::multiply<T, kN, false>(sums, weight, x, add);
+  }
+}
+
+/// This warp is done with a stage.
+template <typename Shape>
+__device__ void release(const SwapMemory<Shape>& memory, int slot) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if constexpr (Shape::kMates > 1) {
+    if (lane < Shape::kMates) stream::give_back(memory.empty(slot), lane);
+  } else {
+    if (lane == 0) hopper::arrive(memory.empty(slot));
+  }
+}
+
+/// sums = this warpgroup's 64 weight rows, over the next `steps` steps, times all tokens.
+template <typename T, typename Shape>
+__device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps,
+                               SwapPlace<Shape::kStages>& place, float (&sums)[Shape::kSums]) {
+  const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
+  int last_slot = 0;
+  hopper::pin(sums);
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+    hopper::wait_barrier(memory.full(place.slot), place.phase);
+    const uint64_t weight =
+        hopper::k_major(memory.weight(place.slot) + group * kGroupRows * kRowBytes);
+    const uint64_t x = hopper::k_major(memory.x(place.slot));
+    hopper::start_products();
+#pragma unroll
+    for (int i = 0; i < kStepDepth / 16; ++i) {
+      constexpr int kNext = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
+      multiply_tokens<T, Shape::kTokens>(sums, weight + i * kNext, x + i * kNext,
+                                         i > 0 || step > 0);
+    }
+    hopper::commit_products();
+    hopper::wait_products<1>();  // the stage before is no longer read
+    if (step > 0) release(memory, last_slot);
+    last_slot = place.slot;
+    place.advance();
+  }
+  hopper::wait_products<0>();
+  hopper::pin(sums);
+  release(memory, last_slot);
+}
+
+/// Sums of tokens [16 chunk, + 16) to shared memory: [token][weight row].
+template <int kCount>
+__device__ void stage_chunk(const float (&sums)[kCount], int chunk, float* staged) {
+  constexpr int kEights = kChunk / 8;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  float* to = staged + lane % 4 * 2 * kStagedStride + lane / 4;
+#pragma unroll
+  for (int i = 0; i < kCount / 4; ++i) {  // registers have no run-time index
+    if (i / kEights != chunk) continue;
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      to[(i % kEights * 8 + j % 2) * kStagedStride + j / 2 * 8] = sums[4 * i + j];
+  }
+}
+
+/// Writes this warp's strip of a tile, weight rows [first_n, + 16): a lane has eight of a token.
+template <int kCount>
+__device__ void write_strip(const MatmulJob& job, const float (&sums)[kCount], int64_t first_n,
+                            float* staged) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int64_t n = first_n + lane % 2 * 8;
+  const float* from = staged + lane / 2 * kStagedStride + lane % 2 * 8;
+  const bool whole = job.cols % 8 == 0;
+#pragma unroll 1
+  for (int chunk = 0; chunk * kChunk < job.rows; ++chunk) {
+    stage_chunk(sums, chunk, staged);
+    __syncwarp();
+    const int64_t t = chunk * kChunk + lane / 2;
+    if (t < job.rows && n < job.cols) {
+      if (whole) {
+        write_eight(job, t, n, from);
+      } else {
+#pragma unroll 1
+        for (int j = 0; j < 8 && n + j < job.cols; ++j)
+          write_out(job, t, n + j, from[j]);
+      }
+    }
+    __syncwarp();
+  }
+}
+
+/// Of the multiplying warps: all of this block's share.
+template <typename T, typename Shape>
+__device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob& job,
+                               const SwapCut& cut, const SwapJoin& join, float* staged) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
+  const int rank = static_cast<int>(blockIdx.x) % Shape::kMates;
+  const int end = cut.begin(share + 1);
+  SwapPlace<Shape::kStages> place;
+  for (int at = cut.begin(share); at < end;) {
+    const int group = at / cut.steps;
+    const int steps = min((group + 1) * cut.steps, end) - at;
+    at += steps;
+    float sums[Shape::kSums];
+    multiply_steps<T>(memory, steps, place, sums);
+    if (steps < cut.steps && !swap::join_pieces(cut, join, group, sums)) continue;
+    const int64_t tile = int64_t{group} * Shape::kMates + rank;
+    write_strip(job, sums, tile * kTileRows + warp * kStripRows, staged + warp * kStagedFloats);
+  }
+}
+
+/// Registers are for two blocks: what one leaves is for small kernels.
+template <typename T, typename Shape>
+__global__ void __launch_bounds__(kThreads, 2)
+    matmul_swap_kernel(const __grid_constant__ MatmulJob job,
+                       const __grid_constant__ CUtensorMap weight_map,
+                       const __grid_constant__ CUtensorMap x_map,
+                       const __grid_constant__ SwapCut cut, const __grid_constant__ SwapJoin join) {
+  extern __shared__ __align__(1024) unsigned char bytes[];
+  device::let_successor_start();
+  const SwapMemory<Shape> memory{hopper::address_in_shared(bytes)};
+  SwapCopies<Shape> copies(memory, cut, weight_map, x_map);
+  const bool copies_boxes = threadIdx.x == kMultiplying;
+  if (copies_boxes) {
+    for (int i = 0; i < Shape::kStages; ++i) {
+      hopper::init_barrier(memory.full(i), 1);
+      hopper::init_barrier(memory.empty(i), Shape::kMates * swap::kWarps);
+    }
+    hopper::publish_barriers();
+    hopper::order_before_async();
+    copies.fill_with_weight();
+  }
+  __syncwarp();
+  if constexpr (Shape::kMates > 1) {
+    stream::meet_cluster();
+  } else {
+    __syncthreads();
+  }
+  device::wait_for_predecessor();
+  if (threadIdx.x < kMultiplying) {
+    multiply_share<T>(memory, job, cut, join, reinterpret_cast<float*>(bytes + Shape::kStagedAt));
+  } else if (copies_boxes) {
+    copies.run();
+  }
+  if constexpr (Shape::kMates > 1) {
+    __syncwarp();
+    stream::meet_cluster();  // the others' copies and arrivals still come to this block's memory
+  }
+}
+
+template <typename T, typename Shape>
+cudaLaunchConfig_t cluster_config(cudaLaunchAttribute* attribute) {
+  attribute->id = cudaLaunchAttributeClusterDimension;
+  attribute->val.clusterDim = {Shape::kMates, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(Shape::kMates);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = Shape::kSharedBytes;
+  config.attrs = attribute;
+  config.numAttrs = 1;
+  return config;
+}
+
+/// Clusters that run at the same time. Makes the kernel ready for launches.
+template <typename T, typename Shape>
+int most_clusters() {
+  static const int most = [] {
+    constexpr auto* kKernel = matmul_swap_kernel<T, Shape>;
+    // All of the cache as shared memory: else small kernels would not find any.
+    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                            cudaSharedmemCarveoutMaxShared),
+                       kName, "shared memory");
+    CHECK(device::allow_shared(kName, kKernel, Shape::kSharedBytes));
+    int count = device::multiprocessors();
+    if (Shape::kMates > 1) {
+      cudaLaunchAttribute attribute;
+      const cudaLaunchConfig_t config = cluster_config<T, Shape>(&attribute);
+      device::check_cuda(cudaOccupancyMaxActiveClusters(&count, kKernel, &config), kName,
+                         "clusters");
+    }
+    return std::clamp(count, 1, swap::kMaxBlocks / Shape::kMates);
+  }();
+  return most;
+}
+
+template <typename T, typename Shape>
+SwapCut cut_for(const MatmulJob& job) {
+  return swap::cut_product(job.cols, job.depth, Shape::kTokens, Shape::kMates,
+                           most_clusters<T, Shape>());
+}
+
+template <typename T, typename Shape>
+void run_shape(const Launch& launch, const MatmulJob& job) {
+  const auto map = [&](const void* data, int64_t rows, int box_rows) {
+    return device::make_matrix_map(data, rows, job.depth, box_rows, kStepDepth,
+                                   device::Swizzle::k128Bytes);
+  };
+  const SwapCut cut = cut_for<T, Shape>(job);
+  const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
+  device::launch_clusters(kName, *launch.queue, Shape::kMates,
+                          dim3(static_cast<unsigned>(cut.blocks())), dim3(kThreads),
+                          Shape::kSharedBytes, matmul_swap_kernel<T, Shape>, job,
+                          map(job.weight, job.cols, kTileRows),
+                          map(job.x, job.rows, Shape::kTokens / Shape::kMates), cut, join);
+}
+
+/// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
+template <typename F>
+auto with_shape(int64_t rows, const F& function) {
+  if (rows <= 8) return function(SwapShape<8, 11, 1>{});
+  if (rows <= 16) return function(SwapShape<16, 10, 1>{});
+  if (rows <= 32) return function(SwapShape<32, 9, 4>{});
+  if (rows <= 64) return function(SwapShape<64, 8, 4>{});
+  return function(SwapShape<128, 6, 4>{});
+}
+
+}  // namespace
+
+std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& properties) {
+  if (properties.sm != 90) return "the kernel is for compute capability 9.0";
+  if (launch.in[0].dim(0) > kMaxSwapRows) return str("more than ", kMaxSwapRows, " rows");
+  return mma_cuda_why_not(launch);
+}
+
+int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties&) {
+  const MatmulJob job = matmul_job(launch);
+  if (job.rows == 0 || job.cols == 0) return 0;
+  int64_t floats = 0;
+  // Fewer rows are cut in another way. What type they have does not matter.
+  for (int64_t rows = 1; rows < 2 * job.rows; rows *= 2) {
+    with_shape(rows, [&]<typename Shape>(Shape) {
+      floats = std::max(floats,
+                        swap::partial_floats(cut_for<__nv_bfloat16, Shape>(job), Shape::kTokens));
+    });
+  }
+  return floats * static_cast<int64_t>(sizeof(float));
+}
+
+void matmul_swap_cuda(const Launch& launch) {
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) {
+    with_shape(job.rows, [&]<typename Shape>(Shape) { run_shape<T, Shape>(launch, job); });
+  });
+}
+
+}  // namespace millrace::ops

@@ -1,0 +1,179 @@
+// How matmul_swap_cuda.cu cuts a product, and how warps add up the pieces of a tile. For .cu files.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "ops/common/cuda_kernel.cuh"
+#include "ops/common/queue_number_cuda.h"
+
+namespace millrace::ops::swap {
+
+inline constexpr int kTileRows = 128;  // of the weight
+inline constexpr int kStepDepth = 64;  // elements of K in a step
+inline constexpr int kWarps = 8;       // that multiply
+inline constexpr int kStripRows = kTileRows / kWarps;
+inline constexpr int kMaxBlocks = 256;
+
+/// A group is as many tiles, side by side, as blocks share x (their mates). The steps along K of
+/// all groups, one group after the other, are divided into equal shares, which begin at multiples
+/// of `unit` steps. The blocks of a cluster have a share, a tile of the group each.
+struct SwapCut {
+  int mates = 1;
+  int groups = 0, steps = 0;  // steps of each group
+  int shares = 1;
+  int unit = 1;
+
+  __host__ __device__ int64_t units() const { return int64_t{groups} * steps / unit; }
+  __host__ __device__ int begin(int share) const {
+    return static_cast<int>(share * units() / shares) * unit;
+  }
+  /// The share that has this step.
+  __host__ __device__ int owner(int step) const {
+    return static_cast<int>(((step / unit + int64_t{1}) * shares - 1) / units());
+  }
+  __host__ __device__ int blocks() const { return shares * mates; }
+  /// Whether tiles are in pieces.
+  __host__ __device__ bool divides_tiles() const { return unit < steps; }
+};
+
+inline int ceil_div(int64_t a, int64_t b) {
+  return static_cast<int>((a + b - 1) / b);
+}
+
+/// An estimate of a cut's microseconds on an H200, where a tile is in `pieces` pieces. What a
+/// multiprocessor alone can fetch, and what memory gives to all; adding up takes some time at the
+/// end.
+inline double time_of(const SwapCut& cut, int pieces, int tokens) {
+  constexpr double kMemory = 4.6e6, kWeightAlone = 66e3, kAlone = 80e3;  // bytes per microsecond
+  constexpr double kTileBytes = kTileRows * kStepDepth * 2;
+  constexpr double kJoin = 2, kJoined = 60e3;  // microseconds; bytes per microsecond
+  const double step_bytes = kTileBytes + tokens * kStepDepth * 2;
+  const double step = std::max(kTileBytes / kWeightAlone, step_bytes / kAlone);
+  const double longest = static_cast<double>(ceil_div(cut.units(), cut.shares)) * cut.unit * step;
+  const double steps = static_cast<double>(cut.units()) * cut.unit * cut.mates;
+  const double join = kJoin + pieces * (kTileRows * 4.0 * tokens) / kJoined;
+  return std::max(longest, steps * kTileBytes / kMemory) + (pieces > 1 ? join : 0);
+}
+
+/// Whole tiles, tiles in equal pieces, or equal shares that begin anywhere: the best of these, for
+/// blocks in `most` clusters.
+inline SwapCut cut_product(int64_t cols, int64_t depth, int tokens, int mates, int most) {
+  SwapCut best;
+  double best_time = std::numeric_limits<double>::infinity();
+  const auto offer = [&](const SwapCut& cut, int pieces) {
+    const double time = time_of(cut, pieces, tokens);
+    if (time >= best_time) return;
+    best_time = time;
+    best = cut;
+  };
+  const int groups = ceil_div(cols, int64_t{mates} * kTileRows);
+  const int steps = ceil_div(depth, kStepDepth);
+  offer({mates, groups, steps, ceil_div(groups, ceil_div(groups, most)), steps}, 1);
+  // Three pieces where only four divide K came out slower by an eighth than four (4096 x 14336).
+  for (int pieces = 2; pieces * groups <= most && pieces <= steps; ++pieces) {
+    if (steps % pieces == 0) offer({mates, groups, steps, pieces * groups, 1}, pieces);
+  }
+  if (most <= int64_t{groups} * steps && steps > 1)
+    offer({mates, groups, steps, most, 1}, std::min(steps, ceil_div(most, groups) + 1));
+  return best;
+}
+
+/// Pieces of a tile whose sums are stored, by the block that has the first one, for each warp.
+/// Zeros between launches.
+static __device__ unsigned stored_pieces[kNumberedQueues][kMaxBlocks][kWarps];
+
+/// What warps of different blocks need to add up the pieces of a tile.
+struct SwapJoin {
+  float4* partials;  // [blocks, 2, kWarps, floats of a thread / 4, kWarp]
+  int queue;         // whose counters this launch uses
+};
+
+/// Floats of the sums that are stored by all blocks: a block has two pieces at most, one that
+/// begins its tile and one that does not.
+inline int64_t partial_floats(const SwapCut& cut, int tokens) {
+  return cut.divides_tiles() ? int64_t{cut.blocks()} * 2 * kTileRows * tokens : 0;
+}
+
+/// Where this lane's sums of a block's piece lie.
+template <int kCount>
+__device__ inline float4* partial_at(const SwapJoin& join, int block, bool begins_tile) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int slot = block * 2 + (begins_tile ? 1 : 0);
+  return join.partials + (int64_t{slot} * kWarps + warp) * (kCount / 4) * kWarp +
+         threadIdx.x % kWarp;
+}
+
+/// Counts a piece of this warp's strip as stored. Returns how many were before.
+__device__ inline unsigned count_piece(unsigned* counter) {
+  unsigned before = 0;
+  __syncwarp();
+  if (threadIdx.x % kWarp == 0) {
+    // What the warp has stored is there before the count, what others have stored after it.
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+                 : "=r"(before)
+                 : "l"(counter)
+                 : "memory");
+  }
+  before = __shfl_sync(0xffffffffu, before, 0);
+  __syncwarp();
+  return before;
+}
+
+/// sums = the pieces of blocks `first`, + mates, ... `last` of this warp's strip, in that order.
+template <int kCount>
+__device__ inline void add_pieces(const SwapJoin& join, int first, int last, int mates,
+                                  float (&sums)[kCount]) {
+  constexpr int kPacks = kCount / 4;
+  constexpr int kAtOnce = kPacks <= 4 ? 4 : kPacks <= 8 ? 2 : 1;  // pieces whose loads fly together
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+    sums[i] = 0;
+#pragma unroll 1
+  for (int block = first; block <= last; block += kAtOnce * mates) {
+    float4 parts[kAtOnce][kPacks];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      // Behind the last one stands the first one again, which is not added.
+      const int from = block + j * mates <= last ? block + j * mates : first;
+      const float4* part = partial_at<kCount>(join, from, from == first);
+#pragma unroll
+      for (int i = 0; i < kPacks; ++i)
+        parts[j][i] = __ldcg(part + i * kWarp);
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      if (block + j * mates > last) break;
+#pragma unroll
+      for (int i = 0; i < kPacks; ++i) {
+        sums[4 * i] += parts[j][i].x;
+        sums[4 * i + 1] += parts[j][i].y;
+        sums[4 * i + 2] += parts[j][i].z;
+        sums[4 * i + 3] += parts[j][i].w;
+      }
+    }
+  }
+}
+
+/// This warp has the sums of a piece of its strip of a tile, of group `group`. True if it is the
+/// last one to have them: `sums` then are those of the whole K. After wait_for_predecessor().
+template <int kCount>
+__device__ inline bool join_pieces(const SwapCut& cut, const SwapJoin& join, int group,
+                                   float (&sums)[kCount]) {
+  const auto block = static_cast<int>(blockIdx.x);
+  const int rank = block % cut.mates;
+  const int first = cut.owner(group * cut.steps) * cut.mates + rank;
+  const int last = cut.owner((group + 1) * cut.steps - 1) * cut.mates + rank;
+  float4* to = partial_at<kCount>(join, block, block == first);
+#pragma unroll
+  for (int i = 0; i < kCount / 4; ++i)
+    to[i * kWarp] = {sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]};
+  unsigned* counter = &stored_pieces[join.queue][first][threadIdx.x / kWarp];
+  if (count_piece(counter) != static_cast<unsigned>((last - first) / cut.mates)) return false;
+  if (threadIdx.x % kWarp == 0) *counter = 0;  // for the next launch
+  add_pieces(join, first, last, cut.mates, sums);
+  return true;
+}
+
+}  // namespace millrace::ops::swap

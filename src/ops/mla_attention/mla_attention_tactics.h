@@ -1,0 +1,33 @@
+// The tactics of mla_attention and what they share.
+#pragma once
+
+#include <string>
+
+#include "ops/common/mla_shape.h"
+#include "ops/mla_attention/mla_attention.h"
+
+namespace millrace::ops {
+
+struct MlaInputs {
+  static constexpr size_t kQ = 0, kSequence = 1, kCache = kSequence + kNumSequenceInputs,
+                          kKvB = kCache + 1, kCount = kKvB + 1;
+};
+
+inline MlaShape mla_shape(const MlaAttention& a) {
+  return {a.heads, a.nope_size, a.rope_size, a.latent_size, a.v_size};
+}
+
+void mla_attention_ref(const Launch& launch);
+/// Op::exact.
+double mla_attention_exact(const Launch& launch, int64_t index);
+
+void mla_attention_avx2(const Launch& launch);
+void mla_attention_avx512(const Launch& launch);
+/// What the vector tactics cannot do; empty when they can.
+std::string mla_attention_simd_why_not(const Launch& launch);
+int64_t mla_attention_simd_workspace(const Launch& launch, const device::Properties& properties);
+
+void mla_attention_cuda(const Launch& launch);
+std::string mla_attention_cuda_why_not(const Launch& launch, const device::Properties& properties);
+
+}  // namespace millrace::ops

@@ -1,0 +1,38 @@
+// Runs the encoder of an encoder-decoder model over the inputs of sequences that begin: what comes
+// out are their cross KV caches, which steps only read.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "runtime/kv_pool.h"
+#include "runtime/loaded_engine.h"
+#include "runtime/program.h"
+#include "runtime/step_buffers.h"
+
+namespace millrace::runtime {
+
+class EncoderRunner {
+ public:
+  /// `arena` holds the encoder's regime; it may be that of steps, since all run in one order.
+  /// REQUIRES: the engine has an encoder.
+  EncoderRunner(const LoadedEngine& loaded, const StepLimits& limits, KvPool& kv, std::byte* arena);
+
+  /// Enqueues the encoder for those sequences of the batch that bring an input, in as few runs as
+  /// hold them.
+  void run(const Batch& batch);
+  int64_t bytes() const { return buffers_.bytes(); }
+
+ private:
+  void run_part(const Batch& batch, const std::vector<size_t>& sequences);
+  void fill_input(const StepSequence& sequence, int64_t first_row);
+
+  const engine::Engine& engine_;
+  device::Device& device_;
+  StepLimits limits_;
+  Program program_;
+  StepBuffers buffers_;
+  Frame frame_;
+};
+
+}  // namespace millrace::runtime
