@@ -15,7 +15,8 @@ GEMMA3 = GEMMA2 | {
 
 CONFIGS = {
     # Caps so tight that they bend much.
-    "gemma2": GEMMA2 | old_spelling() | {"attn_logit_softcapping": 4.0, "final_logit_softcapping": 6.0},
+    "gemma2": GEMMA2 | old_spelling() | {
+        "attn_logit_softcapping": 8.0, "final_logit_softcapping": 9.0, "num_hidden_layers": 6},
     "gemma2_usual_caps": GEMMA2 | new_spelling() | {
         "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 24, "query_pre_attn_scalar": 30, "num_hidden_layers": 4},
     "gemma2_no_caps": GEMMA2 | new_spelling(theta=500000.0) | {
