@@ -14,9 +14,8 @@ GEMMA3 = GEMMA2 | {
 }
 
 CONFIGS = {
-    # Caps so tight that they bend much.
     "gemma2": GEMMA2 | old_spelling() | {
-        "attn_logit_softcapping": 8.0, "final_logit_softcapping": 9.0, "num_hidden_layers": 6},
+        "attn_logit_softcapping": 20.0, "final_logit_softcapping": 15.0, "num_hidden_layers": 5},
     "gemma2_usual_caps": GEMMA2 | new_spelling() | {
         "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 24, "query_pre_attn_scalar": 30, "num_hidden_layers": 4},
     "gemma2_no_caps": GEMMA2 | new_spelling(theta=500000.0) | {
@@ -30,8 +29,8 @@ CONFIGS = {
         "hidden_size": 60, "rope_theta": 50000.0, "rope_local_base_freq": 10000.0, "torch_dtype": "float32",
         "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "query_pre_attn_scalar": 20},
     "gemma3_new_spelling": GEMMA3 | {
-        "num_hidden_layers": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "dtype": "float32",
-        "rms_norm_eps": 0.02, "final_logit_softcapping": 10.0,
+        "num_hidden_layers": 5, "dtype": "float32", "rms_norm_eps": 0.02, "final_logit_softcapping": 20.0,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"],
         "rope_parameters": {"full_attention": {"rope_theta": 300000.0, "rope_type": "default"},
                             "sliding_attention": {"rope_theta": 2000.0, "rope_type": "default"}}},
 }
