@@ -28,7 +28,7 @@ void read_all(const millrace::HfConfig& config) {
   try_reader([&] { config.object("text_config").get_strings("layer_types"); });
   for (const char* layer_type : {"", "full_attention"}) {
     try_reader([&] {
-      const millrace::RopeConfig rope = millrace::read_rope_config(config, 16, 10000, layer_type);
+      const millrace::RopeConfig rope = millrace::read_rope_config(config, 16, {}, layer_type);
       CHECK(rope.rotary_dim >= 2 && rope.rotary_dim <= 16 && rope.rotary_dim % 2 == 0);
       CHECK(rope.theta > 0 && std::isfinite(rope.theta));
       CHECK(rope.factor > 0 && std::isfinite(rope.factor));
