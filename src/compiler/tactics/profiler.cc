@@ -39,7 +39,7 @@ void set(const ops::Tensor& tensor, int64_t i, float value) {
       tensor.as<uint16_t>()[i] = ir::float_to_f16(value);
       break;
     default:
-      break;  // ids and the like stay 0: valid for every op
+      break;
   }
 }
 
@@ -55,8 +55,14 @@ double get(const ops::Tensor& tensor, int64_t i) {
 }
 
 // Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one: they repeat
-// after a prime number of elements, so that no two rows of a matrix are the same.
+// after a prime number of elements, so that no two rows of a matrix are the same. Ids and the like
+// are 0: valid for every op.
 void fill(const ops::Tensor& tensor) {
+  if (tensor.dtype != ir::DType::kF32 && tensor.dtype != ir::DType::kBF16 &&
+      tensor.dtype != ir::DType::kF16) {
+    std::memset(tensor.data, 0, static_cast<size_t>(tensor.bytes()));
+    return;
+  }
   constexpr int64_t kPeriod = 1'048'573;
   uint32_t state = 0x9e3779b9;
   const int64_t count = tensor.count(), drawn = std::min(count, kPeriod);

@@ -34,7 +34,7 @@ inline std::vector<float> golden_logits(int64_t seed, int64_t vocab, double spre
 
 inline std::vector<int32_t> row_words(const std::vector<SamplingRow>& rows) {
   std::vector<int32_t> words(rows.size() * kSamplingRowWords);
-  std::memcpy(words.data(), rows.data(), words.size() * sizeof(int32_t));
+  if (!words.empty()) std::memcpy(words.data(), rows.data(), words.size() * sizeof(int32_t));
   return words;
 }
 
