@@ -21,7 +21,6 @@ CONFIGS = {
     "falcon_11b": FALCON | {
         "new_decoder_architecture": True, "num_attention_heads": 8, "num_kv_heads": 4, "num_ln_in_parallel_attn": 1},
     "falcon_rw": RW | {"num_attention_heads": 4},
-    "falcon_parallel_alibi": FALCON | {"alibi": True, "activation": "gelu_new"},
     "falcon_sequential": FALCON | {"parallel_attn": False, "multi_query": False},
 }
 
