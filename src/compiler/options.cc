@@ -26,11 +26,20 @@ const char* compute_type_name(ComputeType type) {
   return "auto";
 }
 
+std::optional<ir::DType> parse_kv_type(std::string_view name) {
+  if (name == "fp32") return ir::DType::kF32;
+  if (name == "bf16") return ir::DType::kBF16;
+  if (name == "fp16") return ir::DType::kF16;
+  if (name == "fp8") return ir::DType::kF8E4M3;
+  if (name == "int8") return ir::DType::kI8;
+  return std::nullopt;
+}
+
 std::string BuildOptions::canonical_text() const {
-  std::string text =
-      str("dtype=", compute_type_name(dtype), " kv_dtype=", compute_type_name(kv_dtype),
-          " max_batch_size=", max_batch_size, " max_seq_len=", max_seq_len,
-          " max_num_tokens=", max_num_tokens, " max_beam_width=", max_beam_width);
+  std::string text = str("dtype=", compute_type_name(dtype),
+                         " kv_dtype=", kv_dtype ? ir::dtype_name(*kv_dtype) : "auto",
+                         " max_batch_size=", max_batch_size, " max_seq_len=", max_seq_len,
+                         " max_num_tokens=", max_num_tokens, " max_beam_width=", max_beam_width);
   if (max_prompt_table_rows > 0) text += str(" max_prompt_table_rows=", max_prompt_table_rows);
   if (window > 0) text += str(" window=", window, " sink_tokens=", sink_tokens);
   if (dummy_seed) text += str(" dummy_weights=", *dummy_seed);

@@ -1,6 +1,7 @@
 #include "runtime/kv_pool.h"
 
 #include "base/check.h"
+#include "ops/common/kv_types.h"
 
 namespace millrace::runtime {
 namespace {
@@ -10,11 +11,17 @@ int64_t plane_bytes(const engine::KvGroup& group, int size, int tokens, ir::DTyp
   return (bytes + 63) / 64 * 64;
 }
 
+/// Scales of K and V, where the type has some.
+int64_t scale_bytes(const engine::KvGroup& group, int tokens, ir::DType dtype) {
+  return dtype == ir::DType::kI8 ? 2 * ops::kv_scale_bytes(group.kv_heads, tokens) : 0;
+}
+
 }  // namespace
 
 int64_t kv_block_bytes(const engine::KvGroup& group, int tokens_per_block, ir::DType dtype) {
   const int64_t layer = plane_bytes(group, group.k_size, tokens_per_block, dtype) +
-                        plane_bytes(group, group.v_size, tokens_per_block, dtype);
+                        plane_bytes(group, group.v_size, tokens_per_block, dtype) +
+                        scale_bytes(group, tokens_per_block, dtype);
   return layer * static_cast<int64_t>(group.layers.size());
 }
 
@@ -41,7 +48,8 @@ KvPool::KvPool(const std::vector<engine::KvGroup>& groups, ir::DType dtype,
       view.group = static_cast<int32_t>(g);
       view.dtype = dtype;
       views_[layer] = view;
-      offset = view.v_offset + plane_bytes(group, group.v_size, tokens, dtype);
+      offset = view.v_offset + plane_bytes(group, group.v_size, tokens, dtype) +
+               scale_bytes(group, tokens, dtype);
     }
   }
 }

@@ -2,6 +2,8 @@
 // V planes of every layer of the group. Knows layout, not policy.
 //
 //   block b of a group:  | layer 0: K [G, tokens, k_size] | V [G, tokens, v_size] | layer 1 ... |
+//
+// Behind K and V of int8 come their scales, f32 [G, tokens] each.
 #pragma once
 
 #include <map>

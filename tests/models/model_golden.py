@@ -27,9 +27,9 @@ class Golden:
         """The prompts as lines of an input file."""
         return [{key: prompt[key] for key in INPUTS if key in prompt} for prompt in self.prompts]
 
-    def arguments(self, model=None, seed=None):
+    def arguments(self, model=None, seed=None, kv_dtype="fp32"):
         arguments = ["run", model or self.folder, f"--dummy-weights={self.head['seed'] if seed is None else seed}",
-                     *program.EXACT, "--max-new-tokens", "32"]
+                     "--dtype", "fp32", "--kv-dtype", kv_dtype, "--greedy", "--max-new-tokens", "32"]
         return arguments + (["--ignore-eos"] if self.head["ignore_eos"] else [])
 
 

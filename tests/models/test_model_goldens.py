@@ -80,15 +80,28 @@ CONFIG_FAULTS = [
     ("deepseek_v3", {"topk_group": 2}),
     ("deepseek_v3", {"norm_topk_prob": False}),
     ("deepseek_v3_flat", {"rope_interleave": True}),
+    ("bloom_norm_residual", {"apply_residual_connection_post_layernorm": False}),
+    ("falcon_rw", {"alibi": False}),
+    ("gemma2_usual_caps", {"attn_logit_softcapping": 25.0}),
+    ("gemma2_usual_caps", {"final_logit_softcapping": 29.0}),
+    ("gemma2_usual_caps", {"query_pre_attn_scalar": 32}),
+    ("gemma2_usual_caps", {"sliding_window": 9}),
+    ("gemma3", {"rope_local_base_freq": 6000.0}),
+    ("gemma3", {"rope_theta": 900000.0}),
+    ("mpt_clip", {"attn_config": {"alibi": True, "clip_qkv": 2.1}}),
+    ("mpt_clip", {"attn_config": {"alibi": True, "clip_qkv": 2.0, "alibi_bias_max": 7}}),
 ]
+
+# Largest difference of a logit, relative to the largest one: twice what was measured.
+QUANTISED_CACHES = [("llama_gqa", "int8", 0.02), ("llama_gqa", "fp8", 0.2)]
 
 
 class ModelGoldens(program.ProgramTest):
-    def compare_run(self, golden, variant, model=None, seed=None):
+    def compare_run(self, golden, variant, model=None, seed=None, kv_dtype="fp32"):
         prompts = self.prompts_file(f"{golden.name}.jsonl", *golden.inputs())
         logits_file = self.folder / f"{golden.name}.safetensors"
         logits_file.unlink(missing_ok=True)
-        objects = self.objects(*golden.arguments(model, seed), "--input-file", prompts, "--logits-file", logits_file,
+        objects = self.objects(*golden.arguments(model, seed, kv_dtype), "--input-file", prompts, "--logits-file", logits_file,
                                *VARIANTS[variant], schema="run")
         return compare(golden, objects, logits_file)
 
@@ -98,6 +111,15 @@ class ModelGoldens(program.ProgramTest):
                 golden = Golden(name)
                 findings, _ = self.compare_run(golden, "default", self.tiny_model(f"fault_{name}", golden=name, **changes))
                 self.assertNotEqual(findings, [])
+
+    def test_quantised_cache(self):
+        """8-bit K and V: logits stay near those in fp32, and are not the same."""
+        for name, kind, bound in QUANTISED_CACHES:
+            with self.subTest(model=name, kv_dtype=kind):
+                golden = Golden(name)
+                _, worst = self.compare_run(golden, "default", kv_dtype=kind)
+                self.assertLess(worst, bound)
+                self.assertGreater(worst, bound / 20)
 
     def test_other_seed(self):
         findings, _ = self.compare_run(Golden("llama_gqa"), "default", seed=21)

@@ -4,9 +4,33 @@
 
 #include "ops/common/attention_ref.h"
 #include "ops/common/cuda_kernel.cuh"
+#include "ops/common/kv_types.h"
 #include "ops/common/sequence_rows.h"
 
 namespace millrace::ops {
+
+__device__ inline float to_float(KvInt8 x) {
+  return widen(x);
+}
+__device__ inline float to_float(KvFp8 x) {
+  return widen(x);
+}
+template <>
+__device__ inline KvInt8 from_float<KvInt8>(float x) {  // of 0: others need a scale
+  return {static_cast<int8_t>(x)};
+}
+template <>
+__device__ inline KvFp8 from_float<KvFp8>(float x) {
+  return to_fp8(x);
+}
+
+/// Calls `function` with a value of the C++ type of a cache's elements.
+template <typename F>
+void with_cache_type(ir::DType dtype, F&& function) {
+  if (dtype == ir::DType::kI8) return function(KvInt8{});
+  if (dtype == ir::DType::kF8E4M3) return function(KvFp8{});
+  with_float_type(dtype, function);
+}
 
 /// A launch's tensors and attributes as kernels take them. Lengths and the block table are on the
 /// device.
@@ -21,6 +45,8 @@ struct AttentionArgs {
   int64_t blocks_per_sequence;
   const std::byte* k;  // in block 0
   const std::byte* v;
+  const std::byte* k_scale;  // of the vectors in block 0, where the cache has scales
+  const std::byte* v_scale;
   int64_t block_bytes;
   int tokens_per_block;
   int heads, kv_heads, group, head_size, v_head_size;
@@ -61,6 +87,8 @@ inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& 
                      .blocks_per_sequence = rows.blocks_per_sequence,
                      .k = cache.pool + cache.k_offset,
                      .v = cache.pool + cache.v_offset,
+                     .k_scale = cache.pool + k_scale_offset(cache),
+                     .v_scale = cache.pool + v_scale_offset(cache),
                      .block_bytes = cache.block_bytes,
                      .tokens_per_block = cache.tokens_per_block,
                      .heads = shape.heads,
@@ -131,6 +159,20 @@ __device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, i
   const int64_t base = block * a.block_bytes;
   return {a.k + base + slot * a.head_size * element_bytes,
           a.v + base + slot * a.v_head_size * element_bytes};
+}
+
+/// Scales of the key and the value of a position.
+struct KeyScale {
+  float k, v;
+};
+
+__device__ inline KeyScale key_scale(const AttentionArgs& a, int sequence, int kv_head,
+                                     int position) {
+  const int block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+  const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
+  const int64_t at = block * a.block_bytes + slot * static_cast<int64_t>(sizeof(float));
+  return {*reinterpret_cast<const float*>(a.k_scale + at),
+          *reinterpret_cast<const float*>(a.v_scale + at)};
 }
 
 /// Element `index` of a tensor of a type known when the kernel runs only.

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <span>
 
-#include "ops/common/kv_cache_view.h"
+#include "ops/common/kv_types.h"
 #include "ops/common/sequence_inputs.h"
 #include "ops/op.h"
 
@@ -57,10 +57,24 @@ struct SequenceRows {
     return cache->k(block(sequence, position), head) +
            slot * cache->k_size * ir::dtype_size(cache->dtype);
   }
+  /// i8 only: what the elements of a vector are to be multiplied by.
+  float* k_scale(int64_t sequence, int64_t head, int64_t position) const {
+    return scale(k_scale_offset(*cache), sequence, head, position);
+  }
+  float* v_scale(int64_t sequence, int64_t head, int64_t position) const {
+    return scale(v_scale_offset(*cache), sequence, head, position);
+  }
   std::byte* v(int64_t sequence, int64_t head, int64_t position) const {
     const int64_t slot = position % cache->tokens_per_block;
     return cache->v(block(sequence, position), head) +
            slot * cache->v_size * ir::dtype_size(cache->dtype);
+  }
+
+ private:
+  float* scale(int64_t offset, int64_t sequence, int64_t head, int64_t position) const {
+    const int64_t tokens = cache->tokens_per_block;
+    std::byte* block = cache->pool + blocks(sequence)[position / tokens] * cache->block_bytes;
+    return reinterpret_cast<float*>(block + offset) + head * tokens + position % tokens;
   }
 };
 

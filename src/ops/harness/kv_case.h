@@ -55,7 +55,7 @@ class KvCase {
   /// What the cache holds, or will hold, rounded to its type.
   float value(KvPlane plane, int64_t sequence, int64_t head, int64_t position, int64_t d) const;
   /// The element as it lies in the pool now.
-  float stored(KvPlane plane, int64_t sequence, int64_t head, int64_t position, int64_t d) const;
+  float stored(KvPlane plane, int64_t sequence, int64_t head, int64_t position, int64_t d);
 
   /// Makes a slot look unused.
   void clear(KvPlane plane, int64_t sequence, int64_t head, int64_t position);
@@ -83,6 +83,10 @@ class KvCase {
   int64_t holder(int64_t sequence, int64_t position) const;
   bool is_freed(const KvCaseSequence& sequence, int64_t block) const;
   int64_t slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const;
+  float* scale_at(KvPlane plane, int64_t sequence, int64_t head, int64_t position);
+  // What value() is the product of; scales are 1 where the cache has none.
+  float scale(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const;
+  float element(KvPlane plane, int64_t sequence, int64_t head, int64_t position, int64_t d) const;
 
   KvCaseSpec spec_;
   int64_t rows_ = 0;
