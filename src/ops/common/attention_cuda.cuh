@@ -149,12 +149,17 @@ struct KeyAddress {
   const std::byte* v;
 };
 
-__device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, int kv_head,
-                                         int position, int element_bytes) {
+/// The block in which a sequence finds a position: of a beam, perhaps one of another sequence.
+__device__ inline int block_of(const AttentionArgs& a, int sequence, int position) {
   if (a.indirection != nullptr) {
     sequence += a.indirection[a.slots[sequence] * a.positions + position];
   }
-  const int block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+  return a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+}
+
+__device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, int kv_head,
+                                         int position, int element_bytes) {
+  const int block = block_of(a, sequence, position);
   const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
   const int64_t base = block * a.block_bytes;
   return {a.k + base + slot * a.head_size * element_bytes,
@@ -168,7 +173,7 @@ struct KeyScale {
 
 __device__ inline KeyScale key_scale(const AttentionArgs& a, int sequence, int kv_head,
                                      int position) {
-  const int block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+  const int block = block_of(a, sequence, position);
   const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
   const int64_t at = block * a.block_bytes + slot * static_cast<int64_t>(sizeof(float));
   return {*reinterpret_cast<const float*>(a.k_scale + at),

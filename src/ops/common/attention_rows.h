@@ -66,8 +66,11 @@ class HeadKeys {
     for (int64_t i = 0; i < count; ++i) {
       const int64_t slot = (position + i) % tokens_per_block_;
       const int64_t offset = sequences_.block(sequence_, position + i) * block_bytes_;
-      visit(i, reinterpret_cast<const T*>(k_ + offset) + slot * k_size_,
-            reinterpret_cast<const T*>(v_ + offset) + slot * v_size_);
+      visit(i,
+            KeySlot<T>{reinterpret_cast<const T*>(k_ + offset) + slot * k_size_,
+                       reinterpret_cast<const T*>(v_ + offset) + slot * v_size_,
+                       reinterpret_cast<const float*>(scales_ + offset + k_scale_offset_) + slot,
+                       reinterpret_cast<const float*>(scales_ + offset + v_scale_offset_) + slot});
     }
   }
 

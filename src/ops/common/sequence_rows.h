@@ -73,8 +73,8 @@ struct SequenceRows {
  private:
   float* scale(int64_t offset, int64_t sequence, int64_t head, int64_t position) const {
     const int64_t tokens = cache->tokens_per_block;
-    std::byte* block = cache->pool + blocks(sequence)[position / tokens] * cache->block_bytes;
-    return reinterpret_cast<float*>(block + offset) + head * tokens + position % tokens;
+    std::byte* start = cache->pool + block(sequence, position) * cache->block_bytes;
+    return reinterpret_cast<float*>(start + offset) + head * tokens + position % tokens;
   }
 };
 
