@@ -32,7 +32,7 @@ import golden_beams
 import golden_prompt_tables
 from dummy_weights import dummy_tensor, write_checkpoint
 from golden_faults import FAINT, FAULTS, measure_tensors, plant
-from golden_models import CONFIGS, FAINT_TENSORS, REFERENCES
+from golden_models import ATTENTION, CONFIGS, FAINT_TENSORS, REFERENCES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests/data/models"
@@ -80,8 +80,8 @@ def build_model(folder):
     model_class = getattr(transformers, config.architectures[0])
     with tempfile.TemporaryDirectory() as checkpoint:
         write_checkpoint(model_class._from_config(config, dtype=torch.float32), checkpoint, SEED)
-        return model_class.from_pretrained(checkpoint, attn_implementation="eager", experts_implementation="eager",
-                                           dtype=torch.float32).eval()
+        return model_class.from_pretrained(checkpoint, attn_implementation=ATTENTION[folder.name],
+                                           experts_implementation="eager", dtype=torch.float32).eval()
 
 
 class Frequencies:

@@ -63,11 +63,6 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
   if (!grouped && c.two_norms) {
     json.fail("num_ln_in_parallel_attn", "is 2, which needs new_decoder_architecture");
   }
-  // Not understood yet: logits with 6 and 12 heads are not those of transformers (#5).
-  if (c.alibi && (c.sizes.heads & (c.sizes.heads - 1)) != 0) {
-    json.fail("num_attention_heads",
-              str("is ", c.sizes.heads, ", with alibi; only powers of two are supported"));
-  }
   if (!c.alibi) c.rope = rope_options(json, c.sizes.head_size);
   return c;
 }

@@ -6,8 +6,9 @@ sizes, head sizes other than hidden / heads). Both spellings of config.json occu
 within the longest prompt.
 
 A file may also have `build(config)`: the reference model (a torch module called like those of transformers, with
-`config`) for architectures that transformers does not have; and `FAINT`: regular expressions of tensors (layer numbers
-written N) whose values do not reach the logits, each with its reason.
+`config`) for architectures that transformers does not have; `ATTENTION`: the attn_implementation of transformers that is
+right where the eager one is not; and `FAINT`: regular expressions of tensors (layer numbers written N) whose values do
+not reach the logits, each with its reason.
 """
 import importlib
 import pkgutil
@@ -16,3 +17,4 @@ FAMILIES = [importlib.import_module(f"{__name__}.{module.name}") for module in p
 CONFIGS = {name: config for family in FAMILIES for name, config in getattr(family, "CONFIGS", {}).items()}
 REFERENCES = {name: family.build for family in FAMILIES if hasattr(family, "build") for name in family.CONFIGS}
 FAINT_TENSORS = {name: getattr(family, "FAINT", []) for family in FAMILIES for name in getattr(family, "CONFIGS", {})}
+ATTENTION = {name: getattr(family, "ATTENTION", "eager") for family in FAMILIES for name in getattr(family, "CONFIGS", {})}

@@ -1,6 +1,7 @@
 """Falcon 7B, 40B, 11B and RW."""
-import torch
-import transformers
+
+# The eager attention of transformers' Falcon adds ALiBi twice, to the scores and in the mask.
+ATTENTION = "sdpa"
 
 FALCON = {
     "architectures": ["FalconForCausalLM"], "model_type": "falcon", "vocab_size": 150, "hidden_size": 48,
@@ -21,11 +22,8 @@ CONFIGS = {
     "falcon_11b": FALCON | {
         "new_decoder_architecture": True, "num_attention_heads": 8, "num_kv_heads": 4, "num_ln_in_parallel_attn": 1},
     "falcon_rw": RW | {"num_attention_heads": 4},
+    # Slopes that bf16 rounds.
+    "falcon_rw_twelve_heads": RW | {"num_attention_heads": 12, "hidden_size": 96, "num_hidden_layers": 3},
+    "falcon_parallel_alibi": FALCON | {"alibi": True, "activation": "gelu_new"},
     "falcon_sequential": FALCON | {"parallel_attn": False, "multi_query": False},
 }
-
-
-def build(config):
-    """With transformers' usual attention: the eager one of Falcon adds ALiBi twice, to the scores and in the mask."""
-    return transformers.FalconForCausalLM._from_config(
-        transformers.FalconConfig(**config), attn_implementation="sdpa", dtype=torch.float32)
