@@ -96,7 +96,7 @@ class AsyncDevice : public device::Device {
   std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
     ++allocated[purpose];
     auto memory = cpu_->allocate(bytes, purpose);
-    if (purpose == "a small kernel") small_kernel_ = {memory->data(), bytes};
+    if (purpose == "a small kernel") small_kernel_ = {memory->data(), static_cast<size_t>(bytes)};
     return memory;
   }
   /// Its input is as large, and lies in front of it.
