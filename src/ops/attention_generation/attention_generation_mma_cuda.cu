@@ -135,8 +135,10 @@ int64_t attention_generation_mma_cuda_workspace(const Launch& launch,
   for (const Kind kind : {Kind::kNarrow, Kind::kWide}) {  // smaller steps may differ
     with_sizes(a.head_size, kind, [&]<typename S>(S) {
       const int rows = partial_rows(launch, shape.group(), S::kRows);
-      bytes = std::max(bytes, int64_t{kMultiprocessors} * S::kBlocks * most_pieces(a) *
-                                  S::partial_floats(rows) * static_cast<int64_t>(sizeof(float)));
+      constexpr int64_t kSharers =
+          int64_t{kMultiprocessors} * S::kBlocks * (S::kHasSolo ? S::kWarps : 1);
+      bytes = std::max(bytes, kSharers * most_pieces(a) * S::partial_floats(rows) *
+                                  static_cast<int64_t>(sizeof(float)));
     });
   }
   return std::max(bytes, attention_generation_cuda_workspace(launch, properties));
