@@ -262,6 +262,10 @@ std::vector<Case> attention_generation_cases() {
       timed("1 x 1k of 8B, bf16", eight_b, 1023, 1, kBF16),
       timed("1 x 128k of 8B, bf16", eight_b, 131071, 1, kBF16),
       timed("64 x 4k of 8B, bf16", eight_b, 4095, 64, kBF16),
+      timed("1 x 180 of 8B, bf16", eight_b, 179, 1, kBF16),
+      timed("32 x 180 of 8B, bf16", eight_b, 179, 32, kBF16),
+      timed("128 x 180 of 8B, bf16", eight_b, 179, 128, kBF16),
+      timed("128 x 512 of 8B, bf16", eight_b, 511, 128, kBF16),
   };
 }
 

@@ -16,6 +16,8 @@ inline constexpr int kTileKeys = 16;
 inline constexpr int kQuarters = 4;
 inline constexpr int kMaxPieces = 32;
 inline constexpr int kLongTiles = 512;  // of a sequence that is cut into more pieces
+/// Of a sequence that is one piece: joining pieces would take longer than their keys.
+inline constexpr int kShortTiles = 16;
 /// Multiprocessors of the GPU that the grid is made for; others run it in more or less than one go.
 inline constexpr int kMultiprocessors = 132;
 
@@ -77,7 +79,10 @@ __device__ inline SequencePlan plan_sequence(const AttentionArgs& a, const Work&
     p.piece_tiles = max(1, div_up(p.tiles, work.splits));
   } else {
     const int wanted = p.tiles < kLongTiles ? work.wanted_pieces : work.wanted_pieces_if_long;
-    p.piece_tiles = max(1, div_up(div_up(p.tiles, wanted), kQuarters)) * kQuarters;
+    const int least = p.tiles <= kShortTiles       ? kShortTiles
+                      : p.tiles <= 3 * kShortTiles ? kShortTiles / 2
+                                                   : kQuarters;
+    p.piece_tiles = max(least, div_up(div_up(p.tiles, wanted), kQuarters) * kQuarters);
   }
   p.pieces = div_up(p.tiles, p.piece_tiles);
   p.row_tiles = div_up(p.tokens * a.group, unit_rows);
@@ -130,13 +135,17 @@ __device__ inline void add_up_tiles(const AttentionArgs& a, const Work& work, in
   __syncthreads();
 }
 
-/// Whether warps should work by themselves. Both ways read as much; where a block's warps meet at
-/// the end of a piece, they lose what kMeeting tiles take one warp, and where a warp has whole
-/// pieces, the last one to end has up to a piece more than others.
+/// Whether warps should work by themselves: an estimate of the time of both ways, in tiles of one
+/// warp. Where a block's warps share pieces, meeting at the end of each takes them kMeeting.
 __device__ inline bool is_better_solo(const Totals& totals, unsigned tiles, unsigned blocks) {
   constexpr unsigned kMeeting = 6;
-  return static_cast<unsigned>(totals.longest_piece) <=
-         (tiles / kQuarters + kMeeting * totals.pieces) / blocks + kMeeting;
+  constexpr unsigned kLongUnit = 64;  // tiles; these are bound by memory, which likes neighbours
+  if (totals.pieces == 0 || tiles > kLongUnit * totals.units) return false;
+  const auto rounds = [&](unsigned sharers) { return (totals.pieces + sharers - 1) / sharers; };
+  const float piece = static_cast<float>(tiles) / static_cast<float>(totals.pieces);
+  const float alone = static_cast<float>(rounds(blocks * kQuarters)) * piece;
+  const float together = static_cast<float>(rounds(blocks)) * (piece / kQuarters + kMeeting);
+  return fmaxf(alone, static_cast<float>(totals.longest_piece)) < together;
 }
 
 /// Warps that share what there is, of `most`: as many as get equally much where all units, or all

@@ -216,8 +216,7 @@ class Solo : private Tiles<T, kSize, 1> {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = min(lane() % 4 * 2 + i, rows_ - 1);
-      const auto head = static_cast<int>(this->head_row(now_, row) % a_.heads);
-      total[i] = total_with_sink(a_, head, unit.largest[i], unit.total[i]);
+      total[i] = this->total_of(this->head_row(now_, row), unit.largest[i], unit.total[i]);
     }
     const int row = lane() / 4;
     T* to = static_cast<T*>(a_.out) + this->head_row(now_, min(row, rows_ - 1)) * kSize +

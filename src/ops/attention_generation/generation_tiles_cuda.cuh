@@ -103,11 +103,17 @@ class Tiles {
     return plan.tile_begin(tile) + kTileKeys <= plan.first_position;
   }
 
-  /// The block of the cache that a tile lies in.
-  __device__ int block_of(const Walk& walk, int tile) const {
-    const int64_t row = a_.first_sequence + walk.sequence;
-    return a_.blocks[row * a_.blocks_per_sequence +
-                     (walk.plan.tile_begin(tile) >> w_.block_shift)];
+  /// The block of the cache that a tile lies in. A lane keeps one of the sequence's first blocks:
+  /// looking up tile by tile, each would wait for memory.
+  __device__ int block_of(const Walk& walk, int tile) {
+    const int32_t* blocks =
+        a_.blocks + int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence;
+    if (walk.sequence != sequence_of_blocks_) {
+      sequence_of_blocks_ = walk.sequence;
+      if (lane() < a_.blocks_per_sequence) block_of_lane_ = blocks[lane()];
+    }
+    const int index = walk.plan.tile_begin(tile) >> w_.block_shift;
+    return index < kWarp ? __shfl_sync(kAll, block_of_lane_, index) : blocks[index];
   }
 
   /// Starts to copy a tile of the walk's unit, which lies in `block`.
@@ -149,24 +155,36 @@ class Tiles {
     }
   }
 
+  __device__ static int first_row_of(const Walk& walk) {
+    return walk.plan.row_tiles == 1 ? 0 : walk.unit % walk.plan.row_tiles * kRows;
+  }
+
   /// Query rows of the walk's unit.
   __device__ int count_rows(const Walk& walk) const {
-    const int first_row = walk.unit % walk.plan.row_tiles * kRows;
+    const int first_row = first_row_of(walk);
     return min(walk.plan.tokens * a_.group - first_row, kRows);
   }
 
-  /// (row of the step) * heads + head.
+  /// (row of the step) * heads + head, of a row of the walk's unit.
   __device__ int64_t head_row(const Walk& walk, int row) const {
-    const int kv_head = walk.unit / walk.plan.row_tiles;
-    const int at = walk.unit % walk.plan.row_tiles * kRows + row;
-    return int64_t{walk.plan.row_start + at / a_.group} * a_.heads + kv_head * a_.group +
-           at % a_.group;
+    const SequencePlan& plan = walk.plan;
+    if (plan.tokens == 1 && plan.row_tiles == 1) {  // divisions take long
+      return int64_t{plan.row_start} * a_.heads + walk.unit * a_.group + row;
+    }
+    const int kv_head = walk.unit / plan.row_tiles;
+    const int at = walk.unit % plan.row_tiles * kRows + row;
+    return int64_t{plan.row_start + at / a_.group} * a_.heads + kv_head * a_.group + at % a_.group;
+  }
+
+  __device__ float total_of(int64_t head_row, float largest, float total) const {
+    if (a_.sinks == nullptr) return total;
+    return total_with_sink(a_, static_cast<int>(head_row % a_.heads), largest, total);
   }
 
   /// Queries are the B operands of all products of a unit; rows from `rows` on are not there, and
   /// zeros.
   __device__ void load_queries(const Walk& walk, int rows) {
-    const int first_row = walk.unit % walk.plan.row_tiles * kRows;
+    const int first_row = first_row_of(walk);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
@@ -184,7 +202,8 @@ class Tiles {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int column = n * 8 + lane() % 4 * 2 + i;
-        position_[n][i] = walk.plan.first_position + (first_row + column) / a_.group;
+        const int token = walk.plan.tokens == 1 ? 0 : (first_row + column) / a_.group;
+        position_[n][i] = walk.plan.first_position + token;
       }
     }
   }
@@ -227,8 +246,7 @@ class Tiles {
 
   __device__ void write(const Walk& walk, int row, int d, const Part& part) const {
     const int64_t at = head_row(walk, row);
-    const float total =
-        total_with_sink(a_, static_cast<int>(at % a_.heads), part.largest, part.total);
+    const float total = total_of(at, part.largest, part.total);
     *reinterpret_cast<uint2*>(static_cast<T*>(a_.out) + at * kSize + d) = {
         pack_pair<T>(part.sum.x / total, part.sum.y / total),
         pack_pair<T>(part.sum.z / total, part.sum.w / total)};
@@ -416,6 +434,7 @@ class Tiles {
     }
   }
 
+  int sequence_of_blocks_ = -1, block_of_lane_ = 0;
   int position_[kColumnTiles][2];
   uint32_t q_[kColumnTiles][kSize / 16][2];
 };

@@ -88,6 +88,7 @@ __device__ void write_head(const AppendArgs& a, const T* x, const void* norm, ir
 template <typename T, typename Stored>
 __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ AppendArgs a) {
   __shared__ int scratch;
+  device::let_successor_start();
   // Where rows go follows from lengths and block tables, which no kernel writes.
   const int64_t row = blockIdx.x;
   const int sequence =
@@ -101,7 +102,6 @@ __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ Appen
     token = position % a.tokens_per_block;
   }
   device::wait_for_predecessor();
-  device::let_successor_start();
   if (sequence < 0) return;
   const float* angles = a.angles == nullptr ? nullptr : a.angles + row * a.rotary_dim;
   if (head < a.heads) {
