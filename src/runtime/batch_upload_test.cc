@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "device/transfers.h"
+
 namespace millrace::runtime {
 namespace {
 
@@ -181,14 +183,43 @@ TEST(StepBuffers, UploadsWhatIsInUse) {
   EXPECT_EQ(on_device("last_token_ids", 1), 101);
   EXPECT_EQ(on_device("last_token_ids", 2), 0);
   EXPECT_EQ(on_device("input_ids", 0), 0);
-  buffers.upload(3);
+  int64_t begun = 0;
+  buffers.begin_step({{"input_ids", 4}, {"last_token_ids", 0}, {"kv_cache_block_offsets", 3}},
+                     &begun);
+  EXPECT_GT(begun, 0);
   EXPECT_EQ(on_device("input_ids", 3), 103);
-  EXPECT_EQ(on_device("last_token_ids", 3), 103);
+  EXPECT_EQ(on_device("last_token_ids", 2), 0);
   EXPECT_EQ(on_device("kv_cache_block_offsets", 2), 102);
   EXPECT_EQ(on_device("kv_cache_block_offsets", 3), 0);
 
   EXPECT_EQ(buffers.address("no_such_input"), nullptr);
   EXPECT_DEATH(buffers.upload("last_token_ids", 5), "last_token_ids is too short for 5");
+  EXPECT_DEATH(buffers.begin_step({{"input_ids", 13}}, &begun), "input_ids is too short for 13");
+}
+
+// What a batch wrote is what arrives: nothing that fill_step_buffers() sets is left out.
+TEST_F(BatchUploadTest, EverythingThatWasFilledInIsInUse) {
+  batch_.logprobs = 3;
+  const StepShape shape = fill();
+  const StepBuffers::Arrays arrays = StepBuffers::arrays_in_use(shape, kLimits);
+  int64_t begun = 0;
+  buffers_.begin_step(arrays, &begun);
+  for (const auto& [name, count] : StepBuffers::arrays_of(kLimits)) {
+    if (name.starts_with("host_") || name == StepBuffers::kTargets) continue;
+    const auto* on_device = static_cast<const int32_t*>(buffers_.address(name));
+    const auto used = std::find_if(arrays.begin(), arrays.end(),
+                                   [&, n = name](const auto& array) { return array.name == n; });
+    ASSERT_NE(used, arrays.end()) << name;
+    ASSERT_GT(used->count, 0) << name;
+    for (int64_t i = 0; i < count; ++i) {
+      if (i < used->count) {
+        EXPECT_EQ(on_device[i], buffers_.host(name)[i]) << name << " " << i;
+      } else {
+        EXPECT_EQ(on_device[i], 0) << name << " " << i;
+      }
+    }
+  }
+  EXPECT_LE(arrays.size(), size_t{device::kMaxTransferParts});
 }
 
 // Filling every array to its full length changes no other.
