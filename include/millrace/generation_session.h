@@ -108,11 +108,11 @@ struct DecodeOptions {
 
 /// Where the time of a step went.
 struct StepTimes {
-  double total_s = 0;   // from its launch, or the end of the step before, to its results
-  double device_s = 0;  // by the device's clock, from the first of its launches to the last
-  double idle_s = 0;    // of the device, since the step before; 0 for the first of a decode
-  double host_s = 0;    // spent on it by the host: choosing, launching, taking in
-  int launches = 0;     // of operations and transfers
+  double total_s = 0;     // from its launch, or the end of the step before, to its results
+  double device_s = 0;    // by the device's clock, from the first of its launches to the last
+  double idle_s = 0;      // of the device, since the step before; 0 for the first of a decode
+  double host_s = 0;      // spent on it by the host: choosing, launching, taking in
+  int launches = 0;       // of operations and transfers
   bool replayed = false;  // by one call, as a captured graph
 };
 

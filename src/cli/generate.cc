@@ -150,7 +150,7 @@ std::string format_times(const std::vector<StepTimes>& steps) {
   print("on the device", column([](const StepTimes& t) { return t.device_s * 1e3; }), "ms");
   print("device idle before it", column([](const StepTimes& t) { return t.idle_s * 1e6; }), "us");
   print("on the host", column([](const StepTimes& t) { return t.host_s * 1e3; }), "ms");
-  print("launches", column([](const StepTimes& t) { return double(t.launches); }), "");
+  print("launches", column([](const StepTimes& t) { return static_cast<double>(t.launches); }), "");
   return text;
 }
 

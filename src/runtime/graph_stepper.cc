@@ -55,8 +55,7 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
   if (plan_.prompt_table > 0) {
     prompt_table_ = device_.allocate(plan_.prompt_table, "prompt table");
   }
-  sampler_ =
-      std::make_unique<Sampler>(sampler_sizes(planned, options_, tables_->data()), device_);
+  sampler_ = std::make_unique<Sampler>(sampler_sizes(planned, options_, tables_->data()), device_);
   sampler_->allocate();
   if (limits.beams > 1) {
     const BeamSizes sizes = beam_sizes(planned, options_, tables_->data());
@@ -148,31 +147,45 @@ void GraphStepper::launch(const Batch& batch) {
   instance.result = {};
   instance.result.chosen.resize(batch.sequences.size());
   instance.result.targets.resize(batch.sequences.size());
-  instance.shape =
-      fill_step_buffers(batch, {options_.limits, slots_, options_.max_seq_len}, *instance.buffers);
+  const bool captured = is_capturable(batch);
+  const auto sequences = static_cast<int>(batch.sequences.size());
+  instance.shape = fill_step_buffers(
+      batch,
+      {.limits = options_.limits,
+       .slots = slots_,
+       .history_length = options_.max_seq_len,
+       .padded_rows =
+           captured && batch.beams == 1 ? row_bucket(sequences, options_.limits.max_sequences) : 0},
+      *instance.buffers);
   const StepShape& shape = instance.shape;
   const Regime regime = shape.context_sequences > 0 || shape.rows > options_.limits.max_sequences
                             ? Regime::kContext
                             : Regime::kGeneration;
   if (encoder_) encoder_->run(batch);
   process_logits_ = batch.logits_processor;
-  run(instance, regime);
+  if (captured) {
+    replay(instance, regime);
+  } else {
+    instance.result.launches = enqueue(instance, regime);
+  }
   instance.done->record();
   if (batch.logits_sink) deliver_sampled_logits(instance, regime, batch);
   run_target_rows(instance, regime, batch);
   instance.pending = true;  // a launch that throws leaves nothing to collect
 }
 
+// One row for each sequence, which samples, and nothing in between for the host.
+bool GraphStepper::is_capturable(const Batch& batch) const {
+  return options_.capture && device_.is_asynchronous() && !batch.logits_processor &&
+         program_.observations == nullptr &&
+         std::all_of(batch.sequences.begin(), batch.sequences.end(), [](const StepSequence& s) {
+           return !s.is_context && s.tokens.empty() && s.sample;
+         });
+}
+
 // Replays the step when one like it was captured, else enqueues its launches one by one.
-void GraphStepper::run(Instance& instance, Regime regime) {
+void GraphStepper::replay(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
-  const bool capturable = options_.capture && device_.is_asynchronous() && !process_logits_ &&
-                          regime == Regime::kGeneration && shape.prompt_segments == 0 &&
-                          shape.rows == shape.sequences && program_.observations == nullptr;
-  if (!capturable) {
-    instance.result.launches = enqueue(instance, regime);
-    return;
-  }
   const StepKey key{shape.rows, shape.sampled, shape.adjusts, instance.logprobs >= 0};
   const auto [it, is_new] = instance.graphs.try_emplace(key);
   CapturedStep& step = it->second;
@@ -290,10 +303,11 @@ std::vector<ops::Tensor> GraphStepper::choose_beams(Instance& instance, const op
 void GraphStepper::deliver_sampled_logits(const Instance& instance, Regime regime,
                                           const Batch& batch) {
   const ops::Tensor rows = logits(instance, regime, instance.shape.sampled);
-  for (int l = 0; l < instance.shape.sampled; ++l) {
-    const int s = instance.shape.sampled_sequence[static_cast<size_t>(l)];
+  for (size_t l = 0; l < instance.shape.sampled_sequence.size(); ++l) {
+    const int s = instance.shape.sampled_sequence[l];
     const StepSequence& sequence = batch.sequences[static_cast<size_t>(s)];
-    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}}, row_of(rows, l));
+    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}},
+                   row_of(rows, static_cast<int64_t>(l)));
   }
 }
 

@@ -70,7 +70,8 @@ class GraphStepper : public Stepper {
   };
   void bind(Instance& instance);
   void upload_lists();
-  void run(Instance& instance, Regime regime);
+  bool is_capturable(const Batch& batch) const;
+  void replay(Instance& instance, Regime regime);
   int enqueue(Instance& instance, Regime regime);
   int run_body(Instance& instance, Regime regime);
   ops::Tensor logits(const Instance& instance, Regime regime, int rows) const;

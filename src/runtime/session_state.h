@@ -1,5 +1,5 @@
-// What a GenerationSession holds between steps: its parts, the steps under way, and where their time
-// went.
+// What a GenerationSession holds between steps: its parts, the steps under way, and where their
+// time went.
 #pragma once
 
 #include <chrono>

@@ -18,9 +18,9 @@ int64_t array_bytes(int64_t count) {
 StepBuffers::Arrays StepBuffers::arrays_of(const StepLimits& limits) {
   const int64_t rows = limits.max_num_tokens, sequences = limits.max_sequences;
   Arrays arrays = {{kInputIds, rows}, {"position_ids", rows}};
-  for (const char* name :
-       {"context_lengths", "sequence_length", "query_start", "query_length", "encoder_input_lengths",
-        "host_request_types", "host_past_key_value_lengths", "host_query_length"}) {
+  for (const char* name : {"context_lengths", "sequence_length", "query_start", "query_length",
+                           "encoder_input_lengths", "host_request_types",
+                           "host_past_key_value_lengths", "host_query_length"}) {
     arrays.push_back({name, sequences});
   }
   arrays.push_back({"last_token_ids", limits.max_logit_rows});

@@ -33,15 +33,15 @@ struct StepLimits {
 
 /// How a batch lies in the buffers.
 struct StepShape {
-  int rows = 0;       // T
-  int sequences = 0;  // S
+  int rows = 0;       // T, with padding
+  int sequences = 0;  // S, with padding
   int context_sequences = 0;
   int sampled = 0;       // L of the last head run
   bool adjusts = false;  // a logits processor acts on some row
   int prompt_segments = 0;
   int beam_requests = 0;              // G, with beams
-  std::vector<int> sampled_sequence;  // [sampled] batch index of each sampled row
-  std::vector<int> first_row;         // [S] query_start
+  std::vector<int> sampled_sequence;  // batch index of each sampled row that is one's
+  std::vector<int> first_row;         // query_start of each sequence of the batch
   std::vector<int> beam_sequence;     // [G] batch index of each request's first sequence
 };
 

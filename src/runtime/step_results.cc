@@ -68,7 +68,7 @@ void StepResults::read(const StepShape& shape, int logprobs, StepResult& result)
   const auto* tokens = column<int32_t>(0);
   const auto* status = column<int32_t>(1);
   const LogprobRows rows{tokens, column<float>(2), column<int32_t>(3), column<float>(4), columns_};
-  for (size_t l = 0; l < static_cast<size_t>(shape.sampled); ++l) {
+  for (size_t l = 0; l < shape.sampled_sequence.size(); ++l) {
     const int s = shape.sampled_sequence[l];
     TokenLogprobs& token = result.chosen[static_cast<size_t>(s)];
     if (logprobs >= 0) token = rows.at(l, logprobs);

@@ -1,5 +1,5 @@
-// What a step found, in pinned memory of its set of buffers: written by the step's last launch, read
-// when the step is done.
+// What a step found, in pinned memory of its set of buffers: written by the step's last launch,
+// read when the step is done.
 #pragma once
 
 #include <memory>

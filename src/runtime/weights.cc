@@ -22,8 +22,8 @@ void check_fits(const engine::Engine& engine, int64_t copied, const device::Devi
   const int64_t arena = arena_bytes(engine), free = device.free_bytes();
   if (copied + arena <= free) return;
   throw_failed(str("the model needs ", format_bytes(copied), " for its weights and ",
-                   format_bytes(arena), " for the activations of a step, and ",
-                   format_bytes(free), " of ", device.properties().name, " are free"),
+                   format_bytes(arena), " for the activations of a step, and ", format_bytes(free),
+                   " of ", device.properties().name, " are free"),
                engine.manifest.model,
                "use a smaller model or narrower weights (--dtype), lower --max-num-tokens, or stop "
                "other programs");

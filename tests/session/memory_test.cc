@@ -2,44 +2,26 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "forwarding_device.h"
 #include "millrace/engine.h"
 #include "runtime/session_setup.h"
 
 namespace millrace {
 namespace {
 
-/// A CPU that counts what it gives out, and says that it has no more than `free`.
-class CountingDevice : public device::Device {
+/// Counts what it gives out, and says that it has no more than `free`.
+class CountingDevice : public ForwardingDevice {
  public:
-  const device::Properties& properties() const override { return cpu_->properties(); }
-  device::Queue& queue() override { return cpu_->queue(); }
   std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
     allocated += bytes;
-    return cpu_->allocate(bytes, purpose);
+    return ForwardingDevice::allocate(bytes, purpose);
   }
   std::unique_ptr<device::Memory> allocate_host(int64_t bytes, const std::string& p) override {
     return allocate(bytes, p);
   }
-  void copy_to_device(void* target, const void* source, int64_t bytes) override {
-    cpu_->copy_to_device(target, source, bytes);
-  }
-  void copy_to_host(void* target, const void* source, int64_t bytes) override {
-    cpu_->copy_to_host(target, source, bytes);
-  }
-  void enqueue_copy_to_host(void* target, const void* source, int64_t bytes) override {
-    cpu_->enqueue_copy_to_host(target, source, bytes);
-  }
-  void synchronize() override {}
-  std::unique_ptr<device::Event> make_event() override { return cpu_->make_event(); }
-  std::unique_ptr<device::CapturedGraph> capture(FunctionRef<void()>) override { return nullptr; }
-  std::unique_ptr<device::Hold> hold() override { return nullptr; }
-  bool is_asynchronous() const override { return false; }
   int64_t free_bytes() const override { return free; }
 
   int64_t allocated = 0, free = int64_t{1} << 40;
-
- private:
-  std::unique_ptr<device::Device> cpu_ = device::make_cpu_device(1);
 };
 
 struct Case {
@@ -59,8 +41,8 @@ class MemoryPlanTest : public testing::TestWithParam<Case> {
     options.use_cache = false;
     const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/";
     const auto& loaded = *Engine::open(folder + GetParam().model, options)->loaded();
-    loaded_ = std::make_shared<const runtime::LoadedEngine>(runtime::LoadedEngine{
-        loaded.file, device_, loaded.weights, loaded.decoder_start_token_id});
+    loaded_ = std::make_shared<const runtime::LoadedEngine>(
+        runtime::LoadedEngine{loaded.file, device_, loaded.weights, loaded.decoder_start_token_id});
   }
 
   const std::shared_ptr<CountingDevice> device_ = std::make_shared<CountingDevice>();
@@ -94,29 +76,28 @@ TEST_P(MemoryPlanTest, IsCheckedBeforeAnythingIsAllocated) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, MemoryPlanTest,
-    testing::Values(Case{"llama_gqa",
-                         1,
-                         {.batch_size = 5, .max_context_length = 60, .max_new_tokens = 32}},
-                    Case{"llama_gqa",
-                         4,
-                         {.batch_size = 2,
-                          .max_context_length = 30,
-                          .max_new_tokens = 9,
-                          .beam_width = 3,
-                          .max_logprobs = 7}},
-                    Case{"gemma2",
-                         1,
-                         {.batch_size = 3,
-                          .max_context_length = 40,
-                          .max_new_tokens = 20,
-                          .max_logprobs = 5,
-                          .tokens_per_block = 8}},
-                    Case{"t5_relu",
-                         1,
-                         {.batch_size = 2,
-                          .max_context_length = 4,
-                          .max_new_tokens = 12,
-                          .max_encoder_length = 20}}));
+    testing::Values(
+        Case{"llama_gqa", 1, {.batch_size = 5, .max_context_length = 60, .max_new_tokens = 32}},
+        Case{"llama_gqa",
+             4,
+             {.batch_size = 2,
+              .max_context_length = 30,
+              .max_new_tokens = 9,
+              .beam_width = 3,
+              .max_logprobs = 7}},
+        Case{"gemma2",
+             1,
+             {.batch_size = 3,
+              .max_context_length = 40,
+              .max_new_tokens = 20,
+              .max_logprobs = 5,
+              .tokens_per_block = 8}},
+        Case{"t5_relu",
+             1,
+             {.batch_size = 2,
+              .max_context_length = 4,
+              .max_new_tokens = 12,
+              .max_encoder_length = 20}}));
 
 }  // namespace
 }  // namespace millrace

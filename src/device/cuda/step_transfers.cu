@@ -1,8 +1,7 @@
-#include "device/cuda/step_transfers.h"
-
 #include <algorithm>
 
 #include "device/cuda/launch.h"
+#include "device/cuda/step_transfers.h"
 
 namespace millrace::device {
 namespace {
