@@ -57,6 +57,17 @@ std::string print(const Json& json) {
 
 struct Times {
   std::vector<double> latency, first_token, token;
+  // By step, without the first of each run, which has the prompts.
+  std::vector<double> device, idle, host, launches;
+
+  void add(const std::vector<StepTimes>& steps) {
+    for (size_t i = 1; i < steps.size(); ++i) {
+      device.push_back(steps[i].device_s);
+      idle.push_back(steps[i].idle_s);
+      host.push_back(steps[i].host_s);
+      launches.push_back(steps[i].launches);
+    }
+  }
 };
 
 void run_once(GenerationSession& session, const std::vector<GenerationRequest>& requests,
@@ -74,6 +85,7 @@ void run_once(GenerationSession& session, const std::vector<GenerationRequest>& 
   times->latency.push_back(last);
   times->first_token.push_back(first);
   if (steps > 1) times->token.push_back((last - first) / (steps - 1));
+  times->add(session.stats().step_times);
 }
 
 // Of encoder-decoder models the encoder reads the input, the decoder begins with one token.
@@ -122,6 +134,12 @@ int run_latency(BenchOptions& o) {
   }
   line["output_tokens_per_s"] = rate;
   line["latencies_s"] = times.latency;
+  if (!times.device.empty()) {
+    line["step"] = {{"device_s", summary(times.device)},
+                    {"idle_s", summary(times.idle)},
+                    {"host_s", summary(times.host)},
+                    {"launches", summary(times.launches)}};
+  }
   if (o.json) {
     std::puts(print(line).c_str());
     return 0;

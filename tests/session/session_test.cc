@@ -187,7 +187,7 @@ TEST(Session, StreamsGiveTheSameStepByStep) {
     EXPECT_EQ(streamed[i], llama().output_ids(i));
     EXPECT_EQ(finished[i], 1);
   }
-  EXPECT_EQ(made->stats().step_seconds.size(), static_cast<size_t>(made->stats().steps));
+  EXPECT_EQ(made->stats().step_times.size(), static_cast<size_t>(made->stats().steps));
 }
 
 TEST(Session, AStreamsCallerEndsSequences) {
