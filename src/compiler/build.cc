@@ -22,11 +22,12 @@ int64_t trial_memory(const BuildOptions& options, const device::Device& device) 
   return int64_t{device.properties().kind == device::Kind::kCpu ? 1 : 2} << 30;
 }
 
-void run_encoder_passes(ir::Graph& encoder, const BuildOptions& options) {
+void run_encoder_passes(ir::Graph& encoder, const BuildOptions& options, device::Kind device) {
   const std::string& folder = options.dump_folder;
   run_passes(encoder, pipeline(),
              {.dump_folder = folder.empty() ? "" : str(folder, "/encoder"),
-              .disabled = options.disabled_passes});
+              .disabled = options.disabled_passes,
+              .device = device});
 }
 
 std::vector<engine::PlannedGraph*> graphs_of(engine::Engine& engine) {
@@ -42,14 +43,15 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   const auto start = std::chrono::steady_clock::now();
 
   // What the model says: forward() and prepare_inputs() in one graph.
-  TracedModel traced = trace_model(input, options, device.properties().kind, report);
+  const device::Kind kind = device.properties().kind;
+  TracedModel traced = trace_model(input, options, kind, report);
   report->trace_ms = ms_since(start);
 
   // The same, with fewer and larger operations that have tactics.
-  report->passes =
-      run_passes(traced.graph, pipeline(),
-                 {.dump_folder = options.dump_folder, .disabled = options.disabled_passes});
-  if (traced.encoder) run_encoder_passes(*traced.encoder, options);
+  report->passes = run_passes(
+      traced.graph, pipeline(),
+      {.dump_folder = options.dump_folder, .disabled = options.disabled_passes, .device = kind});
+  if (traced.encoder) run_encoder_passes(*traced.encoder, options, kind);
 
   // Its launches, groups of KV layers, weights.
   engine::Engine engine = lower(std::move(traced), options);

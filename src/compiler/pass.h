@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "device/device.h"
 #include "ir/graph.h"
 
 namespace millrace::compiler {
@@ -12,7 +13,8 @@ namespace millrace::compiler {
 struct Pass {
   const char* name;
   void (*run)(ir::Graph& graph);
-  bool required = false;  // nothing can run without it: --disable-pass refuses
+  bool required = false;   // nothing can run without it: --disable-pass refuses
+  bool cuda_only = false;  // makes what only CUDA tactics do well
 };
 
 struct PassTime {
@@ -24,10 +26,12 @@ struct PassTime {
 struct PassOptions {
   std::string dump_folder;            // empty: no dumps
   std::vector<std::string> disabled;  // names of passes to leave out
+  device::Kind device = device::Kind::kCpu;
 };
 
-/// Runs the passes in order. After each: the graph is verified, and written to `NN_NAME.ir` in the
-/// dump folder when it changed. Throws Error on an unknown or required name in `disabled`.
+/// Runs the device's passes in order. After each: the graph is verified, and written to
+/// `NN_NAME.ir` in the dump folder when it changed. Throws Error on an unknown or required name in
+/// `disabled`.
 std::vector<PassTime> run_passes(ir::Graph& graph, const std::vector<Pass>& passes,
                                  const PassOptions& options);
 

@@ -15,6 +15,7 @@ const std::vector<Pass>& pipeline() {
       {"merge_qkv", merge_qkv},
       {"merge_gate_up", merge_gate_up},
       {"fuse_activation", fuse_activation},
+      {.name = "fuse_gated_matmul", .run = fuse_gated_matmul, .cuda_only = true},
       {"fuse_add_norm", fuse_add_norm},
       {"fold_constants", fold_constants, true},
       // 4. Only ops that have tactics.

@@ -12,6 +12,7 @@ void fold_constants(ir::Graph& graph);
 void merge_qkv(ir::Graph& graph);
 void merge_gate_up(ir::Graph& graph);
 void fuse_activation(ir::Graph& graph);
+void fuse_gated_matmul(ir::Graph& graph);
 void fuse_add_norm(ir::Graph& graph);
 void gather_last_tokens(ir::Graph& graph);
 void lower_attention(ir::Graph& graph);

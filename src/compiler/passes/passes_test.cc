@@ -97,6 +97,24 @@ TEST(RunPasses, RefusesUnknownAndNeededNames) {
   EXPECT_EQ(error_of({.dump_folder = "", .disabled = {"merge_qkv"}}), "");
 }
 
+// A name is known on every device, so that one command line serves all.
+TEST(RunPasses, LeavesPassesForCudaOutOnACpu) {
+  const auto names = [](device::Kind kind) {
+    ir::Graph graph =
+        ir::parse("graph g { dim T <= 4 %0: f32[T, 2] = input() {name=\"x\"} return y=%0 }");
+    std::vector<std::string> ran;
+    for (const PassTime& pass :
+         run_passes(graph, pipeline(), {.dump_folder = "", .disabled = {}, .device = kind})) {
+      ran.push_back(pass.name);
+    }
+    return ran;
+  };
+  const auto on_cpu = names(device::Kind::kCpu), on_cuda = names(device::Kind::kCuda);
+  EXPECT_EQ(std::count(on_cpu.begin(), on_cpu.end(), "fuse_gated_matmul"), 0);
+  EXPECT_EQ(std::count(on_cuda.begin(), on_cuda.end(), "fuse_gated_matmul"), 1);
+  EXPECT_EQ(error_of({.dump_folder = "", .disabled = {"fuse_gated_matmul"}}), "");
+}
+
 TEST(RunPasses, DumpsTheGraphAfterEachPassThatChangedIt) {
   const std::string folder = testing::TempDir() + "/passes_dump";
   std::filesystem::remove_all(folder);

@@ -18,8 +18,10 @@ class Profiler {
  public:
   /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache`
   /// outlives this.
-  Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes)
-      : device_(device), cache_(cache), max_bytes_(max_bytes) {}
+  Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes);
+  ~Profiler();
+  Profiler(const Profiler&) = delete;
+  Profiler& operator=(const Profiler&) = delete;
 
   /// The fastest of these tactics (at least one). A tactic whose trial would not fit, or whose
   /// outputs are wrong, is dropped with a note; when none is left, the first one wins unmeasured.
@@ -34,6 +36,7 @@ class Profiler {
 
  private:
   class Contents;
+  class SmallKernel;
   class Trial;
   std::optional<double> time(const ops::Tactic& tactic, const Problem& problem, double best_us,
                              std::unique_ptr<Trial>& trial);
@@ -46,6 +49,7 @@ class Profiler {
   std::vector<std::string> notes_;
   std::map<std::string, const ops::Tactic*> decided_;  // by problem key: layers repeat
   std::vector<std::shared_ptr<const Contents>> kept_;  // inputs of the last trial
+  std::unique_ptr<SmallKernel> between_;  // on an asynchronous device, made when it is needed
 };
 
 }  // namespace millrace::compiler

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <map>
+#include <span>
 #include <string>
 #include <thread>
 
@@ -53,6 +54,17 @@ int64_t gigabytes(const ops::Launch&, const device::Properties&) {
   return int64_t{1} << 40;
 }
 
+// Counts its launches by what ran last: the small kernel, which overwrites the mark, or another
+// one.
+constexpr auto kMark = std::byte{0xff};
+std::byte* small_kernel_output = nullptr;
+int launches_after_small_kernel = 0, launches_after_launch = 0;
+void run_and_watch(const ops::Launch& launch) {
+  run_reference(launch);
+  ++(*small_kernel_output == kMark ? launches_after_launch : launches_after_small_kernel);
+  *small_kernel_output = kMark;
+}
+
 ops::Tactic tactic(const char* name, void (*run)(const ops::Launch&)) {
   ops::Tactic made;
   made.name = name;
@@ -63,7 +75,8 @@ ops::Tactic tactic(const char* name, void (*run)(const ops::Launch&)) {
 const ops::Tactic kRight = tactic("right", run_reference), kSlow = tactic("slow", run_slowly),
                   kIdle = tactic("idle", run_idle), kPartly = tactic("partly", run_partly),
                   kNan = tactic("nan", run_to_nan), kColumn = tactic("column", run_first_column),
-                  kShort = tactic("short", run_short), kFails = tactic("fails", run_and_fail);
+                  kShort = tactic("short", run_short), kFails = tactic("fails", run_and_fail),
+                  kWatches = tactic("watches", run_and_watch);
 
 Problem product(int64_t rows = 8, int64_t columns = 16) {
   ir::Graph graph("g");
@@ -82,8 +95,12 @@ class AsyncDevice : public device::Device {
   device::Queue& queue() override { return cpu_->queue(); }
   std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
     ++allocated[purpose];
-    return cpu_->allocate(bytes, purpose);
+    auto memory = cpu_->allocate(bytes, purpose);
+    if (purpose == "a small kernel") small_kernel_ = {memory->data(), static_cast<size_t>(bytes)};
+    return memory;
   }
+  /// Its input is as large, and lies in front of it.
+  std::byte* small_kernel_output() const { return small_kernel_.data() + small_kernel_.size() / 2; }
   std::unique_ptr<device::Memory> allocate_host(int64_t bytes, const std::string& p) override {
     return cpu_->allocate_host(bytes, p);
   }
@@ -121,6 +138,7 @@ class AsyncDevice : public device::Device {
   };
 
   std::unique_ptr<device::Device> cpu_ = device::make_cpu_device(1);
+  std::span<std::byte> small_kernel_;
 };
 
 class ProfilerTest : public testing::Test {
@@ -162,16 +180,31 @@ TEST_F(ProfilerTest, TimesCapturedLaunches) {
   EXPECT_GE(*cache_.find(product().key(), "slow"), 5e3);
 }
 
+// As products stand in an engine: what a launch adds to a chain is what counts, not how it follows
+// itself. The launches of a replay never come one after the other.
+TEST_F(ProfilerTest, TimesLaunchesWithASmallKernelBetween) {
+  AsyncDevice device;
+  Profiler profiler(device, cache_, kPlenty);
+  profiler.fastest(product(), {&kRight});  // makes the small kernel
+  ASSERT_EQ(device.allocated["a small kernel"], 1);
+  device.small_kernel_output()[0] = kMark;
+  small_kernel_output = device.small_kernel_output();
+  profiler.fastest(product(9), {&kWatches});
+  EXPECT_EQ(device.allocated["a small kernel"], 1);
+  EXPECT_GE(launches_after_small_kernel, 16);  // eight launches, more than once
+  EXPECT_LE(launches_after_launch, 3);         // to warm up
+}
+
 // A weight is the same for every number of rows: it is made and copied once.
 TEST_F(ProfilerTest, KeepsWeightsForTheNextTrial) {
   AsyncDevice device;
   Profiler profiler(device, cache_, 4096);  // no room for a second copy: one of each tensor
   profiler.fastest(product(8), {&kRight});
   EXPECT_EQ(device.allocated["tactic trial"], 3);  // x, weight, output
-  EXPECT_EQ(device.copies_to_device, 2);
+  EXPECT_EQ(device.copies_to_device, 3);           // x, weight, and the small kernel's row
   profiler.fastest(product(9), {&kRight, &kSlow});
   EXPECT_EQ(device.allocated["tactic trial"], 5);
-  EXPECT_EQ(device.copies_to_device, 3);
+  EXPECT_EQ(device.copies_to_device, 4);
   EXPECT_TRUE(profiler.notes().empty());
 }
 

@@ -8,12 +8,19 @@
 #include "base/log.h"
 
 namespace millrace::compiler {
+namespace {
+
+/// Of the way in which the profiler times GPUs: times of another one say nothing beside these.
+/// 2: small kernels stand between the launches.
+constexpr int kGpuMethod = 2;
+
+}  // namespace
 
 TimingCache::TimingCache(std::string path, const device::Properties& device)
     : path_(std::move(path)) {
   device_ = device.kind == device::Kind::kCpu
                 ? str(device.name, "/", device::isa_name(device.isa), "/", device.threads)
-                : str(device.name, "/sm", device.sm);
+                : str(device.name, "/sm", device.sm, "/method", kGpuMethod);
   if (!path_.empty()) times_ = read(path_);
 }
 

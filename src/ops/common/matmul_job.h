@@ -11,8 +11,8 @@ namespace millrace::ops {
 
 struct MatmulJob {
   const void* x = nullptr;         // [T, K]
-  const void* weight = nullptr;    // [N, K]
-  const void* bias = nullptr;      // [N] or null
+  const void* weight = nullptr;    // [N, K], gated [2N, K]
+  const void* bias = nullptr;      // [N], gated [2N], or null
   const void* residual = nullptr;  // [T, N] or null
   void* out = nullptr;             // [T, N]
   int64_t rows = 0;                // T
@@ -23,6 +23,9 @@ struct MatmulJob {
   ir::DType bias_type = ir::DType::kF32;
   ir::DType out_type = ir::DType::kF32;
   ActivationKind activation = ActivationKind::kNone;
+  bool gated = false;  // weight rows [0, N) make the gate, [N, 2N) what it is multiplied with
+
+  int64_t weight_rows() const { return gated ? 2 * cols : cols; }
 };
 
 /// Outputs [row_begin, row_end) x [col_begin, col_end).

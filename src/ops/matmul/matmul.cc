@@ -23,6 +23,18 @@ void check_input(const char* name, const ir::TensorType& type, const ir::Shape& 
   }
 }
 
+/// Columns of the output. The weight is a matrix.
+ir::Dim out_cols(const Matmul& a, const ir::Dim& weight_rows) {
+  if (!a.gated) return weight_rows;
+  if (a.residual) throw_bad_input("a gated product has no residual", "matmul");
+  if (!weight_rows.is_static() || weight_rows.value() % 2 != 0) {
+    throw_bad_input(str("the weight of a gated product has ", ir::to_string(ir::Shape{weight_rows}),
+                        " rows, not two halves"),
+                    "matmul", "stack the gate's rows and the same number of up's");
+  }
+  return weight_rows.value() / 2;
+}
+
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {
   const auto a = from_attrs<Matmul>(attrs);
   const size_t expected = 2 + (a.bias ? 1 : 0) + (a.residual ? 1 : 0);
@@ -37,10 +49,10 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
     }
   }
   const ir::Dim rows = x.shape[0];
-  const ir::Dim cols = weight.shape[0];
+  const ir::Dim cols = out_cols(a, weight.shape[0]);
   check_input("x", x, {rows, weight.shape[1]});
   check_input("the weight", weight, weight.shape);
-  if (a.bias) check_input("the bias", in[2], {cols});
+  if (a.bias) check_input("the bias", in[2], {weight.shape[0]});
   if (a.residual) {
     check_input("the residual", in.back(), {rows, cols});
     if (in.back().dtype != x.dtype) {
@@ -64,7 +76,7 @@ Cost cost(const Launch& launch) {
   for (const Tensor& in : launch.in)
     total.bytes += static_cast<double>(in.bytes());
   total.bytes += static_cast<double>(launch.out[0].bytes());
-  const double products = static_cast<double>(launch.out[0].count() * launch.in[0].dim(1));
+  const double products = static_cast<double>(launch.in[0].dim(0) * launch.in[1].count());
   total.flops = 2 * products;
   return total;
 }

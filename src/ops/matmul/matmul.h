@@ -5,6 +5,10 @@
 // Inputs come in this order: x, weight, bias, residual. Products are summed in float or wider. The
 // weight's type may be narrower than x's; it is widened exactly.
 //
+// With `gated` it is two products and their gate (SwiGLU and its relatives):
+//   out = f(x * gate^T + gate's bias) * (x * up^T + up's bias)
+//   weight: [2F, K], gate in rows [0, F), up in [F, 2F); bias: [2F]; no residual -> [T, F]
+//
 // A row of the result depends on that row of x only: not on T, not on the number of threads. Within
 // one tactic its bits are the same alone and in any batch, unless the tactic says otherwise
 // (Tactic::batch_invariant).
@@ -20,13 +24,17 @@ struct Matmul {
   bool residual = false;
   std::string activation = "none";  // f, applied before the residual (ops/common/activation_kind.h)
   std::string dtype = "f32";        // of the output
+  bool gated = false;
   /// Lets a tactic round x to bf16 before it multiplies: a relative error of up to 2^-9 in each
   /// factor of x, and subnormal products may count as zero. Sums stay in float.
   bool bf16_products = false;
   bool operator==(const Matmul&) const = default;
   static constexpr auto fields() {
-    return std::tuple{Field{"bias", &Matmul::bias}, Field{"residual", &Matmul::residual},
-                      Field{"activation", &Matmul::activation}, Field{"dtype", &Matmul::dtype},
+    return std::tuple{Field{"bias", &Matmul::bias},
+                      Field{"residual", &Matmul::residual},
+                      Field{"activation", &Matmul::activation},
+                      Field{"dtype", &Matmul::dtype},
+                      Field{"gated", &Matmul::gated},
                       Field{"bf16_products", &Matmul::bf16_products}};
   }
 };

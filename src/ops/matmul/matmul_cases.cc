@@ -3,6 +3,7 @@
 #include "base/str.h"
 #include "ops/harness/cases.h"
 #include "ops/matmul/matmul.h"
+#include "ops/matmul/matmul_cases_gated.h"
 
 namespace millrace::ops {
 namespace {
@@ -230,6 +231,7 @@ std::vector<Case> matmul_cases() {
   add_16_bit(&cases);
   add_few_rows(&cases);
   add_benchmarks(&cases);
+  add_gated_cases(&cases);
   return cases;
 }
 

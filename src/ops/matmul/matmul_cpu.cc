@@ -8,6 +8,7 @@
 #include "ops/common/matmul_job.h"
 #include "ops/common/matmul_split.h"
 #include "ops/matmul/matmul.h"
+#include "ops/matmul/matmul_composed_cuda.h"
 #include "ops/matmul/matmul_cuda.h"
 
 namespace millrace::ops {
@@ -24,12 +25,13 @@ MatmulJob matmul_job(const Launch& launch) {
   if (a.residual) job.residual = launch.in.back().data;
   job.out = launch.out[0].data;
   job.rows = x.dim(0);
-  job.cols = weight.dim(0);
+  job.cols = a.gated ? weight.dim(0) / 2 : weight.dim(0);
   job.depth = weight.dim(1);
   job.x_type = x.dtype;
   job.weight_type = weight.dtype;
   job.out_type = launch.out[0].dtype;
   job.activation = *parse_activation(a.activation);
+  job.gated = a.gated;
   return job;
 }
 
@@ -44,7 +46,7 @@ std::string why_not_types(const Launch& launch) {
   const auto is_f32 = [](const Tensor& tensor) { return tensor.dtype == ir::DType::kF32; };
   if (!is_f32(launch.in[0])) return "x is not f32";
   if (!is_f32(launch.out[0])) return "the output is not f32";
-  return "";
+  return launch.attrs<Matmul>().gated ? "the product is gated" : "";
 }
 
 template <RowsKernel kKernel>
@@ -123,57 +125,41 @@ void run_cublaslt(const Launch& launch) {
 
 /// One of the library's proposals.
 template <int kPlace>
-constexpr Tactic cublaslt_tactic(const char* name) {
-  return {.name = name,
-          .device = device::Kind::kCuda,
-          .why_not = cublaslt_why_not<kPlace>,
-          .workspace = matmul_cublaslt_workspace,
-          .run = run_cublaslt<kPlace>,
-          .batch_invariant = false};
-}
+constexpr MatmulKernel kCublaslt = {.run = run_cublaslt<kPlace>,
+                                    .why_not = cublaslt_why_not<kPlace>,
+                                    .workspace = matmul_cublaslt_workspace};
+
+constexpr MatmulKernel kRow = {.run = matmul_row_cuda, .why_not = matmul_row_cuda_why_not};
+constexpr MatmulKernel kGemv = {
+    .run = matmul_gemv_cuda, .why_not = matmul_gemv_cuda_why_not, .gates = matmul_gemv_cuda_gates};
+constexpr MatmulKernel kStream = {.run = matmul_stream_cuda, .why_not = matmul_stream_cuda_why_not};
+constexpr MatmulKernel kSwap = {.run = matmul_swap_cuda,
+                                .why_not = matmul_swap_cuda_why_not,
+                                .workspace = matmul_swap_cuda_workspace,
+                                .gates = matmul_swap_cuda_gates};
+constexpr MatmulKernel kRowsMma = {.run = matmul_rows_mma_cuda,
+                                   .why_not = matmul_rows_mma_cuda_why_not};
+constexpr MatmulKernel kWgmma = {.run = matmul_wgmma_cuda,
+                                 .why_not = matmul_wgmma_cuda_why_not,
+                                 .gates = matmul_wgmma_cuda_gates};
+constexpr MatmulKernel kMma = {.run = matmul_mma_cuda, .why_not = matmul_mma_cuda_why_not};
+constexpr MatmulKernel kRows = {.run = matmul_rows_cuda, .why_not = matmul_rows_cuda_why_not};
+constexpr MatmulKernel kAny = {.run = matmul_cuda};
 
 #endif  // MILLRACE_CUDA
 
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
-        {.name = "matmul_row_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_row_cuda_why_not,
-         .run = matmul_row_cuda},
-        {.name = "matmul_gemv_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_gemv_cuda_why_not,
-         .run = matmul_gemv_cuda},
-        {.name = "matmul_stream_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_stream_cuda_why_not,
-         .run = matmul_stream_cuda},
-        {.name = "matmul_swap_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_swap_cuda_why_not,
-         .workspace = matmul_swap_cuda_workspace,
-         .run = matmul_swap_cuda,
-         .batch_invariant = false},
-        {.name = "matmul_rows_mma_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_rows_mma_cuda_why_not,
-         .run = matmul_rows_mma_cuda},
-        {.name = "matmul_wgmma_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_wgmma_cuda_why_not,
-         .run = matmul_wgmma_cuda},
-        {.name = "matmul_mma_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_mma_cuda_why_not,
-         .run = matmul_mma_cuda},
-        {.name = "matmul_rows_cuda",
-         .device = device::Kind::kCuda,
-         .why_not = matmul_rows_cuda_why_not,
-         .run = matmul_rows_cuda},
-        {.name = "matmul_cuda", .device = device::Kind::kCuda, .run = matmul_cuda}, )  //
-    MILLRACE_ON_CUDA(cublaslt_tactic<0>("matmul_cublaslt"), cublaslt_tactic<1>("matmul_cublaslt_2"),
-                     cublaslt_tactic<2>("matmul_cublaslt_3"),
-                     cublaslt_tactic<3>("matmul_cublaslt_4"), )  //
+        composed_tactic<kRow>("matmul_row_cuda"), composed_tactic<kGemv>("matmul_gemv_cuda"),
+        composed_tactic<kStream>("matmul_stream_cuda"),
+        composed_tactic<kSwap>("matmul_swap_cuda", false),
+        composed_tactic<kRowsMma>("matmul_rows_mma_cuda"),
+        composed_tactic<kWgmma>("matmul_wgmma_cuda"), composed_tactic<kMma>("matmul_mma_cuda"),
+        composed_tactic<kRows>("matmul_rows_cuda"), composed_tactic<kAny>("matmul_cuda"),
+        composed_tactic<kCublaslt<0>>("matmul_cublaslt", false),
+        composed_tactic<kCublaslt<1>>("matmul_cublaslt_2", false),
+        composed_tactic<kCublaslt<2>>("matmul_cublaslt_3", false),
+        composed_tactic<kCublaslt<3>>("matmul_cublaslt_4", false), )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),

@@ -1,4 +1,5 @@
-// The CUDA tactics of matmul. Host code.
+// The CUDA tactics of matmul. Host code. NAME_gates: whether the kernel can do this gated launch;
+// those without it never get one (matmul_composed_cuda.h).
 #pragma once
 
 #include <string>
@@ -23,6 +24,7 @@ void matmul_row_cuda(const Launch& launch);
 
 /// Up to 4 rows on tensor cores, beside other kernels: x and weight both bf16 or both f16.
 std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Properties& device);
+bool matmul_gemv_cuda_gates(const Launch& launch);
 void matmul_gemv_cuda(const Launch& launch);
 
 /// Up to 16 rows on tensor cores, the weight streamed once: x and weight both bf16 or both f16.
@@ -31,6 +33,7 @@ void matmul_rows_mma_cuda(const Launch& launch);
 
 /// Any number of rows on Hopper's tensor cores: x and weight both bf16 or both f16.
 std::string matmul_wgmma_cuda_why_not(const Launch& launch, const device::Properties& device);
+bool matmul_wgmma_cuda_gates(const Launch& launch);
 void matmul_wgmma_cuda(const Launch& launch);
 
 /// Up to 64 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
@@ -40,6 +43,7 @@ void matmul_stream_cuda(const Launch& launch);
 /// Up to 128 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
 std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& device);
 int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties& device);
+bool matmul_swap_cuda_gates(const Launch& launch);
 void matmul_swap_cuda(const Launch& launch);
 
 /// Any number of rows on tensor cores: x and weight both bf16 or both f16.

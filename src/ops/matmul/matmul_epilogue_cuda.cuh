@@ -1,5 +1,6 @@
-// What follows the sums on a GPU: out = f(sum + bias) + residual. Types are known when the kernel
-// runs: a switch that all threads take alike costs less than a kernel for every combination.
+// What follows the sums on a GPU: out = f(sum + bias) + residual, or, where the product is gated,
+// f(gate + bias) * (up + bias). Types are known when the kernel runs: a switch that all threads
+// take alike costs less than a kernel for every combination.
 #pragma once
 
 #include "ops/common/activation_cuda.cuh"
@@ -124,6 +125,29 @@ __device__ inline void write_eight(const MatmulJob& job, int64_t t, int64_t n, c
       values[i] += residual[i];
   }
   store_eight(job, at, values);
+}
+
+/// Outputs [t, n .. n + 3] of a gated product; rows of 8 m outputs, n a multiple of 4.
+__device__ __noinline__ static void write_gated_four(const MatmulJob& job, int64_t t, int64_t n,
+                                                     const float* gate, const float* up) {
+  float values[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    float g = gate[i], u = up[i];
+    if (job.bias != nullptr) {
+      g += bits_to_float(load_bits(job.bias, job.bias_type, n + i), job.bias_type);
+      u += bits_to_float(load_bits(job.bias, job.bias_type, job.cols + n + i), job.bias_type);
+    }
+    values[i] = activate_called(job.activation, g) * u;
+  }
+  const int64_t at = t * job.cols + n;
+  if (job.out_type == ir::DType::kF32) {
+    store_floats<4>(values, static_cast<float*>(job.out) + at);
+  } else if (job.out_type == ir::DType::kBF16) {
+    store_floats<4>(values, static_cast<__nv_bfloat16*>(job.out) + at);
+  } else {
+    store_floats<4>(values, static_cast<__half*>(job.out) + at);
+  }
 }
 
 /// Host code: `run(T{}, job)` for x of bf16 or f16, unless there is nothing to compute.

@@ -2,11 +2,11 @@
 // multiprocessor, so that its blocks are there, and fetch the weight, while the kernel before it
 // still runs. One block a multiprocessor, and equal shares: two on one would take twice as long.
 //
-// A warp takes two neighbouring weight rows, and 512 neighbouring bytes of each at once: memory is
-// fastest so. Lanes hold 8 elements of K each. Tensor cores want those of one row from four lanes;
-// here every group of four lanes gives the operands' rows of its own part of K, of weight and of x
-// alike, and what counts is the diagonal of the 8 x 8 product, the sums of eight parts of K. The
-// order of a sum follows from K alone.
+// A warp takes two weight rows (neighbours, or the gate's and up's of an output), and 512
+// neighbouring bytes of each at once: memory is fastest so. Lanes hold 8 elements of K each. Tensor
+// cores want those of one row from four lanes; here every group of four lanes gives the operands'
+// rows of its own part of K, of weight and of x alike, and what counts is the diagonal of the 8 x 8
+// product, the sums of eight parts of K. The order of a sum follows from K alone.
 #include <algorithm>
 #include <limits>
 
@@ -51,28 +51,39 @@ __device__ inline uint4 load_streamed_if(const void* from, bool inside) {
   return v;
 }
 
+/// Outputs of a row that a pair of weight rows makes.
+template <bool kGated>
+constexpr int kOutsOfPair = kGated ? 1 : kRows;
+
+template <bool kGated>
+__host__ __device__ int64_t pairs_of(const MatmulJob& job) {
+  return (job.cols + kOutsOfPair<kGated> - 1) / kOutsOfPair<kGated>;
+}
+
 /// The pairs of weight rows of this warp: blocks get every gridDim.x-th one, their warps every
-/// kWarps-th one of those.
+/// kWarps-th one of those. first_row: of the first pair; its second row is second_row further.
+template <bool kGated>
 struct GemvShare {
-  int64_t first_row, row_step;
+  int64_t first_row, row_step, second_row;
   int pairs;
 
-  __device__ explicit GemvShare(int64_t cols) {
+  __device__ explicit GemvShare(const MatmulJob& job) {
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
     const int64_t first = int64_t{warp} * gridDim.x + blockIdx.x;
     const int64_t step = int64_t{kWarps} * gridDim.x;
-    const int64_t total = (cols + kRows - 1) / kRows;
+    const int64_t total = pairs_of<kGated>(job);
     pairs = first < total ? static_cast<int>((total - first + step - 1) / step) : 0;
-    first_row = kRows * first;
-    row_step = kRows * step;
+    first_row = kOutsOfPair<kGated> * first;
+    row_step = kOutsOfPair<kGated> * step;
+    second_row = kGated ? job.cols : 1;
   }
 };
 
 /// This lane's loads of the weight, step by step and pair by pair; zeros outside.
-template <typename T>
+template <typename T, bool kGated>
 class GemvLoads {
  public:
-  __device__ GemvLoads(const MatmulJob& job, const GemvShare& share, int steps)
+  __device__ GemvLoads(const MatmulJob& job, const GemvShare<kGated>& share, int steps)
       : depth_(static_cast<int>(job.depth)),
         steps_(steps),
         steps_left_(steps),
@@ -81,6 +92,7 @@ class GemvLoads {
         row_(share.first_row),
         row_step_(share.row_step),
         cols_(job.cols),
+        second_(share.second_row * job.depth),
         at_(static_cast<const T*>(job.weight) + share.first_row * job.depth) {}
 
   __device__ static int first_k() { return static_cast<int>(threadIdx.x) % kWarp * kPackOf<T>; }
@@ -88,12 +100,11 @@ class GemvLoads {
   __device__ void fetch(uint4 (&to)[kLoads]) {
 #pragma unroll
     for (int row = 0; row < kRows; ++row) {
-      const bool exists = pairs_left_ > 0 && row_ + row < cols_;
+      const bool exists = pairs_left_ > 0 && (kGated || row_ + row < cols_);
 #pragma unroll
       for (int piece = 0; piece < kPieces; ++piece) {
         const int k = k_ + piece * kPiece;
-        to[row * kPieces + piece] =
-            load_streamed_if(at_ + int64_t{row} * depth_ + k, exists && k < depth_);
+        to[row * kPieces + piece] = load_streamed_if(at_ + row * second_ + k, exists && k < depth_);
       }
     }
     k_ += kStep;
@@ -107,7 +118,7 @@ class GemvLoads {
 
  private:
   int depth_, steps_, steps_left_, pairs_left_, k_;
-  int64_t row_, row_step_, cols_;
+  int64_t row_, row_step_, cols_, second_;
   const T* at_;
 };
 
@@ -177,14 +188,62 @@ __device__ inline int opaque(int x) {
   return x;
 }
 
-template <typename T, int kTokens>
+/// Where this lane's sum goes: lane kRows * token + row has that of weight row `row` of the pair.
+template <bool kGated>
+class GemvOuts {
+ public:
+  __device__ GemvOuts(const MatmulJob& job, const GemvShare<kGated>& share)
+      : job_(job),
+        second_(static_cast<int>(threadIdx.x) % kRows),
+        token_(static_cast<int>(threadIdx.x) % kWarp / kRows),
+        col_(share.first_row + (kGated ? 0 : second_)),
+        step_(share.row_step) {
+    load_bits();
+  }
+
+  /// All lanes of the warp; goes on to the next pair.
+  __device__ void write(float sum) {
+    if constexpr (kGated) {
+      const float linear = sum + bits_to_float(bits_.bias, job_.bias_type);
+      const float up = __shfl_xor_sync(0xffffffffu, linear, 1);
+      if (exists() && second_ == 0) {
+        store_out(job_, token_, col_, activate(job_.activation, linear) * up);
+      }
+    } else {
+      if (exists()) store_out(job_, token_, col_, finish(job_, bits_, sum));
+    }
+    col_ += step_;
+    load_bits();
+  }
+
+ private:
+  __device__ bool exists() const { return token_ < job_.rows && col_ < job_.cols; }
+
+  __device__ void load_bits() {
+    if (!exists()) return;
+    if constexpr (kGated) {
+      if (job_.bias != nullptr) {
+        bits_.bias = ops::load_bits(job_.bias, job_.bias_type, col_ + second_ * job_.cols);
+      }
+    } else {
+      bits_ = load_epilogue(job_, token_, col_);
+    }
+  }
+
+  const MatmulJob& job_;
+  int second_, token_;
+  int64_t col_, step_;
+  EpilogueBits bits_;
+};
+
+template <typename T, int kTokens, bool kGated>
 __global__ void __launch_bounds__(kThreads, kFit)
     matmul_gemv_kernel(const __grid_constant__ MatmulJob job, int steps) {
   extern __shared__ __align__(16) unsigned char bytes[];
   device::let_successor_start();
   T* tokens = reinterpret_cast<T*>(bytes);
-  const GemvShare share(job.cols);
-  GemvLoads<T> loads(job, share, steps);
+  const GemvShare<kGated> share(job);
+  GemvLoads<T, kGated> loads(job, share, steps);
   uint4 even[kLoads], odd[kLoads];
   loads.fetch(even);
   loads.fetch(odd);
@@ -192,26 +251,16 @@ __global__ void __launch_bounds__(kThreads, kFit)
   stage_tokens(job, steps, tokens);
   __syncthreads();
 
-  const int lane = threadIdx.x % kWarp;
-  const int token = lane / kRows;  // of the output that this lane writes
-  int64_t row = share.first_row + lane % kRows;
-  EpilogueBits bits;
-  const auto load_bits = [&] {
-    if (token < job.rows && row < job.cols) bits = load_epilogue(job, token, row);
-  };
-  load_bits();
+  GemvOuts<kGated> outs(job, share);
   GemvSums<kTokens> sums = {};
-  const T* x = tokens + GemvLoads<T>::first_k();
+  const T* x = tokens + loads.first_k();
   int step = 0;
   const auto advance = [&](uint4(&w)[kLoads]) {
     add_step<T, kTokens>(w, x + step * kStep, static_cast<int>(job.rows) - 1, steps * kStep, sums);
     loads.fetch(w);
     if (++step < steps) return;
     step = 0;
-    const float sum = total_of<kTokens>(sums);
-    if (token < job.rows && row < job.cols) store_out(job, token, row, finish(job, bits, sum));
-    row += share.row_step;
-    if (row < job.cols) load_bits();
+    outs.write(total_of<kTokens>(sums));
   };
   // The branch in the loop keeps the compiler from waiting for both before it fetches any.
 #pragma unroll 1
@@ -232,24 +281,23 @@ int64_t staged_bytes(int64_t rows, int64_t depth) {
   return rows * steps_of(depth) * kStep * kElement;
 }
 
-template <typename T, int kTokens>
+template <typename T, int kTokens, bool kGated>
 void run_tokens(const Launch& launch, const MatmulJob& job) {
   static const bool allowed =
-      device::allow_shared(kName, matmul_gemv_kernel<T, kTokens>, kMaxShared);
+      device::allow_shared(kName, matmul_gemv_kernel<T, kTokens, kGated>, kMaxShared);
   CHECK(allowed);
-  const int64_t pairs = (job.cols + kRows - 1) / kRows;
-  const int64_t blocks = std::min<int64_t>(device::multiprocessors(), pairs);
+  const int64_t blocks = std::min<int64_t>(device::multiprocessors(), pairs_of<kGated>(job));
   const int64_t shared = std::max<int64_t>(kLeastShared, staged_bytes(job.rows, job.depth));
   device::launch_kernel(kName, *launch.queue, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
-                        static_cast<size_t>(shared), matmul_gemv_kernel<T, kTokens>, job,
+                        static_cast<size_t>(shared), matmul_gemv_kernel<T, kTokens, kGated>, job,
                         static_cast<int>(steps_of(job.depth)));
 }
 
-template <typename T>
+template <typename T, bool kGated>
 void run_typed(const Launch& launch, const MatmulJob& job) {
-  if (job.rows == 1) return run_tokens<T, 1>(launch, job);
-  if (job.rows == 2) return run_tokens<T, 2>(launch, job);
-  return run_tokens<T, kMaxTokens>(launch, job);
+  if (job.rows == 1) return run_tokens<T, 1, kGated>(launch, job);
+  if (job.rows == 2) return run_tokens<T, 2, kGated>(launch, job);
+  return run_tokens<T, kMaxTokens, kGated>(launch, job);
 }
 
 }  // namespace
@@ -261,8 +309,15 @@ std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Propert
   return mma_cuda_why_not(launch);
 }
 
+bool matmul_gemv_cuda_gates(const Launch&) {
+  return true;
+}
+
 void matmul_gemv_cuda(const Launch& launch) {
-  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) { run_typed<T>(launch, job); });
+  run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) {
+    if (job.gated) return run_typed<T, true>(launch, job);
+    run_typed<T, false>(launch, job);
+  });
 }
 
 }  // namespace millrace::ops

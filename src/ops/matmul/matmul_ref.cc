@@ -32,16 +32,22 @@ const void* row(const void* data, ir::DType type, int64_t index, int64_t depth) 
   return static_cast<const char*>(data) + index * depth * ir::dtype_size(type);
 }
 
+/// x row t * weight row n + its bias.
+template <typename X, typename W>
+float linear(const MatmulJob& job, int64_t t, int64_t n) {
+  const float sum = dot<X, W>(row(job.x, job.x_type, t, job.depth),
+                              row(job.weight, job.weight_type, n, job.depth), job.depth);
+  return job.bias == nullptr ? sum : sum + load_float(job.bias, job.bias_type, n);
+}
+
 template <typename X, typename W>
 void multiply(const MatmulJob& job, ThreadPool& pool) {
   constexpr int64_t kGrain = 16;
   pool.parallel_ranges(job.cols, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      const void* weight_row = row(job.weight, job.weight_type, n, job.depth);
       for (int64_t t = 0; t < job.rows; ++t) {
-        float value = dot<X, W>(row(job.x, job.x_type, t, job.depth), weight_row, job.depth);
-        if (job.bias != nullptr) value += load_float(job.bias, job.bias_type, n);
-        value = apply_activation(job.activation, value);
+        float value = apply_activation(job.activation, linear<X, W>(job, t, n));
+        if (job.gated) value *= linear<X, W>(job, t, job.cols + n);
         const int64_t at = t * job.cols + n;
         if (job.residual != nullptr) value += load_float(job.residual, job.x_type, at);
         store_float(job.out, job.out_type, at, value);
@@ -55,16 +61,19 @@ void multiply(const MatmulJob& job, ThreadPool& pool) {
 double matmul_exact(const Launch& launch, int64_t index) {
   const MatmulJob job = matmul_job(launch);
   const int64_t t = index / job.cols;
+  const auto linear_at = [&](int64_t n) {
+    double sum = 0;
+    for (int64_t k = 0; k < job.depth; ++k) {
+      sum += static_cast<double>(load_float(job.x, job.x_type, t * job.depth + k)) *
+             load_float(job.weight, job.weight_type, n * job.depth + k);
+    }
+    return job.bias == nullptr ? sum : sum + load_float(job.bias, job.bias_type, n);
+  };
   const int64_t n = index % job.cols;
-  double sum = 0;
-  for (int64_t k = 0; k < job.depth; ++k) {
-    sum += static_cast<double>(load_float(job.x, job.x_type, t * job.depth + k)) *
-           load_float(job.weight, job.weight_type, n * job.depth + k);
-  }
-  if (job.bias != nullptr) sum += load_float(job.bias, job.bias_type, n);
-  sum = apply_activation(job.activation, sum);
-  if (job.residual != nullptr) sum += load_float(job.residual, job.x_type, index);
-  return sum;
+  double value = apply_activation(job.activation, linear_at(n));
+  if (job.gated) value *= linear_at(job.cols + n);
+  if (job.residual != nullptr) value += load_float(job.residual, job.x_type, index);
+  return value;
 }
 
 void run_matmul_ref(const Launch& launch) {

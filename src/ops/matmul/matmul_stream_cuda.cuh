@@ -61,15 +61,29 @@ __device__ inline float4 load_from_block(uint32_t address, int rank) {
   return v;
 }
 
-/// hopper::copy_box of what is read once: it leaves the second-level cache first.
-__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
-                                         int x, int y) {
+/// For copies of what is read once: it leaves the second-level cache first.
+__device__ inline uint64_t streamed_policy() {
   uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+/// hopper::copy_box of what is read once.
+__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
+                                         int x, int y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
       "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(x), "r"(y), "l"(policy)
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "l"(streamed_policy())
+      : "memory");
+}
+
+__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
+                                         int x, int y, int z, int w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "l"(streamed_policy())
       : "memory");
 }
 

@@ -3,6 +3,9 @@
 // 64 or 128. In every block one thread keeps a ring of stages in shared memory full by TMA, and
 // fills it with the weight before the kernel before has ended.
 //
+// A gated product's tile has 64 rows of the gate and 64 of up in groups of 8 that alternate: a warp
+// has both sums of an output. The copy engine brings them so.
+//
 // A block takes a multiprocessor but for what the small kernels between products need: two blocks
 // on one would have twice the time of the others. Blocks work on whole tiles where enough of them
 // get equally many. Elsewhere they get equal shares of K's steps, and the last warp that is done
@@ -11,12 +14,12 @@
 #include <algorithm>
 
 #include "base/str.h"
-#include "device/cuda/tensor_map.h"
 #include "ops/common/hopper.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_stream_cuda.cuh"
 #include "ops/matmul/matmul_swap_cuda.cuh"
+#include "ops/matmul/matmul_weight_map_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -83,8 +86,8 @@ template <typename Shape>
 class SwapCopies {
  public:
   __device__ SwapCopies(const SwapMemory<Shape>& memory, const SwapCut& cut,
-                        const CUtensorMap& weight, const CUtensorMap& x)
-      : memory_(memory), steps_(cut.steps), weight_(weight), x_(x) {
+                        const CUtensorMap& weight, const CUtensorMap& x, bool gated)
+      : memory_(memory), steps_(cut.steps), weight_(weight), x_(x), gated_(gated) {
     const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
     const int begin = cut.begin(share);
     count_ = cut.begin(share + 1) - begin;
@@ -130,8 +133,14 @@ class SwapCopies {
 
   __device__ void copy_weight(int slot) const {
     hopper::arrive_expecting(memory_.full(slot), Shape::kStageBytes);
-    stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot), step_ * kStepDepth,
-                              (group_ * Shape::kMates + rank()) * kTileRows);
+    const int tile = group_ * Shape::kMates + rank();
+    if (gated_) {
+      stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot),
+                                step_ * kStepDepth, 0, 0, tile * (kTileRows / kGatedPair));
+    } else {
+      stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot),
+                                step_ * kStepDepth, tile * kTileRows);
+    }
   }
 
   __device__ void copy_x(int slot, int step) const {
@@ -149,6 +158,7 @@ class SwapCopies {
   int steps_;  // of a tile
   const CUtensorMap& weight_;
   const CUtensorMap& x_;
+  bool gated_;
   int count_;         // steps of the share
   int group_, step_;  // whose weight is copied next
   int first_step_;    // of the share, in its tile
@@ -220,13 +230,14 @@ __device__ void stage_chunk(const float (&sums)[kCount], int chunk, float* stage
   }
 }
 
-/// Writes this warp's strip of a tile, weight rows [first_n, + 16): a lane has eight of a token.
+/// Writes this warp's strip of a tile, from weight row first_row of all tiles on: a lane has eight
+/// sums of a token. Of a gated product they are four of the gate and of up each.
 template <int kCount>
-__device__ void write_strip(const MatmulJob& job, const float (&sums)[kCount], int64_t first_n,
+__device__ void write_strip(const MatmulJob& job, const float (&sums)[kCount], int64_t first_row,
                             float* staged) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t n = first_n + lane % 2 * 8;
-  const float* from = staged + lane / 2 * kStagedStride + lane % 2 * 8;
+  const int64_t n = job.gated ? first_row / 2 + lane % 2 * 4 : first_row + lane % 2 * 8;
+  const float* from = staged + lane / 2 * kStagedStride + lane % 2 * (job.gated ? 4 : 8);
   const bool whole = job.cols % 8 == 0;
 #pragma unroll 1
   for (int chunk = 0; chunk * kChunk < job.rows; ++chunk) {
@@ -234,7 +245,9 @@ __device__ void write_strip(const MatmulJob& job, const float (&sums)[kCount], i
     __syncwarp();
     const int64_t t = chunk * kChunk + lane / 2;
     if (t < job.rows && n < job.cols) {
-      if (whole) {
+      if (job.gated) {
+        write_gated_four(job, t, n, from, from + kGatedRows);
+      } else if (whole) {
         write_eight(job, t, n, from);
       } else {
 #pragma unroll 1
@@ -277,7 +290,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   extern __shared__ __align__(1024) unsigned char bytes[];
   device::let_successor_start();
   const SwapMemory<Shape> memory{hopper::address_in_shared(bytes)};
-  SwapCopies<Shape> copies(memory, cut, weight_map, x_map);
+  SwapCopies<Shape> copies(memory, cut, weight_map, x_map, job.gated);
   const bool copies_boxes = threadIdx.x == kMultiplying;
   if (copies_boxes) {
     for (int i = 0; i < Shape::kStages; ++i) {
@@ -343,23 +356,21 @@ int most_clusters() {
 
 template <typename T, typename Shape>
 SwapCut cut_for(const MatmulJob& job) {
-  return swap::cut_product(job.cols, job.depth, Shape::kTokens, Shape::kMates,
+  return swap::cut_product(job.weight_rows(), job.depth, Shape::kTokens, Shape::kMates,
                            most_clusters<T, Shape>());
 }
 
 template <typename T, typename Shape>
 void run_shape(const Launch& launch, const MatmulJob& job) {
-  const auto map = [&](const void* data, int64_t rows, int box_rows) {
-    return device::make_matrix_map(data, rows, job.depth, box_rows, kStepDepth,
-                                   device::Swizzle::k128Bytes);
-  };
+  const CUtensorMap x_map =
+      device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates,
+                              kStepDepth, device::Swizzle::k128Bytes);
   const SwapCut cut = cut_for<T, Shape>(job);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
   device::launch_clusters(kName, *launch.queue, Shape::kMates,
                           dim3(static_cast<unsigned>(cut.blocks())), dim3(kThreads),
                           Shape::kSharedBytes, matmul_swap_kernel<T, Shape>, job,
-                          map(job.weight, job.cols, kTileRows),
-                          map(job.x, job.rows, Shape::kTokens / Shape::kMates), cut, join);
+                          make_weight_map(job, kTileRows, kStepDepth), x_map, cut, join);
 }
 
 /// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
@@ -392,6 +403,10 @@ int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Propertie
     });
   }
   return floats * static_cast<int64_t>(sizeof(float));
+}
+
+bool matmul_swap_cuda_gates(const Launch& launch) {
+  return launch.out[0].dim(1) % kGatedRows == 0;
 }
 
 void matmul_swap_cuda(const Launch& launch) {

@@ -70,26 +70,29 @@ class Product {
         bias_(p.bias_type, p.cols, 3),
         residual_(p.x, p.rows * p.cols, 4) {}
 
-  double expected(int64_t t, int64_t n) const {
+  double linear(int64_t t, int64_t n) const {
     double sum = 0;
     for (int64_t k = 0; k < p_.depth; ++k)
       sum += double{x_.values[at(t, k, p_.depth)]} * weight_.values[at(n, k, p_.depth)];
-    if (p_.attrs.bias) sum += bias_.values[at(0, n, 0)];
-    sum = activate(p_.attrs.activation, sum);
-    if (p_.attrs.residual) sum += residual_.values[at(t, n, p_.cols)];
-    return sum;
+    return p_.attrs.bias ? sum + bias_.values[at(0, n, 0)] : sum;
+  }
+  double expected(int64_t t, int64_t n) const {
+    const double value = activate(p_.attrs.activation, linear(t, n));
+    return p_.attrs.residual ? value + residual_.values[at(t, n, p_.cols)] : value;
+  }
+  /// Of the product with the gate in the first half of the weight's rows.
+  double expected_gated(int64_t t, int64_t n) const {
+    return activate(p_.attrs.activation, linear(t, n)) * linear(t, p_.cols / 2 + n);
   }
 
   /// The output of rows [first, first + count), as floats.
   std::vector<float> run(const Tactic& tactic, ThreadPool& pool, int64_t first, int64_t count) {
     const DType out_type = *ir::parse_dtype(p_.attrs.dtype);
-    std::vector<char> out(static_cast<size_t>(count * p_.cols * ir::dtype_size(out_type)), 0x7f);
-    std::vector<Tensor> in = {row_range(x_, first, count, p_.depth),
-                              weight_.tensor({p_.cols, p_.depth})};
-    if (p_.attrs.bias) in.push_back(bias_.tensor({p_.cols}));
-    if (p_.attrs.residual) in.push_back(row_range(residual_, first, count, p_.cols));
-    const std::vector<Tensor> outs = {{out.data(), out_type, std::vector<int64_t>{count, p_.cols}}};
+    const int64_t elements = count * out_cols();
+    std::vector<char> out(static_cast<size_t>(elements * ir::dtype_size(out_type)), 0x7f);
     device::Queue queue{.pool = &pool};
+    const std::vector<Tensor> in = inputs(first, count);
+    const std::vector<Tensor> outs = {{out.data(), out_type, std::vector{count, out_cols()}}};
     Launch launch{.in = in, .out = outs, .attributes = &p_.attrs, .queue = &queue};
     std::unique_ptr<device::Memory> workspace;
     if (tactic.workspace != nullptr) {
@@ -97,14 +100,30 @@ class Product {
       launch.workspace = workspace->data();
     }
     tactic.run(launch);
-    std::vector<float> values(static_cast<size_t>(count * p_.cols));
-    ir::convert(out_type, out.data(), DType::kF32, values.data(), count * p_.cols);
+    std::vector<float> values(static_cast<size_t>(elements));
+    ir::convert(out_type, out.data(), DType::kF32, values.data(), elements);
     return values;
+  }
+
+  /// Op::exact of output `index`.
+  double exact(int64_t index) {
+    const std::vector<Tensor> in = inputs(0, p_.rows);
+    const std::vector<Tensor> out = {{nullptr, DType::kF32, std::vector{p_.rows, out_cols()}}};
+    const Launch launch{.in = in, .out = out, .attributes = &p_.attrs};
+    return find_op("matmul")->exact(launch, index);
   }
 
  private:
   static size_t at(int64_t row, int64_t col, int64_t cols) {
     return static_cast<size_t>(row * cols + col);
+  }
+  int64_t out_cols() const { return p_.attrs.gated ? p_.cols / 2 : p_.cols; }
+  std::vector<Tensor> inputs(int64_t first, int64_t count) {
+    std::vector<Tensor> in = {row_range(x_, first, count, p_.depth),
+                              weight_.tensor({p_.cols, p_.depth})};
+    if (p_.attrs.bias) in.push_back(bias_.tensor({p_.cols}));
+    if (p_.attrs.residual) in.push_back(row_range(residual_, first, count, p_.cols));
+    return in;
   }
   static Tensor row_range(Numbers& from, int64_t first, int64_t count, int64_t cols) {
     Tensor all = from.tensor({count, cols});
@@ -123,6 +142,29 @@ bool can_run(const Tactic& tactic, const Problem& p, int64_t rows) {
       {nullptr, *ir::parse_dtype(p.attrs.dtype), std::vector<int64_t>{rows, p.cols}}};
   const Launch launch{.in = in, .out = out, .attributes = &p.attrs};
   return tactic.why_not == nullptr || tactic.why_not(launch, cpu().properties()).empty();
+}
+
+/// Two products and their gate, each in double.
+TEST(MatmulRef, GatesInDouble) {
+  ThreadPool pool(2);
+  const Tactic& reference = find_op("matmul")->tactics.back();
+  constexpr int64_t kRows = 3, kWidth = 19, kDepth = 53;
+  const double unit = 2e-6;
+  for (const DType weight : {DType::kF32, DType::kBF16}) {
+    for (const char* activation : {"silu", "gelu", "relu"}) {
+      Problem p{.rows = kRows, .cols = 2 * kWidth, .depth = kDepth, .weight = weight};
+      p.attrs = {.bias = true, .activation = activation, .gated = true};
+      Product product(p);
+      const std::vector<float> got = product.run(reference, pool, 0, kRows);
+      ASSERT_EQ(got.size(), static_cast<size_t>(kRows * kWidth));
+      for (int64_t i = 0; i < kRows * kWidth; ++i) {
+        const double want = product.expected_gated(i / kWidth, i % kWidth);
+        EXPECT_NEAR(got[static_cast<size_t>(i)], want, unit * (1 + std::abs(want)))
+            << activation << " at " << i;
+        EXPECT_NEAR(product.exact(i), want, 1e-12 * (1 + std::abs(want)));
+      }
+    }
+  }
 }
 
 /// The specification rounds an exact sum once; then f and the output type round.
@@ -298,6 +340,10 @@ TEST(MatmulShape, FollowsTheInputs) {
   const auto out = find_op("matmul")->infer(std::vector{x, weight, bias, residual}, to_attrs(all));
   ASSERT_EQ(out.size(), 1u);
   EXPECT_EQ(ir::to_string(out[0]), "bf16[T, 6]");
+  const Matmul gated{.bias = true, .activation = "silu", .gated = true};
+  EXPECT_EQ(
+      ir::to_string(find_op("matmul")->infer(std::vector{x, weight, bias}, to_attrs(gated)).at(0)),
+      "f32[T, 3]");
 }
 
 TEST(MatmulShape, RefusesWhatDoesNotFit) {
@@ -314,6 +360,14 @@ TEST(MatmulShape, RefusesWhatDoesNotFit) {
             std::string::npos);
   EXPECT_NE(refusal({x, weight, {DType::kBF16, {"T", 6}}}, {.residual = true})
                 .find("the residual is bf16, x is f32"),
+            std::string::npos);
+  EXPECT_NE(refusal({x, {DType::kF32, {5, 8}}}, {.gated = true}).find("has [5] rows"),
+            std::string::npos);
+  EXPECT_NE(refusal({x, weight, {DType::kF32, {3}}}, {.bias = true, .gated = true})
+                .find("the bias is [3] instead of [6]"),
+            std::string::npos);
+  EXPECT_NE(refusal({x, weight, {DType::kF32, {"T", 3}}}, {.residual = true, .gated = true})
+                .find("a gated product has no residual"),
             std::string::npos);
   EXPECT_NE(refusal({x, weight}, {.activation = "tan"}).find("unknown activation tan"),
             std::string::npos);

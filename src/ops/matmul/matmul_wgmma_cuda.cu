@@ -4,14 +4,17 @@
 // so that the ring fills with the next tile while results are written. Two blocks are a cluster:
 // what their tiles have in common is read once, half by each, and copied to both.
 //
+// Of a gated product's weight, groups of 8 rows of the gate and of up alternate in a tile, which
+// then makes half as many outputs.
+//
 // Every output's sum takes K in the same order, 16 elements at a time, whatever the tile's shape:
 // the shape may follow the number of rows.
 #include <algorithm>
 #include <limits>
 
-#include "device/cuda/tensor_map.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
+#include "ops/matmul/matmul_weight_map_cuda.cuh"
 #include "ops/matmul/matmul_wgmma_cuda.cuh"
 
 namespace millrace::ops {
@@ -60,6 +63,7 @@ struct Shared {
 struct Maps {
   const CUtensorMap& x;
   const CUtensorMap& weight;
+  bool gated;  // how the weight's map is made
 };
 
 __device__ int cluster_rank() {
@@ -76,14 +80,21 @@ __device__ int cluster_count() {
 /// shares them, this block brings one half to both blocks.
 template <int kRows>
 __device__ void copy_operand(const CUtensorMap& map, uint32_t to, uint32_t barrier, int k, int row,
-                             bool is_shared) {
+                             bool is_shared, bool gated = false) {
   constexpr int kHalf = kRows / 2;
   const int rank = cluster_rank();
   if (is_shared) {
-    copy_box_to_both(to + rank * kHalf * kRowBytes, map, barrier, k, row + rank * kHalf);
-  } else {
-    hopper::copy_box(to, map, barrier, k, row);
-    hopper::copy_box(to + kHalf * kRowBytes, map, barrier, k, row + kHalf);
+    to += rank * kHalf * kRowBytes;
+    row += rank * kHalf;
+    if (gated) return copy_box_to_both(to, map, barrier, k, 0, 0, row / kGatedPair);
+    return copy_box_to_both(to, map, barrier, k, row);
+  }
+  for (int half = 0; half < 2; ++half, to += kHalf * kRowBytes, row += kHalf) {
+    if (gated) {
+      hopper::copy_box(to, map, barrier, k, 0, 0, row / kGatedPair);
+    } else {
+      hopper::copy_box(to, map, barrier, k, row);
+    }
   }
 }
 
@@ -95,7 +106,7 @@ __device__ void copy_stages(const Shared<Shape>& shared, const Maps& maps, const
   int2 tile = pairs.place(pair, cluster_rank());
   const auto copy_weight = [&](int slot, int stage) {
     copy_operand<Shape::kN>(maps.weight, shared.weight(slot), shared.full(slot),
-                            stage * kStageDepth, tile.y * Shape::kN, pairs.is_column);
+                            stage * kStageDepth, tile.y * Shape::kN, pairs.is_column, maps.gated);
   };
   const auto copy_x = [&](int slot, int stage) {
     copy_operand<kTileRows>(maps.x, shared.x(slot), shared.full(slot), stage * kStageDepth,
@@ -264,6 +275,30 @@ __device__ void write_rows(const MatmulJob& job, const float (&sums)[kCount], in
   }
 }
 
+/// Likewise of a gated product; (first_t, first_n) is the first output. Staged columns are groups
+/// of 8 sums of the gate and of up in turn: a lane writes fours in two rows.
+template <int kCount>
+__device__ void write_gated_rows(const MatmulJob& job, const float (&sums)[kCount], int64_t first_t,
+                                 int64_t first_n, float* staged) {
+  constexpr int kChunks = kCount * 2 / kOutCols;
+  const int lane = threadIdx.x % kWarp;
+  const int64_t t = first_t + lane / 4;
+  int64_t n = first_n + lane % 4 * 4;
+  const int unit = lane % 4 / 2 * 4 + lane % 2;  // of the gate; up's lie two further
+  const float* gate = staged + staged_at(lane / 4, unit);
+  const float* up = staged + staged_at(lane / 4, unit + 2);
+#pragma unroll 1
+  for (int chunk = 0; chunk < kChunks; ++chunk, n += kOutCols / 2) {
+    stage_chunk(sums, chunk, staged);
+    __syncwarp();
+    if (n < job.cols) {
+      if (t < job.rows) write_gated_four(job, t, n, gate, up);
+      if (t + 8 < job.rows) write_gated_four(job, t + 8, n, gate + 8 * kOutCols, up + 8 * kOutCols);
+    }
+    __syncwarp();
+  }
+}
+
 /// Of a warpgroup: multiplies and writes its rows of all tiles of this block.
 template <typename T, typename Shape>
 __device__ void multiply_stages(const Shared<Shape>& shared, const MatmulJob& job,
@@ -274,14 +309,18 @@ __device__ void multiply_stages(const Shared<Shape>& shared, const MatmulJob& jo
   for (int pair = cluster_index(); pair < pairs.count(); pair += cluster_count()) {
     const int2 tile = pairs.place(pair, cluster_rank());
     const int64_t first_t = int64_t{tile.x} * kTileRows;
-    const int64_t first_n = int64_t{tile.y} * Shape::kN;
+    const int64_t first_n = int64_t{tile.y} * (job.gated ? Shape::kN / 2 : Shape::kN);
     if (first_t + group * kGroupRows >= job.rows || first_n >= job.cols) {
       skip_tile(shared, stages, ring);
       continue;
     }
     float sums[Shape::kN / 2];
     multiply_tile<T>(shared, stages, ring, sums);
-    write_rows<T>(job, sums, first_t + 16 * warp, first_n, staged + warp * kOutFloats);
+    if (job.gated) {
+      write_gated_rows(job, sums, first_t + 16 * warp, first_n, staged + warp * kOutFloats);
+    } else {
+      write_rows<T>(job, sums, first_t + 16 * warp, first_n, staged + warp * kOutFloats);
+    }
   }
 }
 
@@ -308,7 +347,7 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThread
   if (threadIdx.x >= kGroups * hopper::kWarpgroup) {
     hopper::shrink_registers<40>();
     if (threadIdx.x == kGroups * hopper::kWarpgroup) {
-      copy_stages<Shape>(shared, {x_map, weight_map}, pairs, stages);
+      copy_stages<Shape>(shared, {x_map, weight_map, job.gated}, pairs, stages);
     }
   } else {
     hopper::grow_registers<232>();
@@ -334,7 +373,7 @@ int ceil_div(int64_t a, int64_t b) {
 /// second-level cache. A tile takes some cycles more to write.
 Plan make_plan(const MatmulJob& job, int cols, bool is_column, int clusters) {
   int height = ceil_div(job.rows, kTileRows);
-  int width = ceil_div(job.cols, cols);
+  int width = ceil_div(job.weight_rows(), cols);
   int& paired = is_column ? height : width;
   paired = ceil_div(paired, kClusterBlocks);
   Plan plan{.cols = cols, .pairs = {.height = height, .width = width, .is_column = is_column}};
@@ -363,15 +402,13 @@ void run_tiles(const Launch& launch, const MatmulJob& job, const TilePairs& pair
   static const bool allowed =
       device::allow_shared("matmul_wgmma_cuda", matmul_wgmma_kernel<T, Shape>, Shape::kSharedBytes);
   CHECK(allowed);
-  const auto map = [&](const void* data, int64_t rows, int tile_rows) {
-    return device::make_matrix_map(data, rows, job.depth, tile_rows / 2, kStageDepth,
-                                   device::Swizzle::k128Bytes);
-  };
+  const CUtensorMap x_map = device::make_matrix_map(job.x, job.rows, job.depth, kTileRows / 2,
+                                                    kStageDepth, device::Swizzle::k128Bytes);
   const int clusters = std::min(pairs.count(), device::multiprocessors() / kClusterBlocks);
-  device::launch_kernel(
-      "matmul_wgmma_cuda", *launch.queue, dim3(static_cast<unsigned>(clusters * kClusterBlocks)),
-      dim3(kThreads), Shape::kSharedBytes, matmul_wgmma_kernel<T, Shape>, job,
-      map(job.x, job.rows, kTileRows), map(job.weight, job.cols, Shape::kN), pairs);
+  device::launch_kernel("matmul_wgmma_cuda", *launch.queue,
+                        dim3(static_cast<unsigned>(clusters * kClusterBlocks)), dim3(kThreads),
+                        Shape::kSharedBytes, matmul_wgmma_kernel<T, Shape>, job, x_map,
+                        make_weight_map(job, Shape::kN / 2, kStageDepth), pairs);
 }
 
 template <typename T>
@@ -396,6 +433,10 @@ std::string matmul_wgmma_cuda_why_not(const Launch& launch, const device::Proper
   constexpr int64_t kMaxRows = 1 << 22;  // tiles are counted in 32 bits
   if (std::max(launch.in[0].dim(0), launch.in[1].dim(0)) > kMaxRows) return "too many rows";
   return mma_cuda_why_not(launch);
+}
+
+bool matmul_wgmma_cuda_gates(const Launch& launch) {
+  return launch.out[0].dim(1) % kGatedRows == 0;
 }
 
 void matmul_wgmma_cuda(const Launch& launch) {

@@ -47,6 +47,16 @@ __device__ inline void copy_box_to_both(uint32_t to, const CUtensorMap& map, uin
       : "memory");
 }
 
+__device__ inline void copy_box_to_both(uint32_t to, const CUtensorMap& map, uint32_t barrier,
+                                        int x, int y, int z, int w) {
+  constexpr uint16_t kBoth = 0b11;
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%4, %5, %6, %7}], [%2], %3;" ::"r"(to),
+      "l"(&map), "r"(barrier), "h"(kBoth), "r"(x), "r"(y), "r"(z), "r"(w)
+      : "memory");
+}
+
 /// A stage of the ring, and the parity of the phase that its barriers are in.
 template <int kStages>
 struct RingPlace {

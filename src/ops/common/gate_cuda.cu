@@ -1,6 +1,6 @@
 #include "ops/common/activation_cuda.cuh"
+#include "ops/common/gate_cuda.h"
 #include "ops/common/vector_access_cuda.cuh"
-#include "ops/gated_activation/gated_activation.h"
 
 namespace millrace::ops {
 namespace {
@@ -10,7 +10,7 @@ constexpr int kThreads = 128;
 /// A block takes kThreads * kPack columns of one row. gate_up: [T, 2F], out: [T, F].
 template <int kPack, typename T>
 __global__ void __launch_bounds__(kThreads)
-    gated_activation_kernel(const T* gate_up, T* out, int64_t width, ActivationKind kind) {
+    gate_kernel(const T* gate_up, T* out, int64_t width, ActivationKind kind) {
   device::let_successor_start();
   device::wait_for_predecessor();
   const int64_t column = (int64_t{blockIdx.y} * kThreads + threadIdx.x) * kPack;
@@ -27,21 +27,20 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void gated_activation_cuda(const Launch& launch) {
-  const Tensor& out = launch.out[0];  // [T, F]
+void gate_cuda(const device::Queue& queue, ActivationKind kind, const Tensor& gate_up,
+               const Tensor& out) {
   if (out.count() == 0) return;
-  const ActivationKind kind = *parse_activation(launch.attrs<GatedActivation>().kind);
   with_float_type(out.dtype, [&]<typename T>(T) {
     const int64_t width = out.dim(-1);
     const auto start = [&](auto kernel, int pack) {
       const dim3 grid(static_cast<unsigned>(out.rows()), blocks_for(width, kThreads * pack));
-      device::launch_kernel("gated_activation_cuda", *launch.queue, grid, dim3(kThreads), 0, kernel,
-                            launch.in[0].as<T>(), out.as<T>(), width, kind);
+      device::launch_kernel("gate_cuda", queue, grid, dim3(kThreads), 0, kernel, gate_up.as<T>(),
+                            out.as<T>(), width, kind);
     };
-    if (width % kPackOf<T> == 0 && aligned_to_16(launch.in[0].as<T>(), out.as<T>())) {
-      start(gated_activation_kernel<kPackOf<T>, T>, kPackOf<T>);
+    if (width % kPackOf<T> == 0 && aligned_to_16(gate_up.as<T>(), out.as<T>())) {
+      start(gate_kernel<kPackOf<T>, T>, kPackOf<T>);
     } else {
-      start(gated_activation_kernel<1, T>, 1);
+      start(gate_kernel<1, T>, 1);
     }
   });
 }

@@ -1,0 +1,104 @@
+#include "ops/matmul/matmul_cases_gated.h"
+
+#include <cmath>
+
+#include "base/str.h"
+#include "ops/matmul/matmul.h"
+
+namespace millrace::ops {
+namespace {
+
+using enum ir::DType;
+
+/// [T, F] outputs from K elements; the types of x, of the weight and of the bias, if there is one.
+struct Sizes {
+  int64_t rows, width, depth;
+};
+
+Case gated_case(const char* name, const Sizes& sizes, Matmul attrs, ir::DType x, ir::DType weight,
+                ir::DType bias) {
+  attrs.gated = true;
+  const double deviation = 1 / std::sqrt(static_cast<double>(sizes.depth));
+  Case made{.name = str("gated, ", name, ", ", sizes.rows, " x ", sizes.width, " x ", sizes.depth,
+                        ", ", ir::dtype_name(x), " ", ir::dtype_name(weight)),
+            .attrs = to_attrs(attrs),
+            .inputs = {normal(x, {sizes.rows, sizes.depth}),
+                       cold(normal(weight, {2 * sizes.width, sizes.depth}, deviation))}};
+  if (attrs.bias) made.inputs.push_back(normal(bias, {2 * sizes.width}));
+  return made;
+}
+
+/// Any types, and widths that no vector, tile or pair divides.
+void add_types(std::vector<Case>* cases) {
+  for (const auto weight : {kF32, kBF16, kF16}) {
+    const auto add = [&](const char* name, const Sizes& sizes, const Matmul& attrs = {}) {
+      cases->push_back(gated_case(name, sizes, attrs, kF32, weight, weight));
+    };
+    add("one output", {1, 1, 129}, {.activation = "silu"});
+    add("one row", {1, 67, 200}, {.bias = true, .activation = "silu"});
+    add("some rows", {7, 29, 37}, {.activation = "gelu"});
+    add("a short prompt", {70, 50, 100}, {.bias = true, .activation = "silu"});
+  }
+  cases->push_back(
+      gated_case("f32 bias", {5, 24, 64}, {.bias = true, .dtype = "bf16"}, kBF16, kBF16, kF32));
+  cases->push_back(gated_case("no rows", {0, 8, 16}, {}, kBF16, kBF16, kBF16));
+}
+
+void add_activations(std::vector<Case>* cases) {
+  for (const char* activation :
+       {"none", "silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu"}) {
+    for (const int64_t rows : {2, 20}) {
+      const Matmul attrs = {.bias = true, .activation = activation};
+      cases->push_back(gated_case(activation, {rows, 101, 60}, attrs, kF32, kBF16, kBF16));
+      cases->push_back(
+          gated_case(str(activation, " to f32").c_str(), {rows, 104, 64}, attrs, kF16, kF16, kF16));
+      cases->back().tolerance = 0x1p-15;  // tensor cores cut sums off; relu2 doubles that
+    }
+  }
+}
+
+/// What tensor cores take: tiles of 64 outputs, whole, in pieces and in shares that begin anywhere;
+/// as many rows as a kernel for few rows has columns, one less and one more.
+void add_16_bit(std::vector<Case>* cases) {
+  for (const auto type : {kBF16, kF16}) {
+    const auto add = [&](const char* name, const Sizes& sizes, bool bias = false) {
+      const Matmul attrs = {.bias = bias, .activation = "silu", .dtype = ir::dtype_name(type)};
+      cases->push_back(gated_case(name, sizes, attrs, type, type, type));
+    };
+    add("one row, unequal shares", {1, 2500, 2056});
+    add("one row, a bias", {1, 1300, 4104}, true);
+    for (const int64_t rows : {2, 3, 4, 5, 8, 9, 16, 17, 33, 64, 65, 127, 128}) {
+      if (type == kF16 && rows % 16 != 1) continue;
+      add("a tile and a part of one", {rows, 72, 192}, rows % 2 == 0);
+      add("tiles in pieces", {rows, 264, 2056}, rows % 2 == 1);
+    }
+    for (const int64_t rows : {3, 33, 128})
+      add("an odd width", {rows, 301, 1544}, rows == 33);
+    add("whole tiles, two of a block", {type == kF16 ? 8 : 80, 8584, 72}, true);
+    // So large that a check on a CPU only looks at samples.
+    add("shares that begin anywhere", {32, 4504, 3528}, true);
+    add("shares that begin anywhere", {70, 4504, 3528});
+    add("many rows", {600, 696, 200}, true);
+    add("many rows, wide", {1290, 1400, 72});
+  }
+}
+
+/// The feed-forward of a Llama of eight billion parameters.
+void add_benchmarks(std::vector<Case>* cases) {
+  for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048}) {
+    cases->push_back(gated_case("Llama 8B", {rows, 14336, 4096},
+                                {.activation = "silu", .dtype = "bf16"}, kBF16, kBF16, kBF16));
+    cases->back().benchmark = true;
+  }
+}
+
+}  // namespace
+
+void add_gated_cases(std::vector<Case>* cases) {
+  add_types(cases);
+  add_activations(cases);
+  add_16_bit(cases);
+  add_benchmarks(cases);
+}
+
+}  // namespace millrace::ops
