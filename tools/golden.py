@@ -5,6 +5,7 @@
     ./dev golden llama_yarn    some of them: names in tools/golden_models/, novelist_14m, novelist_draft, perplexity,
                                prompt_tables
     ./dev golden --beams       beams.json alone (tools/golden_beams.py), of every tiny model or of those named
+    ./dev golden --quantised   golden_int8 and golden_fp8 alone (tools/golden_quantised.py), of those models that have them
 
 For each tiny config: weights by docs/dummy_weights.md, fp32, CPU, eager attention; for prompts of 1 to 60 tokens some
 rows of the prompt's logits, 32 greedy tokens, some rows of their logits, and how far the best logit is ahead of the
@@ -30,6 +31,7 @@ from safetensors.numpy import save_file
 
 import golden_beams
 import golden_prompt_tables
+import golden_quantised
 from dummy_weights import dummy_tensor, write_checkpoint
 from golden_faults import FAINT, FAULTS, measure_tensors, plant
 from golden_models import ATTENTION, CONFIGS, FAINT_TENSORS, REFERENCES
@@ -214,6 +216,11 @@ def record_beams(name):
     golden_beams.record(model, Frequencies(model), name, DATA / name, versions())
 
 
+def record_quantised(name):
+    golden = json.loads((DATA / name / "golden.json").read_text())
+    golden_quantised.record(build_model(DATA / name), DATA / name, golden, write_json, versions())
+
+
 def record_tiny(name):
     folder = DATA / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -361,6 +368,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--beams", action="store_true", help="record beams.json alone")
+    parser.add_argument("--quantised", action="store_true", help="record caches of 8 bits alone")
     arguments = parser.parse_args()
     wanted = arguments.names
     unknown = set(wanted) - set(names)
@@ -370,7 +378,10 @@ def main():
     transformers.logging.disable_progress_bar()
     import golden_encdec  # which imports this file
     for name in wanted or names:
-        if arguments.beams:
+        if arguments.quantised:
+            if name in golden_quantised.MODELS:
+                record_quantised(name)
+        elif arguments.beams:
             if name in CONFIGS:
                 record_beams(name)
         elif name == "perplexity":
@@ -385,6 +396,8 @@ def main():
         else:
             record_tiny(name)
             record_beams(name)
+            if name in golden_quantised.MODELS:
+                record_quantised(name)
 
 
 if __name__ == "__main__":
