@@ -336,13 +336,15 @@ def record_novelist(name):
 
 
 @torch.no_grad()
-def perplexity(model, tokenizer, documents, window, predictions):
+def perplexity(model, tokenizer, documents, predictions, kv_dtype="fp32"):
     """Every token after the first is predicted once, in windows that overlap by one token."""
+    window = PERPLEXITY_WINDOW
     stream = [token for document in documents for token in tokenizer(document)["input_ids"]]
     total = 0.0
     for begin in range(0, predictions, window):
         ids = torch.tensor(stream[begin:begin + window + 1])
-        logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0]
+        logits = forward(model, ids[:-1].tolist()) if kv_dtype == "fp32" else golden_quantised.logits_of(
+            model, ids[:-1].tolist(), kv_dtype)
         total += float(torch.nn.functional.cross_entropy(logits.double(), ids[1:], reduction="sum"))
     return float(np.exp(total / predictions))
 
@@ -355,11 +357,14 @@ def record_perplexity():
         tokenizer = transformers.AutoTokenizer.from_pretrained(ROOT / "models" / source)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             ROOT / "models" / source, dtype=torch.float32, attn_implementation="sdpa").eval()
-        for predictions in PERPLEXITY_PREDICTIONS:
-            value = perplexity(model, tokenizer, documents, PERPLEXITY_WINDOW, predictions)
+        measured = [(predictions, "fp32") for predictions in PERPLEXITY_PREDICTIONS]
+        if name == "novelist_14m":
+            measured += [(PERPLEXITY_PREDICTIONS[0], kind) for kind in golden_quantised.KINDS]
+        for predictions, kv_dtype in measured:
+            value = perplexity(model, tokenizer, documents, predictions, kv_dtype)
             entries.append({"model": f"models/{source}", "window": PERPLEXITY_WINDOW, "tokens": predictions,
-                            "perplexity": round(value, 4)})
-            print(f"{name:24} perplexity {value:.4f} over {predictions} predictions", flush=True)
+                            "kv_dtype": kv_dtype, "perplexity": round(value, 4)})
+            print(f"{name:24} perplexity {value:.4f} over {predictions} predictions, {kv_dtype} cache", flush=True)
     write_json(DATA / "perplexity.json", {"made_by": "tools/golden.py", **versions()}, "entries", entries)
 
 

@@ -53,7 +53,7 @@ std::string_view kv_type_name(ir::DType type) {
 
 std::string BuildOptions::canonical_text() const {
   std::string text = str("dtype=", compute_type_name(dtype),
-                         " kv_dtype=", kv_dtype ? ir::dtype_name(*kv_dtype) : "auto",
+                         " kv_dtype=", kv_dtype ? kv_type_name(*kv_dtype) : "auto",
                          " max_batch_size=", max_batch_size, " max_seq_len=", max_seq_len,
                          " max_num_tokens=", max_num_tokens, " max_beam_width=", max_beam_width);
   if (max_prompt_table_rows > 0) text += str(" max_prompt_table_rows=", max_prompt_table_rows);
