@@ -10,6 +10,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "engine/engine_file.h"
+#include "runtime/kv_pool.h"
 #include "runtime/weights.h"
 
 namespace millrace::cli {
@@ -60,8 +61,7 @@ Json inspect_engine(const std::string& path, bool verify) {
   int64_t kv_token = 0;
   for (const engine::KvGroup& g : e.kv_groups) {
     if (g.cross) continue;  // made of the encoder's rows, not of tokens
-    kv_token += static_cast<int64_t>(g.layers.size()) * g.kv_heads * (g.k_size + g.v_size) *
-                ir::dtype_size(*ir::parse_dtype(m.kv_dtype));
+    kv_token += runtime::kv_block_bytes(g, 64, *ir::parse_dtype(m.kv_dtype)) / 64;
   }
   Json out = {{"kind", "engine"},
               {"architecture", m.architecture},

@@ -20,19 +20,16 @@ struct Exchange {
 };
 
 /// The pieces of blocks whose warps share them.
-template <typename T, int kSize, int kColumnTiles>
-class Kernel : private Tiles<T, kSize, kColumnTiles> {
+template <typename T, int kSize, int kColumnTiles, typename Stored>
+class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
  public:
-  using Base = Tiles<T, kSize, kColumnTiles>;
-  using S = Sizes<kSize, kColumnTiles>;
+  using Base = Tiles<T, kSize, kColumnTiles, Stored>;
+  using typename Base::S;
   static constexpr int kRows = S::kRows, kWarps = S::kWarps, kThreads = S::kThreads;
 
   __device__ Kernel(const AttentionArgs& a, const Work& work, const Shares& shares,
                     Exchange<kRows, kWarps>& exchange, std::byte* shared, const unsigned* offsets)
-      : Base(a, work, shares, shared),
-        x_(exchange),
-        all_rings_(reinterpret_cast<T*>(shared)),
-        offsets_(offsets) {}
+      : Base(a, work, shares, shared), x_(exchange), all_rings_(shared), offsets_(offsets) {}
 
   /// REQUIRES: the block's share has tiles.
   __device__ void run(unsigned block) {
@@ -44,7 +41,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles> {
   }
 
  private:
-  using Base::a_, Base::w_, Base::shares_, Base::ring_, Base::lane, Base::warp;
+  using Base::a_, Base::w_, Base::shares_, Base::lane, Base::warp;
   using Base::largest_, Base::total_, Base::sums_;
 
   /// All pieces of this block, tile by tile. Lengths and block tables are copied from the host
@@ -179,9 +176,18 @@ class Kernel : private Tiles<T, kSize, kColumnTiles> {
     stage_ = stage_ + 1 == S::kStages ? 0 : stage_ + 1;
   }
 
-  /// Puts this warp's result where the other warps find it: in the stage of its last tile, which is
-  /// to be refilled when they have read it. -1: it had no tile.
+  /// Where a warp's sums lie for the others.
+  __device__ float* shared_sums(int of_warp, int stage) const {
+    const int at = S::kSumsApart ? S::kRingBytes + of_warp * S::kSumBytes
+                                 : (of_warp * S::kStages + stage) * S::kStage *
+                                       static_cast<int>(sizeof(Stored));
+    return reinterpret_cast<float*>(all_rings_ + at);
+  }
+
+  /// Puts this warp's result where the other warps find it: in the stage of its last tile, if it
+  /// has room, which is to be refilled when they have read it. -1: it had no tile.
   __device__ void share_sums(int stage) {
+    this->end_sums();
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
@@ -195,15 +201,14 @@ class Kernel : private Tiles<T, kSize, kColumnTiles> {
     }
     if (lane() == 0) x_.stage[warp()] = stage;
     if (stage < 0) return;
-    auto* to = reinterpret_cast<float*>(ring_ + stage * S::kStage) +
-               lane() % 4 * 2 * S::kSumStride + lane() / 4;
+    float* to = shared_sums(warp(), stage) + lane() % 4 * 2 * S::kSumStride;
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
       for (int d = 0; d < kSize / 16; ++d) {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
-          to[(n * 8 + i % 2) * S::kSumStride + d * 16 + i / 2 * 8] = sums_[n][d][i];
+          to[(n * 8 + i % 2) * S::kSumStride + this->element(d, i)] = sums_[n][d][i];
       }
     }
   }
@@ -217,8 +222,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles> {
         const int stage = x_.stage[w];
         if (stage < 0) continue;
         const float2 stats = x_.stats[w][row];
-        const auto* from =
-            reinterpret_cast<const float*>(all_rings_ + (w * S::kStages + stage) * S::kStage);
+        const float* from = shared_sums(w, stage);
         add_part(
             result.piece[i],
             {stats.x, stats.y, *reinterpret_cast<const float4*>(from + row * S::kSumStride + d)});
@@ -274,11 +278,11 @@ class Kernel : private Tiles<T, kSize, kColumnTiles> {
   enum class Ahead { kStart, kTile, kDone };
 
   Exchange<kRows, kWarps>& x_;
-  const T* const all_rings_;
+  std::byte* const all_rings_;
   const unsigned* const offsets_;  // [sequences + 1]
   unsigned block_ = 0, end_ = 0;   // its number, and the first tile of the next block's part
-  Walk now_;              // the piece that is computed
-  Walk ahead_;            // the piece of the tile that is fetched next
+  Walk now_;                       // the piece that is computed
+  Walk ahead_;                     // the piece of the tile that is fetched next
   int ahead_tile_ = 0;
   int64_t ahead_block_ = 0;
   Ahead ahead_state_ = Ahead::kStart;
@@ -300,11 +304,11 @@ __device__ inline void touch_blocks(const AttentionArgs& a, const Work& work) {
 }
 
 /// Grid: as many blocks as fit at once.
-template <typename T, int kSize, int kColumnTiles>
+template <typename T, int kSize, int kColumnTiles, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
                                   (Sizes<kSize, kColumnTiles>::kBlocks))
     attend_generation(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work) {
-  using S = Sizes<kSize, kColumnTiles>;
+  using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
   extern __shared__ __align__(16) std::byte shared[];
   __shared__ union {
     Exchange<S::kRows, S::kWarps> block;
@@ -313,7 +317,7 @@ __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
   __shared__ Totals totals;
   device::let_successor_start();
   touch_blocks<S::kThreads>(a, work);
-  auto* offsets = reinterpret_cast<unsigned*>(shared + S::kRingBytes);
+  auto* offsets = reinterpret_cast<unsigned*>(shared + S::kTileBytes);
   add_up_tiles<S::kThreads>(a, work, S::kRows, offsets, &totals);
   // Sharers that get work where there is little of it are spread over the multiprocessors.
   const unsigned block =
@@ -323,14 +327,15 @@ __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
   if constexpr (S::kHasSolo) {
     if (is_better_solo(totals, tiles, gridDim.x)) {
       const Shares shares(tiles, solo_sharers(totals, gridDim.x * S::kWarps));
-      Solo<T, kSize>(a, work, shares, exchange.warps, shared, offsets)
+      Solo<T, kSize, Stored>(a, work, shares, exchange.warps, shared, offsets)
           .run(block * S::kWarps + threadIdx.x / kWarp);
       return;
     }
   }
   const Shares shares(tiles, gridDim.x);
   if (shares.begin(block) < shares.begin(block + 1)) {
-    Kernel<T, kSize, kColumnTiles>(a, work, shares, exchange.block, shared, offsets).run(block);
+    Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange.block, shared, offsets)
+        .run(block);
   } else if (block == 0) {
     device::wait_for_predecessor();
   }

@@ -23,8 +23,8 @@ inline constexpr int kMultiprocessors = 132;
 
 inline constexpr int kMaxSharers = 8 * kMultiprocessors;
 
-/// Pieces of a unit that are stored, by the sharer (a block or a warp) where the unit begins. Zeros between launches;
-/// launches that overlap use different rows.
+/// Pieces of a unit that are stored, by the sharer (a block or a warp) where the unit begins. Zeros
+/// between launches; launches that overlap use different rows.
 static __device__ unsigned arrivals[kNumberedQueues][kMaxSharers];
 
 /// What a launch adds to the arguments that all attention kernels have.

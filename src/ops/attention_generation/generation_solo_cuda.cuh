@@ -15,7 +15,7 @@ struct SoloExchange {
 };
 
 /// Sums of 8 query rows as the matrix instructions leave them: a thread has columns lane % 4 * 2
-/// and the one after, elements 16 d + lane / 4 and the eighth after that. Add up as Part does.
+/// and the one after, elements by Tiles::element(). Add up as Part does.
 template <int kSize>
 struct Sums {
   float largest[2], total[2];
@@ -55,11 +55,11 @@ struct Sums {
   }
 };
 
-template <typename T, int kSize>
-class Solo : private Tiles<T, kSize, 1> {
+template <typename T, int kSize, typename Stored>
+class Solo : private Tiles<T, kSize, 1, Stored> {
  public:
-  using Base = Tiles<T, kSize, 1>;
-  using S = Sizes<kSize, 1>;
+  using Base = Tiles<T, kSize, 1, Stored>;
+  using typename Base::S;
 
   __device__ Solo(const AttentionArgs& a, const Work& work, const Shares& shares,
                   SoloExchange<S::kWarps>& exchange, std::byte* shared, const unsigned* offsets)
@@ -170,6 +170,7 @@ class Solo : private Tiles<T, kSize, 1> {
       for (int step = 4; step < kWarp; step *= 2)
         total_[0][i] += __shfl_xor_sync(kAll, total_[0][i], step);
     }
+    this->end_sums();
     piece.add(largest_[0], total_[0], sums_[0]);
   }
 
@@ -203,7 +204,7 @@ class Solo : private Tiles<T, kSize, 1> {
       if (row >= rows_) continue;
 #pragma unroll
       for (int d = 0; d < kSize / 16; ++d)
-        to[row * kSize + d * 16 + i / 2 * 8 + lane() / 4] = sums.sum[d][i];
+        to[row * kSize + this->element(d, i)] = sums.sum[d][i];
       if (i < 2 && lane() < 4) {
         auto* stats = reinterpret_cast<float2*>(to + w_.partial_rows * kSize) + row;
         *stats = {sums.largest[i], sums.total[i]};
@@ -219,16 +220,27 @@ class Solo : private Tiles<T, kSize, 1> {
       total[i] = this->total_of(this->head_row(now_, row), unit.largest[i], unit.total[i]);
     }
     const int row = lane() / 4;
-    T* to = static_cast<T*>(a_.out) + this->head_row(now_, min(row, rows_ - 1)) * kSize +
-            lane() % 4 * 2;
+    T* to = static_cast<T*>(a_.out) + this->head_row(now_, min(row, rows_ - 1)) * kSize;
 #pragma unroll
     for (int d = 0; d < kSize / 16; ++d) {
+      uint32_t pairs[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const uint32_t pair = transposed(pack_pair<T>(unit.sum[d][half * 2] / total[0],
-                                                      unit.sum[d][half * 2 + 1] / total[1]));
-        if (row < rows_) *reinterpret_cast<uint32_t*>(to + d * 16 + half * 8) = pair;
+        pairs[half] = transposed(this->pack_result(unit.sum[d][half * 2] / total[0],
+                                                   unit.sum[d][half * 2 + 1] / total[1]));
       }
+      if (row < rows_) write_pairs(pairs, to + d * 16);
+    }
+  }
+
+  /// Two pairs of a row's 16 elements: as Tiles::element() says.
+  __device__ static void write_pairs(const uint32_t (&pairs)[2], T* to) {
+    if constexpr (Base::kWidens) {  // 4 (lane % 4) + 0, 2, then + 1, 3
+      *reinterpret_cast<uint2*>(to + lane() % 4 * 4) = {__byte_perm(pairs[0], pairs[1], 0x5410),
+                                                        __byte_perm(pairs[0], pairs[1], 0x7632)};
+    } else {
+      *reinterpret_cast<uint32_t*>(to + lane() % 4 * 2) = pairs[0];
+      *reinterpret_cast<uint32_t*>(to + lane() % 4 * 2 + 8) = pairs[1];
     }
   }
 

@@ -1,11 +1,15 @@
-// What a warp does with tiles of 16 keys: it copies them into a ring of its own and adds them to the
-// sums of its query rows. These are the columns of the matrix instructions, 8 or 16:
-// logits^T = K q^T, out^T = V^T weights^T. For .cu files.
+// What a warp does with tiles of 16 keys: it copies them into a ring of its own and adds them to
+// the sums of its query rows. These are the columns of the matrix instructions, 8 or 16: logits^T =
+// K q^T, out^T = V^T weights^T.
+//
+// Tiles of 8 bits are copied as they are and widened to halves on their way to the products. The
+// scale of a key multiplies its logits, that of a value its weights. For .cu files.
 #pragma once
 
 #include <type_traits>
 
 #include "ops/attention_generation/generation_parts_cuda.cuh"
+#include "ops/common/kv_widen_cuda.cuh"
 #include "ops/common/tensor_core_cuda.cuh"
 
 namespace millrace::ops::generation {
@@ -57,34 +61,49 @@ __device__ inline void add_part(Part& to, const Part& next) {
   to.sum.w = fmaf(to.sum.w, a, __fmul_rn(next.sum.w, b));
 }
 
-/// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows.
-template <int kSize, int kColumnTiles>
+/// Tiles in the ring of a warp: what keeps memory busy, and leaves room for all blocks.
+constexpr int stages_of(int size, int column_tiles, int bytes) {
+  if (bytes == 2) return size <= 64 ? 5 : size <= 96 ? 4 : 3;
+  if (size <= 64) return 6;
+  return size <= 128 && column_tiles == 1 ? 5 : 4;
+}
+
+/// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows, over a cache of
+/// kBytes an element.
+template <int kSize, int kColumnTiles, int kBytes = 2>
 struct Sizes {
   static constexpr int kHeadSize = kSize, kColumns = kColumnTiles, kWarps = kQuarters;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kRows = 8 * kColumnTiles;
-  static constexpr int kStride = kSize + 8;  // elements: rows of a matrix lie in different banks
+  static constexpr int kChunk = 16 / kBytes;      // elements that are copied at once
+  static constexpr int kStride = kSize + kChunk;  // rows of a matrix lie in different banks
   static constexpr int kPlane = kTileKeys * kStride;
-  static constexpr int kStage = 2 * kPlane;  // elements of a tile's K and V
-  static constexpr int kStages = kSize <= 64 ? 5 : kSize <= 96 ? 4 : 3;
+  static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
+  static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
+  static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
   static constexpr int kBlocks = (kSize <= 128 ? 8 : 4) / kWarps;  // on a multiprocessor
-  static constexpr int kSumStride = kSize + 4;  // floats; a stage has room for all rows
+  static constexpr int kSumStride = kSize + 4;                     // floats
+  static constexpr int kSumBytes = kRows * kSumStride * 4;
+  /// Where a stage has no room for a warp's sums, they lie behind the rings.
+  static constexpr bool kSumsApart = kStage * kBytes < kSumBytes;
   static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
-  static constexpr int kRingBytes = kWarps * kStages * kStage * 2;
+  static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
+  static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
   /// Whether warps can work by themselves: there are registers for a unit's and a piece's sums.
   static constexpr bool kHasSolo = kSize <= 128 && kColumnTiles == 1;
-  static_assert(kRows * kSumStride * 4 <= kStage * 2);
 
-  static constexpr int shared_bytes(int sequences) { return kRingBytes + (sequences + 1) * 4; }
+  static constexpr int shared_bytes(int sequences) { return kTileBytes + (sequences + 1) * 4; }
   /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
 };
 
-/// What the work of a warp is made of, whoever it shares it with.
-template <typename T, int kSize, int kColumnTiles>
+/// What the work of a warp is made of, whoever it shares it with. T: what products are made of.
+/// Queries and results have that type, too, but where Stored has 8 bits.
+template <typename T, int kSize, int kColumnTiles, typename Stored>
 class Tiles {
  public:
-  using S = Sizes<kSize, kColumnTiles>;
+  using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
+  static constexpr bool kWidens = sizeof(Stored) == 1;
   static constexpr int kRows = S::kRows;
 
   __device__ Tiles(const AttentionArgs& a, const Work& work, const Shares& shares,
@@ -92,7 +111,7 @@ class Tiles {
       : a_(a),
         w_(work),
         shares_(shares),
-        ring_(reinterpret_cast<T*>(shared) + warp() * S::kStages * S::kStage) {}
+        ring_(reinterpret_cast<Stored*>(shared) + warp() * S::kStages * S::kStage) {}
 
  protected:
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
@@ -123,12 +142,16 @@ class Tiles {
     const int low = plan.low(tile) - begin, high = plan.high(tile) - begin;
     const int kv_head = plan.row_tiles == 1 ? walk.unit : walk.unit / plan.row_tiles;
     const int slot = begin - (begin >> w_.block_shift << w_.block_shift);
-    const int64_t from = block * a_.block_bytes +
-                         (int64_t{kv_head} * a_.tokens_per_block + slot) * (kSize * 2);
+    const int64_t vector = int64_t{kv_head} * a_.tokens_per_block + slot;
+    const int64_t from =
+        block * a_.block_bytes + vector * (kSize * static_cast<int>(sizeof(Stored)));
     if (low <= 0 && high >= kTileKeys) {
       copy_tile<false>(stage, from, low, high);
     } else {
       copy_tile<true>(stage, from, low, high);
+    }
+    if constexpr (kHasScale<Stored>) {
+      copy_scales(stage, block * a_.block_bytes + vector * 4, low, high);
     }
   }
 
@@ -136,10 +159,12 @@ class Tiles {
   /// 0, but what lies there may be no number.
   template <bool kMayMiss>
   __device__ void copy_tile(int stage, int64_t from, int low, int high) {
-    constexpr unsigned kChunks = kSize / 8;
+    constexpr unsigned kChunks = kSize / S::kChunk;
+    constexpr unsigned kBytes = sizeof(Stored);
     const auto first = static_cast<unsigned>(lane());
     const uint32_t to = shared_address_of(ring_ + stage * S::kStage);
-    const uint32_t first_to = to + (first / kChunks * S::kStride + first % kChunks * 8) * 2;
+    const uint32_t first_to =
+        to + (first / kChunks * S::kStride + first % kChunks * S::kChunk) * kBytes;
     const std::byte* k = a_.k + from + first * 16;
     const std::byte* v = a_.v + from + first * 16;
 #pragma unroll
@@ -147,12 +172,23 @@ class Tiles {
       const unsigned chunk = first + i * kWarp;
       const unsigned key = chunk / kChunks;
       const bool is_there = static_cast<int>(key) >= low && static_cast<int>(key) < high;
-      uint32_t at = to + (key * S::kStride + chunk % kChunks * 8) * 2;
+      uint32_t at = to + (key * S::kStride + chunk % kChunks * S::kChunk) * kBytes;
       // Whole rows at a time: a constant away from the first.
-      if constexpr (kWarp % kChunks == 0) at = first_to + i * (kWarp / kChunks * S::kStride * 2);
+      if constexpr (kWarp % kChunks == 0) {
+        at = first_to + i * (kWarp / kChunks * S::kStride * kBytes);
+      }
       copy_to_shared<kMayMiss>(at, k + i * (kWarp * 16), is_there);
-      copy_to_shared<kMayMiss>(at + S::kPlane * 2, v + i * (kWarp * 16), is_there);
+      copy_to_shared<kMayMiss>(at + S::kPlane * kBytes, v + i * (kWarp * 16), is_there);
     }
+  }
+
+  /// Scales of the tile's 16 keys, then of its values: one to a lane.
+  __device__ void copy_scales(int stage, int64_t from, int low, int high) {
+    const int key = lane() % kTileKeys;
+    copy_async_4(shared_address_of(ring_ + stage * S::kStage + 2 * S::kPlane) +
+                     static_cast<uint32_t>(lane()) * 4,
+                 (lane() < kTileKeys ? a_.k_scale : a_.v_scale) + from + key * 4,
+                 key >= low && key < high);
   }
 
   __device__ static int first_row_of(const Walk& walk) {
@@ -189,15 +225,21 @@ class Tiles {
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
       const bool is_there = row < rows;
-      const auto* q =
-          static_cast<const T*>(a_.q) + (is_there ? head_row(walk, row) * kSize + lane() % 4 * 2 : 0);
+      const auto* q = static_cast<const T*>(a_.q) +
+                      (is_there ? head_row(walk, row) * kSize + lane() % 4 * (kWidens ? 4 : 2) : 0);
 #pragma unroll
       for (int step = 0; step < kSize / 16; ++step) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          q_[n][step][half] =
-              is_there ? *reinterpret_cast<const uint32_t*>(q + step * 16 + half * 8) : 0;
+          const T* pair = q + step * 16 + half * (kWidens ? 2 : 8);
+          q_[n][step][half] = is_there ? *reinterpret_cast<const uint32_t*>(pair) : 0;
         }
+      }
+      if constexpr (kWidens) {
+        const float unit = queries_to_halves(q_[n], a_.type == ir::DType::kBF16);
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          q_unit_[n][i] = __shfl_sync(kAll, unit, (lane() % 4 * 2 + i) * 4);
       }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -209,6 +251,7 @@ class Tiles {
   }
 
   __device__ void start_sums() {
+    v_unit_ = kSmallestUnit;
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
@@ -225,13 +268,26 @@ class Tiles {
     }
   }
 
+  /// When all tiles have been added.
+  __device__ void end_sums() {
+    if constexpr (kHasScale<Stored>) scale_sums(v_unit_);
+  }
+
+  /// Which element of a head the sum [d, i] of a thread belongs to. Widened values are neighbours
+  /// where others are 8 elements apart.
+  __device__ static int element(int d, int i) {
+    return kWidens ? d * 16 + lane() / 4 * 2 + i / 2 : d * 16 + i / 2 * 8 + lane() / 4;
+  }
+
   /// Adds the tile in `stage`, whose copies have ended.
   __device__ void add_stage(int stage, const SequencePlan& plan, int tile) {
-    const T* k = ring_ + stage * S::kStage;
+    const Stored* k = ring_ + stage * S::kStage;
     float weights[kColumnTiles][4];
     add_products(k, weights);
+    if constexpr (kWidens) scale_products(k, weights);
     hide_keys(plan, tile, weights);
     weigh(weights);
+    if constexpr (kHasScale<Stored>) scale_weights(k, weights);
     add_values(k + S::kPlane, weights);
     __syncwarp();
   }
@@ -248,14 +304,18 @@ class Tiles {
     const int64_t at = head_row(walk, row);
     const float total = total_of(at, part.largest, part.total);
     *reinterpret_cast<uint2*>(static_cast<T*>(a_.out) + at * kSize + d) = {
-        pack_pair<T>(part.sum.x / total, part.sum.y / total),
-        pack_pair<T>(part.sum.z / total, part.sum.w / total)};
+        pack_result(part.sum.x / total, part.sum.y / total),
+        pack_result(part.sum.z / total, part.sum.w / total)};
+  }
+
+  __device__ uint32_t pack_result(float low, float high) const {
+    if (kWidens && a_.type == ir::DType::kBF16) return pack_pair<__nv_bfloat16>(low, high);
+    return pack_pair<T>(low, high);
   }
 
   /// Where the pieces of the unit lie: those of the sharer where it begins have been added up. One
   /// warp does it, a lane has a piece.
-  __device__ void find_partials(const Walk& walk, unsigned home, int* partial,
-                                int* count) {
+  __device__ void find_partials(const Walk& walk, unsigned home, int* partial, int* count) {
     const SequencePlan& plan = walk.plan;
     const int piece = lane();
     const unsigned owner =
@@ -318,15 +378,69 @@ class Tiles {
   const AttentionArgs& a_;
   const Work& w_;
   const Shares shares_;
-  T* const ring_;  // this warp's
+  Stored* const ring_;  // this warp's
   float largest_[kColumnTiles][2], total_[kColumnTiles][2];
   float sums_[kColumnTiles][kSize / 16][4];
 
  private:
-  __device__ void add_products(const T* k, float (&products)[kColumnTiles][4]) const {
+  __device__ void scale_sums(float factor) {
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int d = 0; d < kSize / 16; ++d) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          sums_[n][d][i] *= factor;
+      }
+    }
+  }
+
+  /// Of a tile's keys, and behind them of its values.
+  __device__ static auto scales_of(const Stored* k) {
+    return reinterpret_cast<const float*>(k + 2 * S::kPlane);
+  }
+
+  /// To what the products are of the queries and keys themselves.
+  __device__ void scale_products(const Stored* k, float (&products)[kColumnTiles][4]) const {
+    float k_scale[2] = {1, 1};
+    if constexpr (kHasScale<Stored>) {
+      k_scale[0] = scales_of(k)[lane() / 4];
+      k_scale[1] = scales_of(k)[lane() / 4 + 8];
+    }
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        products[n][i] *= q_unit_[n][i % 2] * k_scale[i / 2];
+    }
+  }
+
+  /// In units of a power of two that is near the largest scale so far, so that halves hold them.
+  __device__ void scale_weights(const Stored* k, float (&weights)[kColumnTiles][4]) {
+    const float* scales = scales_of(k) + kTileKeys + lane() / 4;
+    const float v_scale[2] = {scales[0], scales[8]};
+    float largest = fmaxf(v_scale[0], v_scale[1]);
+#pragma unroll
+    for (int step = 4; step < kWarp; step *= 2)
+      largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, step));
+    const PowerOfTwo unit(fmaxf(largest, v_unit_));
+    if (unit.value > v_unit_) {
+      scale_sums(v_unit_ * unit.inverse());
+      v_unit_ = unit.value;
+    }
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        weights[n][i] *= v_scale[i / 2] * unit.inverse();
+    }
+  }
+
+  __device__ void add_products(const Stored* k, float (&products)[kColumnTiles][4]) const {
     const int matrix = lane() / 8;
     const uint32_t k_at =
-        shared_address_of(k + (matrix % 2 * 8 + lane() % 8) * S::kStride + matrix / 2 * 8);
+        shared_address_of(k + (matrix % 2 * 8 + lane() % 8) * S::kStride + matrix / 2 * S::kChunk);
+    uint32_t packed[4];
     float odd[kColumnTiles][4];
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
@@ -337,7 +451,13 @@ class Tiles {
 #pragma unroll
     for (int step = 0; step < kSize / 16; ++step) {
       uint32_t keys[4];
-      load_matrices(keys, k_at + static_cast<uint32_t>(step) * 32);
+      if constexpr (kWidens) {  // a load has the keys of two steps
+        const int half = step % 2 * 2;
+        if (half == 0) load_matrices(packed, k_at + static_cast<uint32_t>(step) * 16);
+        widen_operand<Stored, Pairs::kNeighbours>(packed[half], packed[half + 1], keys);
+      } else {
+        load_matrices(keys, k_at + static_cast<uint32_t>(step) * 32);
+      }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
         multiply_add<T>(step % 2 == 0 ? products[n] : odd[n], keys, q_[n][step]);
@@ -414,10 +534,12 @@ class Tiles {
     }
   }
 
-  __device__ void add_values(const T* v, const float (&weights)[kColumnTiles][4]) {
+  __device__ void add_values(const Stored* v, const float (&weights)[kColumnTiles][4]) {
     const int matrix = lane() / 8;
-    const uint32_t v_at =
-        shared_address_of(v + (matrix / 2 * 8 + lane() % 8) * S::kStride + matrix % 2 * 8);
+    const int key = kWidens ? matrix % 2 * 8 : matrix / 2 * 8;
+    const int first = kWidens ? matrix / 2 * S::kChunk : matrix % 2 * 8;  // element
+    const uint32_t v_at = shared_address_of(v + (key + lane() % 8) * S::kStride + first);
+    uint32_t packed[4];
     uint32_t p[kColumnTiles][2];
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
@@ -427,7 +549,13 @@ class Tiles {
 #pragma unroll
     for (int d = 0; d < kSize / 16; ++d) {
       uint32_t values[4];
-      load_transposed(values, v_at + static_cast<uint32_t>(d) * 32);
+      if constexpr (kWidens) {
+        const int half = d % 2 * 2;
+        if (half == 0) load_transposed(packed, v_at + static_cast<uint32_t>(d) * 16);
+        widen_operand<Stored, Pairs::kAlternate>(packed[half], packed[half + 1], values);
+      } else {
+        load_transposed(values, v_at + static_cast<uint32_t>(d) * 32);
+      }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n)
         multiply_add<T>(sums_[n][d], values, p[n]);
@@ -437,6 +565,9 @@ class Tiles {
   int sequence_of_blocks_ = -1, block_of_lane_ = 0;
   int position_[kColumnTiles][2];
   uint32_t q_[kColumnTiles][kSize / 16][2];
+  // 8 bits: powers of two that q_ and sums_ are to be multiplied by.
+  float q_unit_[kColumnTiles][2];
+  float v_unit_ = kSmallestUnit;
 };
 
 }  // namespace millrace::ops::generation

@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "ops/common/float_types.h"
+#include "ops/common/kv_elements.h"
 #include "ops/common/scalar_access.h"
 
 namespace millrace::ops {
@@ -94,7 +94,12 @@ void attend(const Launch& launch, const AttentionShape& shape, const SequenceRow
   for_each_visible(shape, query.position, [&](int64_t j) {
     const auto* k = reinterpret_cast<const T*>(sequences.k(query.sequence, kv_head, j));
     const auto* v = reinterpret_cast<const T*>(sequences.v(query.sequence, kv_head, j));
-    const double logit = logits.logit(dot(q.data(), k, shape.head_size), query.position, j);
+    double product = dot(q.data(), k, shape.head_size), v_scale = 1;
+    if constexpr (kHasScale<T>) {
+      product *= double{*sequences.k_scale(query.sequence, kv_head, j)};
+      v_scale = double{*sequences.v_scale(query.sequence, kv_head, j)};
+    }
+    const double logit = logits.logit(product, query.position, j);
     if (logit > largest) {
       const double correction = std::exp(largest - logit);
       total *= correction;
@@ -105,7 +110,7 @@ void attend(const Launch& launch, const AttentionShape& shape, const SequenceRow
     const double p = std::exp(logit - largest);
     total += p;
     for (int d = 0; d < shape.v_head_size; ++d)
-      out[d] += p * double{widen(v[d])};
+      out[d] += p * v_scale * double{widen(v[d])};
   });
   for (int d = 0; d < shape.v_head_size; ++d)
     out[d] /= total;
@@ -129,7 +134,7 @@ void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType t
       const int64_t i = task / shape.heads;
       const Query query{s, sequences.query_start[s] + i, first + i, task % shape.heads};
       std::array<double, kMaxHeadSize> result;
-      with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
+      with_kv_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
         attend<T>(launch, shape, sequences, query, result.data());
       });
       const int64_t at = (query.row * shape.heads + query.head) * shape.v_head_size;
@@ -149,7 +154,7 @@ double attention_exact(const Launch& launch, const AttentionShape& shape, Reques
     const int64_t i = row - sequences.query_start[s];
     if (i < 0 || i >= sequences.query_length[s] || !sequences.is(s, type)) continue;
     std::array<double, kMaxHeadSize> result;
-    with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
+    with_kv_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
       attend<T>(launch, shape, sequences, {s, row, sequences.first_position(s) + i, head},
                 result.data());
     });
@@ -207,12 +212,13 @@ void check_attention(std::span<const ir::TensorType> in, const AttentionShape& s
 Cost attention_cost(const Launch& launch, const AttentionShape& shape, RequestType type) {
   const VisibleKeys keys = count_visible_keys(launch, type, shape.window, shape.sink_tokens);
   const auto* cache = launch.in[kCache].as<KvCacheView>();
-  const auto kv_bytes =
-      static_cast<double>(ir::dtype_size(cache != nullptr ? cache->dtype : launch.in[kQ].dtype));
+  const ir::DType stored = cache != nullptr ? cache->dtype : launch.in[kQ].dtype;
+  const auto key_bytes = static_cast<double>(kv_vector_bytes(stored, shape.head_size) +
+                                             kv_vector_bytes(stored, shape.v_head_size));
   const double width = shape.head_size + shape.v_head_size;
   Cost cost;
   cost.flops = 2 * keys.per_row * shape.heads * width;
-  cost.bytes = keys.read * shape.kv_heads * width * kv_bytes +
+  cost.bytes = keys.read * shape.kv_heads * key_bytes +
                keys.rows * shape.heads *
                    (shape.head_size * static_cast<double>(ir::dtype_size(launch.in[kQ].dtype)) +
                     shape.v_head_size * static_cast<double>(ir::dtype_size(launch.out[0].dtype)));
