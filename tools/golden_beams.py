@@ -60,7 +60,7 @@ def can_search(model):
     """Encoders have no beams; speech models are recorded with their own inputs."""
     return getattr(model.config, "model_type", "") != "whisper" and \
         not type(model).__name__.endswith(("ForMaskedLM", "EncoderModel")) and \
-        (not hasattr(model, "can_generate") or model.can_generate())
+        getattr(model, "can_generate", lambda: True)()
 
 
 @torch.no_grad()
@@ -154,7 +154,7 @@ def record(model, frequencies, name, folder, head):
     """Writes beams.json for a model of transformers, or a reference model, whose config.json is in the folder."""
     if not can_search(model):
         return
-    if not hasattr(model, "generate"):
+    if not isinstance(model, transformers.PreTrainedModel):
         model = Reference(model).eval()
     configured = json.loads((folder / "config.json").read_text()).get("eos_token_id")
     golden = json.loads((folder / "golden.json").read_text())

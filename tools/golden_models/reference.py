@@ -13,8 +13,9 @@ class Decoder(torch.nn.Module):
         self.config = types.SimpleNamespace(**{"tie_word_embeddings": False, **config, **renamed})
 
     def forward(self, input_ids, use_cache=False, output_attentions=False):
-        hidden, attentions = self.hidden(input_ids[0])
-        return types.SimpleNamespace(logits=self.head(hidden)[None], attentions=[a[None] for a in attentions])
+        rows = [self.hidden(ids) for ids in input_ids]
+        return types.SimpleNamespace(logits=torch.stack([self.head(hidden) for hidden, _ in rows]),
+                                     attentions=[torch.stack(maps) for maps in zip(*(maps for _, maps in rows))])
 
     @torch.no_grad()
     def generate(self, ids, max_new_tokens, eos_token_id, **_):
