@@ -3,9 +3,7 @@
 #include <algorithm>
 
 #include "base/str.h"
-#include "models/decoder_model_common.h"
-#include "nn/layers.h"
-#include "nn/mlp.h"
+#include "models/pre_norm_common.h"
 
 namespace millrace::models {
 namespace {
@@ -13,8 +11,16 @@ namespace {
 using nn::Scope;
 using nn::Value;
 
+constexpr PreNormNames kNames = {.model = "transformer",
+                                 .embedding = "wte",
+                                 .layers = "h",
+                                 .attention_norm = "ln_1",
+                                 .attention = "attn",
+                                 .ffn_norm = "ln_2",
+                                 .norm = "ln_f"};
+
 struct Config : DecoderConfig {
-  bool bias = false, scale_by_head_size = true;
+  bool scale_by_head_size = true;
 };
 
 Config read_config(const HfConfig& json, const WindowOptions& window) {
@@ -39,7 +45,7 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
             .sink_tokens = window.sink_tokens,
             .rope = rope_options(json, size,
                                  {.theta_key = "rotary_emb_base", .partial_key = "rotary_pct"})}};
-  c.bias = !json.get_bool("no_bias", true);
+  c.biases.out = c.biases.ffn = !json.get_bool("no_bias", true);
   c.scale_by_head_size = json.get_bool("scale_attn_weights", true);
   // Both change frequencies and queries only beyond the length of the training.
   const bool ntk = json.get_bool("use_dynamic_ntk", true);
@@ -48,33 +54,23 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
   return c;
 }
 
-class Qwen : public Decoder<Config> {
+class Qwen : public PreNormDecoder<Config> {
  public:
-  using Decoder::Decoder;
-
-  Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
-    const Scope root(trace), m = root["transformer"];
-    Value x = nn::embedding(m["wte"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
-    const Value angles = nn::rope_angles(trace, step, c_.rope);
-    for (int64_t i = 0; i < c_.layers; ++i) {
-      const Scope s = m["h"][i];
-      x = x + attention(s["attn"], nn::rms_norm(s["ln_1"], x, c_.norm_eps),
-                        {.step = step, .layer = static_cast<int>(i), .angles = angles});
-      x = x + nn::gated_mlp(s["mlp"], nn::rms_norm(s["ln_2"], x, c_.norm_eps), c_.ffn_dim,
-                            c_.activation, c_.bias, {.gate = "w2", .up = "w1", .down = "c_proj"});
-    }
-    x = nn::rms_norm(m["ln_f"], x, c_.norm_eps);
-    return nn::logits(c_.tied ? m["wte"] : root["lm_head"], x, c_.vocab);
-  }
+  explicit Qwen(const Config& config) : PreNormDecoder(config, kNames) {}
 
  private:
-  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
+  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const override {
     const auto [q, k, v] =
         nn::split_qkv(nn::linear(s["c_attn"], x, c_.sizes.all(), true), c_.sizes);
     ops::Attention attrs = attention_attrs(in.layer);
     if (!c_.scale_by_head_size) attrs.scale = 1;
     s.enter();
-    return nn::linear(s["c_proj"], nn::attention(attrs, q, k, v, in), c_.dim, c_.bias);
+    return nn::linear(s["c_proj"], nn::attention(attrs, q, k, v, in), c_.dim, c_.biases.out);
+  }
+
+  Value feed_forward(const Scope& s, Value x, int64_t /*layer*/) const override {
+    return nn::gated_mlp(s, x, c_.ffn_dim, c_.activation, c_.biases.ffn,
+                         {.gate = "w2", .up = "w1", .down = "c_proj"});
   }
 };
 
