@@ -1,7 +1,7 @@
 // Qwen, first generation: Llama with GPT-2's tensor names, Q, K and V in one tensor with bias, and
-// a feed-forward whose second input, w2, is the gate.
-#include <algorithm>
-
+// a feed-forward whose second input, w2, is the gate. Beyond the length of the training,
+// seq_length, theta grows in steps and queries with the logarithm of their position. Bai et al.:
+// "Qwen technical report", 2023, section 2.3.
 #include "base/str.h"
 #include "models/pre_norm_common.h"
 
@@ -21,6 +21,7 @@ constexpr PreNormNames kNames = {.model = "transformer",
 
 struct Config : DecoderConfig {
   bool scale_by_head_size = true;
+  int64_t logn_length = 0;  // beyond which queries are scaled; 0: never
 };
 
 Config read_config(const HfConfig& json, const WindowOptions& window) {
@@ -47,10 +48,14 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
                                  {.theta_key = "rotary_emb_base", .partial_key = "rotary_pct"})}};
   c.biases.out = c.biases.ffn = !json.get_bool("no_bias", true);
   c.scale_by_head_size = json.get_bool("scale_attn_weights", true);
-  // Both change frequencies and queries only beyond the length of the training.
+  const int64_t trained = json.get_int("seq_length", 8192);
   const bool ntk = json.get_bool("use_dynamic_ntk", true);
   const bool logn = json.get_bool("use_logn_attn", true);
-  if (ntk || logn) c.max_positions = std::min(c.max_positions, json.get_int("seq_length", 8192));
+  if (c.max_positions > trained && ntk) {
+    c.rope.rule = "ntk_steps";
+    c.rope.max_position = static_cast<double>(trained);
+  }
+  if (c.max_positions > trained && logn) c.logn_length = trained;
   return c;
 }
 
@@ -65,7 +70,9 @@ class Qwen : public PreNormDecoder<Config> {
     ops::Attention attrs = attention_attrs(in.layer);
     if (!c_.scale_by_head_size) attrs.scale = 1;
     s.enter();
-    return nn::linear(s["c_proj"], nn::attention(attrs, q, k, v, in), c_.dim, c_.biases.out);
+    const Value scaled = c_.logn_length > 0 ? nn::scale_by_logn(q, in.step, c_.logn_length) : q;
+    const Value o = nn::attention(attrs, scaled, k, v, in);
+    return nn::linear(s["c_proj"], o, c_.dim, c_.biases.out);
   }
 
   Value feed_forward(const Scope& s, Value x, int64_t /*layer*/) const override {
