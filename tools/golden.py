@@ -92,6 +92,9 @@ class Frequencies:
     def __init__(self, model):
         self.model = model.model if hasattr(getattr(model, "model", None), "rotary_emb") else None
         self.pristine = copy.deepcopy(self.model.rotary_emb) if self.model else None
+        self.rule = getattr(self.pristine, "rope_type", "default")
+        if isinstance(self.rule, dict):  # they differ by layer
+            self.rule = self.rule["full_attention"]
 
     def renew(self):
         if self.model:
@@ -99,8 +102,26 @@ class Frequencies:
 
     def hold(self):
         if self.model:
-            kinds = self.model.rotary_emb.rope_type  # a dict where they differ by layer
+            kinds = self.model.rotary_emb.rope_type
             self.model.rotary_emb.rope_type = dict.fromkeys(kinds, "default") if isinstance(kinds, dict) else "default"
+
+
+class ReferenceFrequencies:
+    """The same of a model of tools/golden_models/reference.py."""
+
+    def __init__(self, model):
+        self.model = model
+        self.rule = getattr(model, "rope_rule", "default")
+
+    def renew(self):
+        self.model.held_length = None
+
+    def hold(self):
+        self.model.hold_length()
+
+
+def frequencies_of(model):
+    return ReferenceFrequencies(model) if hasattr(model, "hold_length") else Frequencies(model)
 
 
 @torch.no_grad()
@@ -213,7 +234,7 @@ def versions():
 def record_beams(name):
     import golden_encdec  # which imports this file
     model = golden_encdec.build(DATA / name, CONFIGS[name]) if golden_encdec.handles(name) else build_model(DATA / name)
-    golden_beams.record(model, Frequencies(model), name, DATA / name, versions())
+    golden_beams.record(model, frequencies_of(model), name, DATA / name, versions())
 
 
 def record_quantised(name):
@@ -234,20 +255,17 @@ def record_tiny(name):
 
     write_config()
     model = build_model(folder)
-    frequencies = Frequencies(model)
+    frequencies = frequencies_of(model)
     end_tokens = []
     if choose_end:
         end_tokens = [choose_end_token(model, frequencies, name)]
         config["eos_token_id"] = end_tokens[0]
         write_config()
-    rule = "default"
-    if frequencies.model:
-        rule = getattr(frequencies.pristine, "rope_type", "default")
-        rule = rule["full_attention"] if isinstance(rule, dict) else rule
+    rule = frequencies.rule
     prompts, tensors, references = [], {}, []
     for index, length in enumerate(LENGTHS):
         ids, prompt_logits, new, logits, lead = draw_prompt(model, frequencies, length, end_tokens, name)
-        if rule not in ("dynamic", "longrope"):
+        if rule not in ("dynamic", "longrope", "ntk_steps"):
             check(generate(model, frequencies, ids, NEW_TOKENS, end_tokens) == new, f"{name}: generate() gives other tokens")
         rows = list(range(length)) if length <= FULL_ROWS_MAX else [0, length // 3, 2 * length // 3, length - 1]
         new_rows = [row for row in NEW_ROWS if row < len(new)]

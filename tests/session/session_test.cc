@@ -373,21 +373,25 @@ std::vector<std::vector<float>> whole_prompts(const std::shared_ptr<Engine>& eng
 }
 
 TEST(Session, PromptsOfTenTokensInAllPieces) {
-  const auto engine = llama().deterministic();
-  Ids ids = llama().input_ids(3);
-  ids.resize(10);
-  const auto whole = whole_prompts(engine, ids);
-  for (unsigned cuts = 0; cuts < 512; ++cuts) {
-    PromptInPieces prompt(engine, ids);
-    for (int end = 1; end <= 10; ++end) {
-      if (end < 10 && (cuts >> (end - 1) & 1) == 0) continue;
-      ASSERT_EQ(prompt.add(end), whole[static_cast<size_t>(end - 1)]) << cuts << " at " << end;
+  for (const char* name : {"llama_gqa", "deepseek_v3"}) {
+    const Golden golden(name);
+    const auto engine = golden.deterministic();
+    Ids ids = golden.input_ids(3);
+    ids.resize(10);
+    const auto whole = whole_prompts(engine, ids);
+    for (unsigned cuts = 0; cuts < 512; ++cuts) {
+      PromptInPieces prompt(engine, ids);
+      for (int end = 1; end <= 10; ++end) {
+        if (end < 10 && (cuts >> (end - 1) & 1) == 0) continue;
+        ASSERT_EQ(prompt.add(end), whole[static_cast<size_t>(end - 1)])
+            << name << ", " << cuts << " at " << end;
+      }
     }
   }
 }
 
 TEST(Session, PromptsOfSixtyTokensInRandomPieces) {
-  for (const char* name : {"llama_gqa", "mistral_window"}) {
+  for (const char* name : {"llama_gqa", "mistral_window", "deepseek_v2"}) {
     const Golden golden(name);
     const auto engine = golden.deterministic(), fast = golden.open();
     const Ids ids = golden.input_ids(5), answer = golden.output_ids(5);

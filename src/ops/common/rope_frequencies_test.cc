@@ -80,12 +80,18 @@ TEST(RopeFrequencies, VariantsSeparateWhatDiffers) {
   EXPECT_EQ(rope_variant(s, 1), rope_variant(s, 20));
   EXPECT_NE(rope_variant(s, 20), rope_variant(s, 21));
   EXPECT_EQ(rope_variant(s, 21), rope_variant(s, 22));
+  s.rule = RopeRule::kNtkSteps;
+  EXPECT_EQ(rope_variant(s, 1), rope_variant(s, 20));
+  EXPECT_NE(rope_variant(s, 20), rope_variant(s, 21));
+  EXPECT_EQ(rope_variant(s, 21), rope_variant(s, 40));
+  EXPECT_NE(rope_variant(s, 40), rope_variant(s, 41));
   s.rule = RopeRule::kYarn;
   EXPECT_EQ(rope_variant(s, 1), rope_variant(s, 1000));
 }
 
 TEST(RopeFrequencies, RulesHaveNames) {
-  for (const char* name : {"default", "linear", "dynamic", "llama3", "yarn", "longrope"}) {
+  for (const char* name :
+       {"default", "linear", "dynamic", "llama3", "yarn", "longrope", "ntk_steps"}) {
     ASSERT_TRUE(parse_rope_rule(name).has_value()) << name;
     EXPECT_STREQ(rope_rule_name(*parse_rope_rule(name)), name);
   }
