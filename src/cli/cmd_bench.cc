@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/bench_op.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
@@ -52,7 +53,7 @@ Json summary(std::vector<double> values) {
 }
 
 std::string print(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_line(json);
 }
 
 struct Times {

@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/mapped_file.h"
 #include "checkpoint/safetensors.h"
 #include "millrace/generation_session.h"
@@ -29,7 +29,7 @@ class Golden {
  public:
   explicit Golden(const std::string& name)
       : folder_(std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + name),
-        json_(Json::parse(std::ifstream(folder_ + "/golden.json"))) {}
+        json_(parse_json_file(folder_ + "/golden.json")) {}
 
   std::shared_ptr<Engine> open(EngineOptions options = {}) const {
     options.device = "cpu";
