@@ -164,6 +164,11 @@ class GenerationSession {
   /// they exceed the engine's limits or the memory.
   void setup(const SetupOptions& options);
 
+  /// The largest batch_size, up to that of `options` and the engine's limit, whose buffers fit into
+  /// what is free now, and its KV cache into `kv_memory`; at least 1. What setup() allocated before
+  /// is not free.
+  int batch_that_fits(const SetupOptions& options) const;
+
   /// Generates until every sequence has ended. Batches and lengths may be anything up to the
   /// maxima; a prompt that begins like one served before computes only what is new. REQUIRES:
   /// setup(). Throws Error on a bad request before anything runs.

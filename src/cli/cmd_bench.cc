@@ -161,10 +161,13 @@ int run_throughput(BenchOptions& o) {
   const int64_t output = positive(o.output_len, 128, "--output-len");
   const int64_t prompts = positive(o.num_prompts, 16, "--num-prompts");
   const std::shared_ptr<Engine> engine = o.model.open();
-  const int64_t batch =
-      std::min(positive(o.batch_size, prompts, "--batch-size"), engine->info().max_batch_size);
+  const int64_t wanted = std::min(positive(o.batch_size, prompts, "--batch-size"), prompts);
   GenerationSession session(engine);
-  session.setup(setup_for(o.model, *engine, std::min(batch, prompts), input, output));
+  SetupOptions setup =
+      setup_for(o.model, *engine, std::min(wanted, engine->info().max_batch_size), input, output);
+  if (!o.batch_size) setup.batch_size = session.batch_that_fits(setup);
+  session.setup(setup);
+  const int64_t batch = setup.batch_size;
   std::mt19937_64 random(1);
   const auto requests = random_requests(*engine, prompts, input, output, random);
   run_once(session, random_requests(*engine, 1, input, 1, random), nullptr);  // warm up
@@ -219,7 +222,8 @@ void add_bench(Program& program) {
       .option("--num-prompts", &more->num_prompts, "default 16")
       .option("--input-len", &more->input_len, "prompt tokens; default 128")
       .option("--output-len", &more->output_len, "new tokens; default 128")
-      .option("--batch-size", &more->batch_size, "requests at a time; default: all")
+      .option("--batch-size", &more->batch_size,
+              "requests at a time; default: all, or as many as memory holds")
       .flag("--json", &more->json, "as JSON");
   throughput.run([more] { return run_throughput(*more); });
 

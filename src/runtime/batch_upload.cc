@@ -86,6 +86,7 @@ class Upload {
   // out.
   void pad(int sequences) {
     CHECK(shape_.rows == sequences && shape_.sampled == sequences && batch_.beams == 1);
+    CHECK(shape_.sequences <= context_.limits.max_num_tokens, shape_.sequences, " rows");
     for (int s = sequences; s < shape_.sequences; ++s) {
       buffers_.host(StepBuffers::kInputIds)[s] = 0;
       for (const char* array :

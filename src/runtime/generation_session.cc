@@ -17,6 +17,10 @@ void GenerationSession::setup(const SetupOptions& options) {
   state_ = std::move(state);
 }
 
+int GenerationSession::batch_that_fits(const SetupOptions& options) const {
+  return runtime::batch_that_fits(engine_->loaded(), options);
+}
+
 std::vector<GenerationOutput> GenerationSession::decode(
     const std::vector<GenerationRequest>& requests, const DecodeOptions& options) {
   decode_stream(requests, options);
@@ -54,7 +58,7 @@ bool GenerationSession::handle_per_step() {
 SessionStats GenerationSession::stats() const {
   CHECK(state_ != nullptr, "stats before setup");
   const runtime::GraphStepper& stepper = *state_->parts.stepper;
-  const runtime::MemoryPlan memory = stepper.memory();
+  const runtime::MemoryPlan& memory = stepper.memory();
   return {.weights_copied = memory.weights_copied,
           .weights_mapped = memory.weights_mapped,
           .activations = memory.arena,

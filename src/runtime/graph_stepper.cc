@@ -148,17 +148,20 @@ void GraphStepper::launch(const Batch& batch) {
   instance.result.chosen.resize(batch.sequences.size());
   instance.result.targets.resize(batch.sequences.size());
   const bool captured = is_capturable(batch);
-  const auto sequences = static_cast<int>(batch.sequences.size());
-  instance.shape = fill_step_buffers(
-      batch,
-      {.limits = options_.limits,
-       .slots = slots_,
-       .history_length = options_.max_seq_len,
-       .padded_rows =
-           captured && batch.beams == 1 ? row_bucket(sequences, options_.limits.max_sequences) : 0},
-      *instance.buffers);
+  const StepLimits& limits = options_.limits;
+  int padded_rows = 0;
+  if (captured && batch.beams == 1) {
+    padded_rows = row_bucket(static_cast<int>(batch.sequences.size()),
+                             std::min(limits.max_sequences, limits.max_num_tokens));
+  }
+  instance.shape = fill_step_buffers(batch,
+                                     {.limits = limits,
+                                      .slots = slots_,
+                                      .history_length = options_.max_seq_len,
+                                      .padded_rows = padded_rows},
+                                     *instance.buffers);
   const StepShape& shape = instance.shape;
-  const Regime regime = shape.context_sequences > 0 || shape.rows > options_.limits.max_sequences
+  const Regime regime = shape.context_sequences > 0 || shape.rows > limits.max_sequences
                             ? Regime::kContext
                             : Regime::kGeneration;
   if (encoder_) encoder_->run(batch);

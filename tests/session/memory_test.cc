@@ -40,13 +40,14 @@ class MemoryPlanTest : public testing::TestWithParam<Case> {
     options.max_beam_width = GetParam().beams;
     options.use_cache = false;
     const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/";
-    const auto& loaded = *Engine::open(folder + GetParam().model, options)->loaded();
-    loaded_ = std::make_shared<const runtime::LoadedEngine>(
-        runtime::LoadedEngine{loaded.file, device_, loaded.weights, loaded.decoder_start_token_id});
+    original_ = Engine::open(folder + GetParam().model, options)->loaded();
+    loaded_ = std::make_shared<const runtime::LoadedEngine>(runtime::LoadedEngine{
+        original_->file, device_, original_->weights, original_->decoder_start_token_id});
   }
 
   const std::shared_ptr<CountingDevice> device_ = std::make_shared<CountingDevice>();
-  std::shared_ptr<const runtime::LoadedEngine> loaded_;
+  // The weights are of the engine as it was opened; sessions use it on the device above.
+  std::shared_ptr<const runtime::LoadedEngine> original_, loaded_;
 };
 
 TEST_P(MemoryPlanTest, IsWhatIsAllocated) {
@@ -72,6 +73,26 @@ TEST_P(MemoryPlanTest, IsCheckedBeforeAnythingIsAllocated) {
   EXPECT_EQ(device_->allocated, 0);
   device_->free = needed;
   EXPECT_NO_THROW(runtime::set_up_session(loaded_, GetParam().setup));
+}
+
+TEST_P(MemoryPlanTest, GivesTheLargestBatchThatFits) {
+  SetupOptions setup = GetParam().setup;
+  const auto session_bytes = [&](int batch) {
+    setup.batch_size = batch;
+    return runtime::set_up_session(loaded_, setup).stepper->memory().session();
+  };
+  const int64_t three = session_bytes(3), four = session_bytes(4);
+  setup.batch_size = 100;
+  device_->free = (three + (four - three) / 2) / 95 * 100;  // 5 % are left over for other things
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 3);
+  setup.batch_size = 2;
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 2);
+  setup.batch_size = 100;
+  device_->free = 1000;
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 1);
+  device_->free = int64_t{1} << 40;
+  setup.kv_memory = runtime::set_up_session(loaded_, setup).stepper->memory().kv_pool / 100 * 7;
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 7);
 }
 
 INSTANTIATE_TEST_SUITE_P(

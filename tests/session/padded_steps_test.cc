@@ -40,14 +40,14 @@ class PaddedStepsTest : public testing::TestWithParam<const char*> {};
 TEST_P(PaddedStepsTest, GiveTheReferencesTokens) {
   const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + GetParam();
   const Json golden = Json::parse(std::ifstream(folder + "/golden.json"));
-  const EngineOptions options{.device = "cpu",
-                              .dtype = "fp32",
-                              .kv_dtype = "fp32",
-                              .dummy_weights = golden["seed"].get<uint64_t>(),
-                              .use_cache = false};
-  const auto& loaded = *Engine::open(folder, options)->loaded();
+  EngineOptions options;
+  options.device = "cpu";
+  options.dtype = options.kv_dtype = "fp32";
+  options.dummy_weights = golden["seed"].get<uint64_t>();
+  options.use_cache = false;
+  const auto loaded = Engine::open(folder, options)->loaded();
   const auto gpu = std::make_shared<const runtime::LoadedEngine>(runtime::LoadedEngine{
-      loaded.file, std::make_shared<GpuLike>(), loaded.weights, loaded.decoder_start_token_id});
+      loaded->file, std::make_shared<GpuLike>(), loaded->weights, loaded->decoder_start_token_id});
 
   // After the prompts, steps of 6, 6, 5 and 3 sequences, which run as 8, 8, 8 and 4 rows. The first
   // and the third are odd steps of one kind, so the third is captured.
