@@ -16,7 +16,10 @@ const std::vector<Pass>& pipeline() {
       {"merge_gate_up", merge_gate_up},
       {"fuse_activation", fuse_activation},
       {.name = "fuse_gated_matmul", .run = fuse_gated_matmul, .cuda_only = true},
+      // Before sums that no product can add become a part of the norm.
+      {.name = "fuse_residual", .run = fuse_residual, .cuda_only = true},
       {"fuse_add_norm", fuse_add_norm},
+      {.name = "fuse_norm", .run = fuse_norm, .cuda_only = true},
       {"fold_constants", fold_constants, true},
       // 4. Only ops that have tactics.
       {"lower_attention", lower_attention, true},

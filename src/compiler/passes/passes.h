@@ -13,7 +13,9 @@ void merge_qkv(ir::Graph& graph);
 void merge_gate_up(ir::Graph& graph);
 void fuse_activation(ir::Graph& graph);
 void fuse_gated_matmul(ir::Graph& graph);
+void fuse_residual(ir::Graph& graph);
 void fuse_add_norm(ir::Graph& graph);
+void fuse_norm(ir::Graph& graph);
 void gather_last_tokens(ir::Graph& graph);
 void lower_attention(ir::Graph& graph);
 

@@ -37,7 +37,7 @@ ir::Dim out_cols(const Matmul& a, const ir::Dim& weight_rows) {
 
 std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::Attrs& attrs) {
   const auto a = from_attrs<Matmul>(attrs);
-  const size_t expected = 2 + (a.bias ? 1 : 0) + (a.residual ? 1 : 0);
+  const size_t expected = 2 + (a.bias ? 1 : 0) + (a.residual ? 1 : 0) + (a.normed() ? 1 : 0);
   if (in.size() != expected) {
     throw_bad_input(str(in.size(), " inputs instead of ", expected), "matmul");
   }
@@ -54,12 +54,17 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   check_input("the weight", weight, weight.shape);
   if (a.bias) check_input("the bias", in[2], {weight.shape[0]});
   if (a.residual) {
-    check_input("the residual", in.back(), {rows, cols});
-    if (in.back().dtype != x.dtype) {
-      throw_bad_input(str("the residual is ", ir::dtype_name(in.back().dtype), ", x is ",
+    const ir::TensorType& residual = in[a.bias ? 3 : 2];
+    check_input("the residual", residual, {rows, cols});
+    if (residual.dtype != x.dtype) {
+      throw_bad_input(str("the residual is ", ir::dtype_name(residual.dtype), ", x is ",
                           ir::dtype_name(x.dtype)),
                       "matmul");
     }
+  }
+  if (a.normed()) {
+    if (a.norm != "rms") throw_bad_input(str("unknown norm ", a.norm), "matmul", "use rms");
+    check_input("the norm weight", in.back(), {weight.shape[1]});
   }
   if (!parse_activation(a.activation)) {
     throw_bad_input(str("unknown activation ", a.activation), "matmul");

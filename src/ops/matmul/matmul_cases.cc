@@ -3,7 +3,7 @@
 #include "base/str.h"
 #include "ops/harness/cases.h"
 #include "ops/matmul/matmul.h"
-#include "ops/matmul/matmul_cases_gated.h"
+#include "ops/matmul/matmul_cases_fused.h"
 
 namespace millrace::ops {
 namespace {
@@ -231,7 +231,7 @@ std::vector<Case> matmul_cases() {
   add_16_bit(&cases);
   add_few_rows(&cases);
   add_benchmarks(&cases);
-  add_gated_cases(&cases);
+  add_fused_cases(&cases);
   return cases;
 }
 

@@ -22,7 +22,7 @@ MatmulJob matmul_job(const Launch& launch) {
   job.weight = weight.data;
   if (a.bias) job.bias = launch.in[2].data;
   if (a.bias) job.bias_type = launch.in[2].dtype;
-  if (a.residual) job.residual = launch.in.back().data;
+  if (a.residual) job.residual = launch.in[a.bias ? 3 : 2].data;
   job.out = launch.out[0].data;
   job.rows = x.dim(0);
   job.cols = a.gated ? weight.dim(0) / 2 : weight.dim(0);
@@ -33,6 +33,15 @@ MatmulJob matmul_job(const Launch& launch) {
   job.activation = *parse_activation(a.activation);
   job.gated = a.gated;
   return job;
+}
+
+MatmulNorm matmul_norm(const Launch& launch) {
+  const auto& a = launch.attrs<Matmul>();
+  if (!a.normed()) return {};
+  return {.weight = launch.in.back().data,
+          .type = launch.in.back().dtype,
+          .eps = static_cast<float>(a.norm_eps),
+          .offset = static_cast<float>(a.norm_offset)};
 }
 
 namespace {
@@ -46,7 +55,8 @@ std::string why_not_types(const Launch& launch) {
   const auto is_f32 = [](const Tensor& tensor) { return tensor.dtype == ir::DType::kF32; };
   if (!is_f32(launch.in[0])) return "x is not f32";
   if (!is_f32(launch.out[0])) return "the output is not f32";
-  return launch.attrs<Matmul>().gated ? "the product is gated" : "";
+  if (launch.attrs<Matmul>().gated) return "the product is gated";
+  return launch.attrs<Matmul>().normed() ? "x is normed first" : "";
 }
 
 template <RowsKernel kKernel>
@@ -130,8 +140,10 @@ constexpr MatmulKernel kCublaslt = {.run = run_cublaslt<kPlace>,
                                     .workspace = matmul_cublaslt_workspace};
 
 constexpr MatmulKernel kRow = {.run = matmul_row_cuda, .why_not = matmul_row_cuda_why_not};
-constexpr MatmulKernel kGemv = {
-    .run = matmul_gemv_cuda, .why_not = matmul_gemv_cuda_why_not, .gates = matmul_gemv_cuda_gates};
+constexpr MatmulKernel kGemv = {.run = matmul_gemv_cuda,
+                                .why_not = matmul_gemv_cuda_why_not,
+                                .gates = matmul_gemv_cuda_gates,
+                                .norms = matmul_gemv_cuda_norms};
 constexpr MatmulKernel kStream = {.run = matmul_stream_cuda, .why_not = matmul_stream_cuda_why_not};
 constexpr MatmulKernel kSwap = {.run = matmul_swap_cuda,
                                 .why_not = matmul_swap_cuda_why_not,
@@ -165,8 +177,8 @@ constexpr Tactic kTactics[] = {
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),
         panels_tactic<CpuIsa::kAvx512, kPanelsAvx512>("matmul_panels_avx512"),
         rows_tactic<CpuIsa::kAvx2, matmul_rows_avx2>("matmul_rows_avx2"),
-        panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("matmul_panels_avx2"), ){.name = "matmul_ref",
-                                                                           .run = run_matmul_ref},
+        panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("matmul_panels_avx2"), ){
+        .name = "matmul_ref", .workspace = matmul_ref_workspace, .run = run_matmul_ref},
 };
 
 }  // namespace

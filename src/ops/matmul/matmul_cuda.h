@@ -1,5 +1,5 @@
-// The CUDA tactics of matmul. Host code. NAME_gates: whether the kernel can do this gated launch;
-// those without it never get one (matmul_composed_cuda.h).
+// The CUDA tactics of matmul. Host code. NAME_gates, NAME_norms: whether the kernel can do this
+// launch, which is gated, or norms x; those without it never get one (matmul_composed_cuda.h).
 #pragma once
 
 #include <string>
@@ -25,6 +25,7 @@ void matmul_row_cuda(const Launch& launch);
 /// Up to 4 rows on tensor cores, beside other kernels: x and weight both bf16 or both f16.
 std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Properties& device);
 bool matmul_gemv_cuda_gates(const Launch& launch);
+bool matmul_gemv_cuda_norms(const Launch& launch);
 void matmul_gemv_cuda(const Launch& launch);
 
 /// Up to 16 rows on tensor cores, the weight streamed once: x and weight both bf16 or both f16.

@@ -7,6 +7,9 @@
 // cores want those of one row from four lanes; here every group of four lanes gives the operands'
 // rows of its own part of K, of weight and of x alike, and what counts is the diagonal of the 8 x 8
 // product, the sums of eight parts of K. The order of a sum follows from K alone.
+//
+// Where x is normed first, every block does it for itself, in shared memory: that takes less time
+// than a kernel between two products.
 #include <algorithm>
 #include <limits>
 
@@ -28,6 +31,9 @@ constexpr int kPieces = 4;               // 16-byte loads of a lane in each of t
 constexpr int kPiece = kWarp * 8;        // elements
 constexpr int kStep = kPieces * kPiece;  // elements of K that a warp takes at once
 constexpr int kLoads = kRows * kPieces;
+/// Steps of a warp that wait in the second-level cache, behind the two in its registers, until x is
+/// there: 96 KiB a block.
+constexpr int kStepsAhead = 3;
 constexpr int kMaxShared = 224 << 10;
 /// A block takes as much at least: there is no room for two on one multiprocessor, but for one
 /// beside a block of attention_generation_mma_cuda.
@@ -100,13 +106,39 @@ class GemvLoads {
   __device__ void fetch(uint4 (&to)[kLoads]) {
 #pragma unroll
     for (int row = 0; row < kRows; ++row) {
-      const bool exists = pairs_left_ > 0 && (kGated || row_ + row < cols_);
+      const bool exists = has(row);
 #pragma unroll
       for (int piece = 0; piece < kPieces; ++piece) {
         const int k = k_ + piece * kPiece;
         to[row * kPieces + piece] = load_streamed_if(at_ + row * second_ + k, exists && k < depth_);
       }
     }
+    advance();
+  }
+
+  /// Starts to bring the next steps to the second-level cache. They are fetched later all the same.
+  __device__ void prefetch(int steps) const {
+    GemvLoads next = *this;
+    const int row = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll 1
+    for (int i = 0; i < steps; ++i) {
+      const int k = next.k_ - first_k();
+      if (row < kRows && next.has(row)) {
+        constexpr int kBytes = static_cast<int>(sizeof(T));
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                         __cvta_generic_to_global(next.at_ + row * next.second_ + k)),
+                     "r"(min(kStep, depth_ - k) * kBytes)
+                     : "memory");
+      }
+      next.advance();
+    }
+  }
+
+ private:
+  /// Whether the next pair has this row.
+  __device__ bool has(int row) const { return pairs_left_ > 0 && (kGated || row_ + row < cols_); }
+
+  __device__ void advance() {
     k_ += kStep;
     if (--steps_left_ > 0) return;
     steps_left_ = steps_;
@@ -116,7 +148,6 @@ class GemvLoads {
     at_ += row_step_ * depth_;
   }
 
- private:
   int depth_, steps_, steps_left_, pairs_left_, k_;
   int64_t row_, row_step_, cols_, second_;
   const T* at_;
@@ -136,6 +167,58 @@ __device__ void stage_tokens(const MatmulJob& job, int steps, T* to) {
   }
   commit_copies();
   wait_for_copies<0>();
+}
+
+/// The norm's weight to shared memory, as it lies. It is constant: before wait_for_predecessor().
+__device__ void stage_norm_weight(const MatmulNorm& norm, int64_t depth, unsigned char* to) {
+  const int bytes = static_cast<int>(depth) * (norm.type == ir::DType::kF32 ? 4 : 2);
+  const auto* from = static_cast<const unsigned char*>(norm.weight);
+  for (int i = static_cast<int>(threadIdx.x) * 16; i < bytes; i += kThreads * 16)
+    copy_async(shared_address_of(to + i), from + i);
+}
+
+/// Staged rows of x become rms_norm(x), rounded to T. All threads; each has the same elements of
+/// every row, so that a row's bits do not depend on the others.
+template <typename T, int kTokens>
+__device__ void normalise_tokens(const MatmulJob& job, const MatmulNorm& norm, int steps, T* tokens,
+                                 const unsigned char* norm_weight) {
+  __shared__ float squares[kTokens][kWarps];
+  const auto depth = static_cast<int>(job.depth);
+  const auto rows = static_cast<int>(job.rows);
+  const int first = static_cast<int>(threadIdx.x) * kPackOf<T>;
+  float x[kPackOf<T>];
+#pragma unroll 1
+  for (int token = 0; token < rows; ++token) {
+    float sum = 0;
+    for (int k = first; k < depth; k += kThreads * kPackOf<T>) {
+      load_floats<kPackOf<T>>(tokens + token * steps * kStep + k, x);
+#pragma unroll
+      for (int i = 0; i < kPackOf<T>; ++i)
+        sum += x[i] * x[i];
+    }
+    sum = warp_sum(sum);
+    if (threadIdx.x % kWarp == 0) squares[token][threadIdx.x / kWarp] = sum;
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int token = 0; token < rows; ++token) {
+    float total = 0;
+    for (int warp = 0; warp < kWarps; ++warp)
+      total += squares[token][warp];
+    const float scale = 1.0F / sqrtf(total / static_cast<float>(depth) + norm.eps);
+    for (int k = first; k < depth; k += kThreads * kPackOf<T>) {
+      T* at = tokens + token * steps * kStep + k;
+      float weight[kPackOf<T>];
+      load_eight(norm_weight, norm.type, k, weight);
+      load_floats<kPackOf<T>>(at, x);
+      Pack<T, kPackOf<T>> normed;
+#pragma unroll
+      for (int i = 0; i < kPackOf<T>; ++i)
+        normed.at[i] = from_float<T>(x[i] * scale * (weight[i] + norm.offset));
+      *reinterpret_cast<Pack<T, kPackOf<T>>*>(at) = normed;
+    }
+  }
+  __syncthreads();
 }
 
 /// Sums of a pair of weight rows by tokens, as the tensor cores leave them.
@@ -238,7 +321,8 @@ class GemvOuts {
 
 template <typename T, int kTokens, bool kGated>
 __global__ void __launch_bounds__(kThreads, kFit)
-    matmul_gemv_kernel(const __grid_constant__ MatmulJob job, int steps) {
+    matmul_gemv_kernel(const __grid_constant__ MatmulJob job,
+                       const __grid_constant__ MatmulNorm norm, int steps) {
   extern __shared__ __align__(16) unsigned char bytes[];
   device::let_successor_start();
   T* tokens = reinterpret_cast<T*>(bytes);
@@ -247,9 +331,13 @@ __global__ void __launch_bounds__(kThreads, kFit)
   uint4 even[kLoads], odd[kLoads];
   loads.fetch(even);
   loads.fetch(odd);
+  loads.prefetch(kStepsAhead);
+  unsigned char* norm_weight = bytes + job.rows * steps * kStep * sizeof(T);
+  if (norm.weight != nullptr) stage_norm_weight(norm, job.depth, norm_weight);
   device::wait_for_predecessor();
   stage_tokens(job, steps, tokens);
   __syncthreads();
+  if (norm.weight != nullptr) normalise_tokens<T, kTokens>(job, norm, steps, tokens, norm_weight);
 
   GemvOuts<kGated> outs(job, share);
   GemvSums<kTokens> sums = {};
@@ -281,16 +369,25 @@ int64_t staged_bytes(int64_t rows, int64_t depth) {
   return rows * steps_of(depth) * kStep * kElement;
 }
 
+/// And of the norm's weight behind it.
+int64_t staged_bytes_normed(int64_t rows, int64_t depth, ir::DType norm_type) {
+  return staged_bytes(rows, depth) + depth * ir::dtype_size(norm_type);
+}
+
 template <typename T, int kTokens, bool kGated>
 void run_tokens(const Launch& launch, const MatmulJob& job) {
   static const bool allowed =
       device::allow_shared(kName, matmul_gemv_kernel<T, kTokens, kGated>, kMaxShared);
   CHECK(allowed);
   const int64_t blocks = std::min<int64_t>(device::multiprocessors(), pairs_of<kGated>(job));
-  const int64_t shared = std::max<int64_t>(kLeastShared, staged_bytes(job.rows, job.depth));
+  const MatmulNorm norm = matmul_norm(launch);
+  const int64_t staged = norm.weight == nullptr
+                             ? staged_bytes(job.rows, job.depth)
+                             : staged_bytes_normed(job.rows, job.depth, norm.type);
+  const int64_t shared = std::max<int64_t>(kLeastShared, staged);
   device::launch_kernel(kName, *launch.queue, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
                         static_cast<size_t>(shared), matmul_gemv_kernel<T, kTokens, kGated>, job,
-                        static_cast<int>(steps_of(job.depth)));
+                        norm, static_cast<int>(steps_of(job.depth)));
 }
 
 template <typename T, bool kGated>
@@ -311,6 +408,11 @@ std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Propert
 
 bool matmul_gemv_cuda_gates(const Launch&) {
   return true;
+}
+
+bool matmul_gemv_cuda_norms(const Launch& launch) {
+  const Tensor& x = launch.in[0];
+  return staged_bytes_normed(x.dim(0), x.dim(1), launch.in.back().dtype) <= kMaxShared;
 }
 
 void matmul_gemv_cuda(const Launch& launch) {

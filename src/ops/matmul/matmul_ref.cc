@@ -1,8 +1,13 @@
 // The specification: exact products, summed in double and rounded to float once, then the epilogue
 // in float.
+#include <cmath>
+#include <vector>
+
 #include "base/thread_pool.h"
 #include "ops/common/float_types.h"
+#include "ops/common/norm_rows.h"
 #include "ops/common/scalar_access.h"
+#include "ops/matmul/matmul.h"
 #include "ops/matmul/matmul_cpu.h"
 
 namespace millrace::ops {
@@ -56,17 +61,50 @@ void multiply(const MatmulJob& job, ThreadPool& pool) {
   });
 }
 
+/// rms_norm(x) to `to` [T, K], in x's type.
+template <typename X>
+void normalise(const MatmulJob& job, const MatmulNorm& norm, X* to) {
+  with_float_type(norm.type, [&]<typename W>(TypeTag<W>) {
+    const NormWeights<W> weights{static_cast<const W*>(norm.weight), nullptr, norm.offset};
+    for (int64_t t = 0; t < job.rows; ++t) {
+      rms_norm_row_ref(static_cast<const X*>(job.x) + t * job.depth, weights, to + t * job.depth,
+                       job.depth, norm.eps);
+    }
+  });
+}
+
+/// Row t of what is multiplied. The norm rounds it, so that is what an exact product is of.
+std::vector<double> exact_row(const MatmulJob& job, const MatmulNorm& norm, int64_t t) {
+  const auto x = [&](int64_t k) -> double {
+    return load_float(job.x, job.x_type, t * job.depth + k);
+  };
+  std::vector<double> row(static_cast<size_t>(job.depth));
+  double squares = 0;
+  for (int64_t k = 0; k < job.depth; ++k)
+    squares += x(k) * x(k);
+  const double scale = 1 / std::sqrt(squares / static_cast<double>(job.depth) + norm.eps);
+  for (int64_t k = 0; k < job.depth; ++k) {
+    double& value = row[static_cast<size_t>(k)];
+    value = x(k);
+    if (norm.weight == nullptr) continue;
+    value *= scale * (load_float(norm.weight, norm.type, k) + double{norm.offset});
+    float rounded = 0;
+    store_float(&rounded, job.x_type, 0, static_cast<float>(value));
+    value = load_float(&rounded, job.x_type, 0);
+  }
+  return row;
+}
+
 }  // namespace
 
 double matmul_exact(const Launch& launch, int64_t index) {
   const MatmulJob job = matmul_job(launch);
   const int64_t t = index / job.cols;
+  const std::vector<double> x = exact_row(job, matmul_norm(launch), t);
   const auto linear_at = [&](int64_t n) {
     double sum = 0;
-    for (int64_t k = 0; k < job.depth; ++k) {
-      sum += static_cast<double>(load_float(job.x, job.x_type, t * job.depth + k)) *
-             load_float(job.weight, job.weight_type, n * job.depth + k);
-    }
+    for (int64_t k = 0; k < job.depth; ++k)
+      sum += x[static_cast<size_t>(k)] * load_float(job.weight, job.weight_type, n * job.depth + k);
     return job.bias == nullptr ? sum : sum + load_float(job.bias, job.bias_type, n);
   };
   const int64_t n = index % job.cols;
@@ -76,9 +114,18 @@ double matmul_exact(const Launch& launch, int64_t index) {
   return value;
 }
 
+int64_t matmul_ref_workspace(const Launch& launch, const device::Properties&) {
+  return launch.attrs<Matmul>().normed() ? launch.in[0].bytes() : 0;
+}
+
 void run_matmul_ref(const Launch& launch) {
-  const MatmulJob job = matmul_job(launch);
+  MatmulJob job = matmul_job(launch);
+  const MatmulNorm norm = matmul_norm(launch);
   with_float_type(job.x_type, [&]<typename X>(TypeTag<X>) {
+    if (norm.weight != nullptr) {
+      normalise(job, norm, static_cast<X*>(launch.workspace));
+      job.x = launch.workspace;
+    }
     with_float_type(job.weight_type,
                     [&]<typename W>(TypeTag<W>) { multiply<X, W>(job, launch.pool()); });
   });

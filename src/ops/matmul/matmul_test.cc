@@ -46,7 +46,7 @@ device::Device& cpu() {
 
 struct Problem {
   int64_t rows, cols, depth;  // T, N, K
-  DType x = DType::kF32, weight = DType::kF32, bias_type = DType::kF32;
+  DType x = DType::kF32, weight = DType::kF32, bias_type = DType::kF32, norm_type = DType::kF32;
   Matmul attrs = {};
 };
 
@@ -68,12 +68,16 @@ class Product {
         x_(p.x, p.rows * p.depth, 1),
         weight_(p.weight, p.cols * p.depth, 2),
         bias_(p.bias_type, p.cols, 3),
-        residual_(p.x, p.rows * p.cols, 4) {}
+        residual_(p.x, p.rows * p.cols, 4),
+        norm_weight_(p.norm_type, p.depth, 5),
+        multiplied_(x_.values.begin(), x_.values.end()) {
+    if (p.attrs.normed()) norm();
+  }
 
   double linear(int64_t t, int64_t n) const {
     double sum = 0;
     for (int64_t k = 0; k < p_.depth; ++k)
-      sum += double{x_.values[at(t, k, p_.depth)]} * weight_.values[at(n, k, p_.depth)];
+      sum += multiplied_[at(t, k, p_.depth)] * weight_.values[at(n, k, p_.depth)];
     return p_.attrs.bias ? sum + bias_.values[at(0, n, 0)] : sum;
   }
   double expected(int64_t t, int64_t n) const {
@@ -123,7 +127,20 @@ class Product {
                               weight_.tensor({p_.cols, p_.depth})};
     if (p_.attrs.bias) in.push_back(bias_.tensor({p_.cols}));
     if (p_.attrs.residual) in.push_back(row_range(residual_, first, count, p_.cols));
+    if (p_.attrs.normed()) in.push_back(norm_weight_.tensor({p_.depth}));
     return in;
+  }
+  void norm() {
+    for (int64_t t = 0; t < p_.rows; ++t) {
+      double squares = 0;
+      for (int64_t k = 0; k < p_.depth; ++k)
+        squares += multiplied_[at(t, k, p_.depth)] * multiplied_[at(t, k, p_.depth)];
+      const double root = std::sqrt(squares / static_cast<double>(p_.depth) + p_.attrs.norm_eps);
+      for (int64_t k = 0; k < p_.depth; ++k) {
+        multiplied_[at(t, k, p_.depth)] *=
+            (norm_weight_.values[at(0, k, 0)] + p_.attrs.norm_offset) / root;
+      }
+    }
   }
   static Tensor row_range(Numbers& from, int64_t first, int64_t count, int64_t cols) {
     Tensor all = from.tensor({count, cols});
@@ -132,7 +149,8 @@ class Product {
   }
 
   const Problem p_;
-  Numbers x_, weight_, bias_, residual_;
+  Numbers x_, weight_, bias_, residual_, norm_weight_;
+  std::vector<double> multiplied_;  // [T, K], what the weight is multiplied with
 };
 
 bool can_run(const Tactic& tactic, const Problem& p, int64_t rows) {
@@ -162,6 +180,27 @@ TEST(MatmulRef, GatesInDouble) {
         EXPECT_NEAR(got[static_cast<size_t>(i)], want, unit * (1 + std::abs(want)))
             << activation << " at " << i;
         EXPECT_NEAR(product.exact(i), want, 1e-12 * (1 + std::abs(want)));
+      }
+    }
+  }
+}
+
+TEST(MatmulRef, NormsInDouble) {
+  ThreadPool pool(2);
+  const Tactic& reference = find_op("matmul")->tactics.back();
+  for (const DType norm_type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const double offset : {0.0, 1.0}) {
+      Problem p{.rows = 3, .cols = 37, .depth = 53, .norm_type = norm_type};
+      p.attrs = {.bias = true, .residual = true, .activation = "silu"};
+      p.attrs.norm = "rms";
+      p.attrs.norm_eps = 0.25;  // so large that it shows
+      p.attrs.norm_offset = offset;
+      Product product(p);
+      const std::vector<float> got = product.run(reference, pool, 0, p.rows);
+      for (int64_t i = 0; i < p.rows * p.cols; ++i) {
+        const double want = product.expected(i / p.cols, i % p.cols);
+        EXPECT_NEAR(got[static_cast<size_t>(i)], want, 4e-6 * (1 + std::abs(want))) << i;
+        EXPECT_NEAR(product.exact(i), want, 4e-6 * (1 + std::abs(want)));  // rounds x to f32, too
       }
     }
   }
@@ -368,6 +407,14 @@ TEST(MatmulShape, RefusesWhatDoesNotFit) {
             std::string::npos);
   EXPECT_NE(refusal({x, weight, {DType::kF32, {"T", 3}}}, {.residual = true, .gated = true})
                 .find("a gated product has no residual"),
+            std::string::npos);
+  const ir::TensorType norm_weight{DType::kBF16, {8}};
+  EXPECT_EQ(refusal({x, weight, norm_weight}, {.norm = "rms"}), "");
+  EXPECT_NE(refusal({x, weight}, {.norm = "rms"}).find("2 inputs instead of 3"), std::string::npos);
+  EXPECT_NE(refusal({x, weight, {DType::kF32, {6}}}, {.norm = "rms"})
+                .find("the norm weight is [6] instead of [8]"),
+            std::string::npos);
+  EXPECT_NE(refusal({x, weight, norm_weight}, {.norm = "layer"}).find("unknown norm layer"),
             std::string::npos);
   EXPECT_NE(refusal({x, weight}, {.activation = "tan"}).find("unknown activation tan"),
             std::string::npos);

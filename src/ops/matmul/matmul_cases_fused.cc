@@ -1,4 +1,4 @@
-#include "ops/matmul/matmul_cases_gated.h"
+#include "ops/matmul/matmul_cases_fused.h"
 
 #include <cmath>
 
@@ -83,6 +83,52 @@ void add_16_bit(std::vector<Case>* cases) {
   }
 }
 
+/// [T, N] outputs, twice as many weight rows where they are gated; a norm in front.
+Case normed_case(const char* name, const Sizes& sizes, Matmul attrs, ir::DType type,
+                 ir::DType norm_weight) {
+  attrs.norm = "rms";
+  const int64_t weight_rows = attrs.gated ? 2 * sizes.width : sizes.width;
+  const double deviation = 1 / std::sqrt(static_cast<double>(sizes.depth));
+  Case made{.name = str("normed, ", name, ", ", sizes.rows, " x ", sizes.width, " x ", sizes.depth,
+                        ", ", ir::dtype_name(type), ", weight ", ir::dtype_name(norm_weight)),
+            .attrs = to_attrs(attrs),
+            .inputs = {normal(type, {sizes.rows, sizes.depth}, 3),
+                       cold(normal(type, {weight_rows, sizes.depth}, deviation))}};
+  if (attrs.bias) made.inputs.push_back(normal(type, {weight_rows}));
+  if (attrs.residual) made.inputs.push_back(normal(type, {sizes.rows, sizes.width}));
+  made.inputs.push_back(normal(norm_weight, {sizes.depth}, 0.2, attrs.norm_offset == 0 ? 1 : 0));
+  return made;
+}
+
+/// As many rows as the kernel takes that norms for itself, and more; weights of another type; rows
+/// that its threads do not divide, and the longest.
+void add_normed(std::vector<Case>* cases) {
+  for (const auto type : {kF32, kBF16, kF16}) {
+    const Matmul plain = {.dtype = ir::dtype_name(type)};
+    const Matmul all = {.bias = true,
+                        .residual = true,
+                        .activation = "gelu",
+                        .dtype = ir::dtype_name(type),
+                        .norm_eps = 1e-3,
+                        .norm_offset = 1};
+    const Matmul gated = {
+        .bias = true, .activation = "silu", .dtype = ir::dtype_name(type), .gated = true};
+    const auto add = [&](const char* name, const Sizes& sizes, const Matmul& attrs,
+                         ir::DType norm_weight) {
+      cases->push_back(normed_case(name, sizes, attrs, type, norm_weight));
+    };
+    for (const int64_t rows : {1, 2, 3, 4, 5, 33, 130}) {
+      add("plain", {rows, 136, 200}, plain, type);
+      add("everything", {rows, 101, 2056}, all, rows % 2 == 0 ? kF32 : type);
+      add("gated", {rows, 88, 1032}, gated, type);
+    }
+    add("one vector", {3, 40, 8}, plain, kF32);
+    add("long rows", {4, 300, 16384}, plain, kF32);
+    add("gated, an odd width", {2, 301, 4104}, gated, kF32);
+  }
+  cases->push_back(normed_case("no rows", {0, 16, 8}, {.dtype = "bf16"}, kBF16, kBF16));
+}
+
 /// The feed-forward of a Llama of eight billion parameters.
 void add_benchmarks(std::vector<Case>* cases) {
   for (const int64_t rows : {1, 2, 4, 8, 16, 32, 64, 128, 512, 2048}) {
@@ -90,14 +136,23 @@ void add_benchmarks(std::vector<Case>* cases) {
                                 {.activation = "silu", .dtype = "bf16"}, kBF16, kBF16, kBF16));
     cases->back().benchmark = true;
   }
+  for (const int64_t rows : {1, 4, 8}) {
+    cases->push_back(normed_case("Llama 8B", {rows, 6144, 4096}, {.dtype = "bf16"}, kBF16, kBF16));
+    cases->back().benchmark = true;
+    cases->push_back(normed_case("gated, Llama 8B", {rows, 14336, 4096},
+                                 {.activation = "silu", .dtype = "bf16", .gated = true}, kBF16,
+                                 kBF16));
+    cases->back().benchmark = true;
+  }
 }
 
 }  // namespace
 
-void add_gated_cases(std::vector<Case>* cases) {
+void add_fused_cases(std::vector<Case>* cases) {
   add_types(cases);
   add_activations(cases);
   add_16_bit(cases);
+  add_normed(cases);
   add_benchmarks(cases);
 }
 
