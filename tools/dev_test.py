@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How `./dev test` counts: cases inside a program where it prints them, and a failure is never lost."""
+"""How `./dev test` counts: cases inside a program where it prints them, and a failure is never lost; what `--timing` prints."""
 import importlib.machinery
 import importlib.util
 import pathlib
@@ -35,6 +35,16 @@ class CountTest(unittest.TestCase):
         self.assertEqual(self.count(entry("[ RUN      ] A.b\n", "Test Failed.")), (0, 1))
         self.assertEqual(self.count(entry("Segmentation fault\n", "Test Exception: SegFault")), (0, 1))
         self.assertEqual(self.count(entry("[  PASSED  ] 8 tests.\n", "Test Failed."), entry("slow\n", "Test Timeout.")), (8, 2))
+
+
+class TimingTest(unittest.TestCase):
+    LOG = ("# ninja log v5\n0\t9000\t1\tCMakeFiles/x.dir/src/a.cc.o\taa\n0\t5000\t1\tCMakeFiles/x.dir/src/b.cu.o\tbb\n"
+           "10\t2010\t1\tCMakeFiles/x.dir/src/a.cc.o\tcc\n20\t1020\t1\tlibx.a\tdd\n")
+
+    def test_the_last_build_of_each_file_counts(self):
+        self.assertEqual([line.split() for line in dev.slowest(self.LOG, count=2)],
+                         [["5.0", "s", "1", "x", ".cu"], ["2.0", "s", "1", "x", ".cc"], ["1.0", "s", "1", "x", "else"],
+                          ["5.0", "s", "src/b.cu.o"], ["2.0", "s", "src/a.cc.o"]])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
     ./dev golden llama_yarn    some of them: names in tools/golden_models/, novelist_14m, novelist_draft, perplexity,
                                prompt_tables
     ./dev golden --beams       beams.json alone (tools/golden_beams.py), of every tiny model or of those named
+    ./dev golden --quantised   golden_int8 and golden_fp8 alone (tools/golden_quantised.py), of those models that have them
 
 For each tiny config: weights by docs/dummy_weights.md, fp32, CPU, eager attention; for prompts of 1 to 60 tokens some
 rows of the prompt's logits, 32 greedy tokens, some rows of their logits, and how far the best logit is ahead of the
@@ -30,6 +31,7 @@ from safetensors.numpy import save_file
 
 import golden_beams
 import golden_prompt_tables
+import golden_quantised
 from dummy_weights import dummy_tensor, write_checkpoint
 from golden_faults import FAINT, FAULTS, measure_tensors, plant
 from golden_models import ATTENTION, CONFIGS, FAINT_TENSORS, REFERENCES
@@ -90,6 +92,9 @@ class Frequencies:
     def __init__(self, model):
         self.model = model.model if hasattr(getattr(model, "model", None), "rotary_emb") else None
         self.pristine = copy.deepcopy(self.model.rotary_emb) if self.model else None
+        self.rule = getattr(self.pristine, "rope_type", "default")
+        if isinstance(self.rule, dict):  # they differ by layer
+            self.rule = self.rule["full_attention"]
 
     def renew(self):
         if self.model:
@@ -97,8 +102,26 @@ class Frequencies:
 
     def hold(self):
         if self.model:
-            kinds = self.model.rotary_emb.rope_type  # a dict where they differ by layer
+            kinds = self.model.rotary_emb.rope_type
             self.model.rotary_emb.rope_type = dict.fromkeys(kinds, "default") if isinstance(kinds, dict) else "default"
+
+
+class ReferenceFrequencies:
+    """The same of a model of tools/golden_models/reference.py."""
+
+    def __init__(self, model):
+        self.model = model
+        self.rule = getattr(model, "rope_rule", "default")
+
+    def renew(self):
+        self.model.held_length = None
+
+    def hold(self):
+        self.model.hold_length()
+
+
+def frequencies_of(model):
+    return ReferenceFrequencies(model) if hasattr(model, "hold_length") else Frequencies(model)
 
 
 @torch.no_grad()
@@ -211,7 +234,12 @@ def versions():
 def record_beams(name):
     import golden_encdec  # which imports this file
     model = golden_encdec.build(DATA / name, CONFIGS[name]) if golden_encdec.handles(name) else build_model(DATA / name)
-    golden_beams.record(model, Frequencies(model), name, DATA / name, versions())
+    golden_beams.record(model, frequencies_of(model), name, DATA / name, versions())
+
+
+def record_quantised(name):
+    golden = json.loads((DATA / name / "golden.json").read_text())
+    golden_quantised.record(build_model(DATA / name), DATA / name, golden, write_json, versions())
 
 
 def record_tiny(name):
@@ -227,20 +255,17 @@ def record_tiny(name):
 
     write_config()
     model = build_model(folder)
-    frequencies = Frequencies(model)
+    frequencies = frequencies_of(model)
     end_tokens = []
     if choose_end:
         end_tokens = [choose_end_token(model, frequencies, name)]
         config["eos_token_id"] = end_tokens[0]
         write_config()
-    rule = "default"
-    if frequencies.model:
-        rule = getattr(frequencies.pristine, "rope_type", "default")
-        rule = rule["full_attention"] if isinstance(rule, dict) else rule
+    rule = frequencies.rule
     prompts, tensors, references = [], {}, []
     for index, length in enumerate(LENGTHS):
         ids, prompt_logits, new, logits, lead = draw_prompt(model, frequencies, length, end_tokens, name)
-        if rule not in ("dynamic", "longrope"):
+        if rule not in ("dynamic", "longrope", "ntk_steps"):
             check(generate(model, frequencies, ids, NEW_TOKENS, end_tokens) == new, f"{name}: generate() gives other tokens")
         rows = list(range(length)) if length <= FULL_ROWS_MAX else [0, length // 3, 2 * length // 3, length - 1]
         new_rows = [row for row in NEW_ROWS if row < len(new)]
@@ -329,13 +354,15 @@ def record_novelist(name):
 
 
 @torch.no_grad()
-def perplexity(model, tokenizer, documents, window, predictions):
+def perplexity(model, tokenizer, documents, predictions, kv_dtype="fp32"):
     """Every token after the first is predicted once, in windows that overlap by one token."""
+    window = PERPLEXITY_WINDOW
     stream = [token for document in documents for token in tokenizer(document)["input_ids"]]
     total = 0.0
     for begin in range(0, predictions, window):
         ids = torch.tensor(stream[begin:begin + window + 1])
-        logits = model(input_ids=ids[None, :-1], use_cache=False).logits[0]
+        logits = forward(model, ids[:-1].tolist()) if kv_dtype == "fp32" else golden_quantised.logits_of(
+            model, ids[:-1].tolist(), kv_dtype)
         total += float(torch.nn.functional.cross_entropy(logits.double(), ids[1:], reduction="sum"))
     return float(np.exp(total / predictions))
 
@@ -348,11 +375,14 @@ def record_perplexity():
         tokenizer = transformers.AutoTokenizer.from_pretrained(ROOT / "models" / source)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             ROOT / "models" / source, dtype=torch.float32, attn_implementation="sdpa").eval()
-        for predictions in PERPLEXITY_PREDICTIONS:
-            value = perplexity(model, tokenizer, documents, PERPLEXITY_WINDOW, predictions)
+        measured = [(predictions, "fp32") for predictions in PERPLEXITY_PREDICTIONS]
+        if name == "novelist_14m":
+            measured += [(PERPLEXITY_PREDICTIONS[0], kind) for kind in golden_quantised.KINDS]
+        for predictions, kv_dtype in measured:
+            value = perplexity(model, tokenizer, documents, predictions, kv_dtype)
             entries.append({"model": f"models/{source}", "window": PERPLEXITY_WINDOW, "tokens": predictions,
-                            "perplexity": round(value, 4)})
-            print(f"{name:24} perplexity {value:.4f} over {predictions} predictions", flush=True)
+                            "kv_dtype": kv_dtype, "perplexity": round(value, 4)})
+            print(f"{name:24} perplexity {value:.4f} over {predictions} predictions, {kv_dtype} cache", flush=True)
     write_json(DATA / "perplexity.json", {"made_by": "tools/golden.py", **versions()}, "entries", entries)
 
 
@@ -361,6 +391,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--beams", action="store_true", help="record beams.json alone")
+    parser.add_argument("--quantised", action="store_true", help="record caches of 8 bits alone")
     arguments = parser.parse_args()
     wanted = arguments.names
     unknown = set(wanted) - set(names)
@@ -370,7 +401,10 @@ def main():
     transformers.logging.disable_progress_bar()
     import golden_encdec  # which imports this file
     for name in wanted or names:
-        if arguments.beams:
+        if arguments.quantised:
+            if name in golden_quantised.MODELS:
+                record_quantised(name)
+        elif arguments.beams:
             if name in CONFIGS:
                 record_beams(name)
         elif name == "perplexity":
@@ -385,6 +419,8 @@ def main():
         else:
             record_tiny(name)
             record_beams(name)
+            if name in golden_quantised.MODELS:
+                record_quantised(name)
 
 
 if __name__ == "__main__":

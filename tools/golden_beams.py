@@ -11,6 +11,8 @@ import torch
 import transformers
 from transformers.modeling_outputs import CausalLMOutput
 
+from golden_inputs import draw_source, inputs_of, key_of
+
 NOISE = 3e-4  # more than any difference of arithmetic that the tolerance of logits allows
 NEW_TOKENS = 20
 LENGTHS = [6, 23]
@@ -57,26 +59,27 @@ class Reference(transformers.PreTrainedModel, transformers.GenerationMixin):
 
 
 def can_search(model):
-    """Encoders have no beams; speech models are recorded with their own inputs."""
-    return getattr(model.config, "model_type", "") != "whisper" and \
-        not type(model).__name__.endswith(("ForMaskedLM", "EncoderModel")) and \
-        (not hasattr(model, "can_generate") or model.can_generate())
+    """Encoders have no beams."""
+    return not type(model).__name__.endswith(("ForMaskedLM", "EncoderModel")) and \
+        getattr(model, "can_generate", lambda: True)()
 
 
 @torch.no_grad()
-def search(model, frequencies, ids, options, end_tokens, noise=None):
-    """[(new ids, score, how often its beam came from another place)], best first."""
+def search(model, frequencies, source, options, end_tokens, noise=None):
+    """[(new ids, score, how often its beam came from another place)], best first; `source` is ids, or frames of speech."""
+    inputs = inputs_of(source)
     frequencies.renew()
     if frequencies.model:  # rules that depend on length: as the prompt made them
-        model(input_ids=torch.tensor([ids]), use_cache=False)
+        model(**inputs, use_cache=False)
         frequencies.hold()
     options = NEUTRAL | {"max_new_tokens": NEW_TOKENS} | options
     if isinstance(model, Reference):
         options["use_cache"] = False
     if model.config.is_encoder_decoder:
         options["decoder_input_ids"] = torch.tensor([[model.config.decoder_start_token_id]])
-    found = model.generate(
-        torch.tensor([ids]), eos_token_id=end_tokens or None, output_scores=True, return_dict_in_generate=True,
+    # Not model.generate(): Whisper's makes decoder prompts of its own.
+    found = transformers.GenerationMixin.generate(
+        model, **inputs, eos_token_id=end_tokens or None, output_scores=True, return_dict_in_generate=True,
         logits_processor=transformers.LogitsProcessorList([Noise(noise)] if noise is not None else []), **options)
     prompt = found.sequences.shape[1] - found.beam_indices.shape[1]
     sequences = []
@@ -109,14 +112,14 @@ def draw_prompt(model, frequencies, name, length, options, end_tokens, wants_end
     for attempt in range(ATTEMPTS):
         key = zlib.crc32(json.dumps([name, options, end_tokens]).encode())
         rng = np.random.default_rng([length, attempt, key])
-        ids = [int(t) for t in rng.integers(3, model.config.vocab_size, length)]
+        ids = draw_source(model.config, rng, length)
         sequences = search(model, frequencies, ids, options, end_tokens)
         if wants_end and not (any(tokens[-1] in end_tokens for tokens, _, _ in sequences)
                               and (name != MEASURED_MODEL
                                    or options_matter(model, frequencies, ids, options, end_tokens, sequences))):
             continue
         if is_told_apart(model, frequencies, ids, options, end_tokens, sequences):
-            return {"input_ids": ids, "outputs": [{"output_ids": tokens, "score": round(score, 6)}
+            return {key_of(ids): ids, "outputs": [{"output_ids": tokens, "score": round(score, 6)}
                                                   for tokens, score, _ in sequences]}, sum(s[2] for s in sequences)
     return None
 
@@ -154,7 +157,7 @@ def record(model, frequencies, name, folder, head):
     """Writes beams.json for a model of transformers, or a reference model, whose config.json is in the folder."""
     if not can_search(model):
         return
-    if not hasattr(model, "generate"):
+    if not isinstance(model, transformers.PreTrainedModel):
         model = Reference(model).eval()
     configured = json.loads((folder / "config.json").read_text()).get("eos_token_id")
     golden = json.loads((folder / "golden.json").read_text())

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 import golden
 from dummy_weights import dummy_tensor
 from golden_faults import measure_tensors
+from golden_inputs import draw_source, inputs_of, key_of
 from golden_models import CONFIGS, FAINT_TENSORS
 
 # Tokens of decoder_input_ids, by prompt. Random ones, because tied heads like to repeat what they are given.
@@ -40,12 +41,6 @@ def build(folder, config):
 # ---- encoder-decoder models -----------------------------------------------------------------------------------------
 
 
-def inputs_of(source):
-    if isinstance(source[0], list):  # frames [bins][frames]
-        return {"input_features": torch.tensor([source])}
-    return {"input_ids": torch.tensor([source])}
-
-
 @torch.no_grad()
 def forward(model, prompt):
     """Logits [decoder tokens, V] of (input, decoder ids)."""
@@ -65,20 +60,11 @@ def greedy(model, source, decoder, new_tokens, end_tokens):
     return prompt_logits, new, forward(model, (source, decoder + new[:-1]))[len(decoder) - 1:]
 
 
-def draw_source(model, rng, length):
-    config = model.config
-    if config.model_type != "whisper":
-        return [int(t) for t in rng.integers(3, config.vocab_size, length)]
-    # As log-mel spectra are: between about -1 and 1. Three decimals, so that the file stays small.
-    frames = rng.uniform(-1, 1, (config.num_mel_bins, 2 * config.max_source_positions))
-    return np.round(frames, 3).tolist()
-
-
 def draw_prompt(model, length, decoder_length, end_tokens, name):
     start = model.config.decoder_start_token_id
     for attempt in range(300):
         rng = np.random.default_rng([golden.SEED, length, attempt, *name.encode()])
-        source = draw_source(model, rng, length)
+        source = draw_source(model.config, rng, length)
         decoder = [start, *(int(t) for t in rng.integers(3, model.config.vocab_size, decoder_length - 1))]
         prompt_logits, new, logits = greedy(model, source, decoder, golden.NEW_TOKENS, end_tokens)
         lead = golden.leads(logits)
@@ -113,8 +99,7 @@ def record_encoder_decoder(name, folder, config, model):
         new_rows = [row for row in golden.NEW_ROWS if row < len(new)]
         tensors[f"prompt_logits.{index}"] = prompt_logits.numpy()
         tensors[f"logits.{index}"] = logits[new_rows].numpy()
-        key = "input_features" if isinstance(source[0], list) else "input_ids"
-        prompts.append({key: source, "decoder_input_ids": decoder, "output_ids": new, "prompt_rows": list(range(len(decoder))),
+        prompts.append({key_of(source): source, "decoder_input_ids": decoder, "output_ids": new, "prompt_rows": list(range(len(decoder))),
                         "new_rows": new_rows, "largest_logit": round(golden.largest(prompt_logits, logits), 5),
                         "leads": [round(x, 4) for x in lead]})
         references.append(((source, decoder + new[:7]), forward(model, (source, decoder + new[:7]))))

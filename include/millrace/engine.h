@@ -22,7 +22,7 @@ struct LoadedEngine;
 struct EngineOptions {
   std::string device = "auto";            // auto, cpu, cuda, cuda:N
   std::string dtype = "auto";             // auto, fp32, bf16, fp16
-  std::string kv_dtype = "auto";          // auto, fp32, bf16, fp16
+  std::string kv_dtype = "auto";          // auto, fp32, bf16, fp16, fp8, int8
   int64_t max_batch_size = 0;             // requests of a step; 0: 256 sequences
   int64_t max_seq_len = 0;                // tokens of a sequence; 0: the model's
   int64_t max_num_tokens = 0;             // tokens of a step; 0: 8192

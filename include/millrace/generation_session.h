@@ -106,16 +106,31 @@ struct DecodeOptions {
   StoppingCriteria stopping_criteria = nullptr;
 };
 
+/// Where the time of a step went.
+struct StepTimes {
+  double total_s = 0;     // from its launch, or the end of the step before, to its results
+  double device_s = 0;    // by the device's clock, from the first of its launches to the last
+  double idle_s = 0;      // of the device, since the step before; 0 for the first of a decode
+  double host_s = 0;      // spent on it by the host: choosing, launching, taking in
+  int launches = 0;       // of operations and transfers
+  bool replayed = false;  // by one call, as a captured graph
+};
+
 struct SessionStats {
   // Bytes, by purpose. `weights_mapped` are read in place from files and count as page cache.
   int64_t weights_copied = 0, weights_mapped = 0;
   int64_t activations = 0, kv_pool = 0, step_buffers = 0, token_history = 0, sampler = 0;
+  int64_t prompt_table = 0;
   int64_t kv_blocks = 0, kv_blocks_used_peak = 0;
   int64_t steps = 0;
   int64_t captures = 0;  // of steps, since setup
   bool runs_ahead = false;
-  bool waits_for_host = false;       // in the last decode, for a logits processor
-  std::vector<double> step_seconds;  // of the last decode
+  bool waits_for_host = false;        // in the last decode, for a logits processor
+  std::vector<StepTimes> step_times;  // of the last decode
+  /// What setup() allocated, the weights not counted.
+  int64_t session_bytes() const {
+    return activations + kv_pool + step_buffers + token_history + sampler + prompt_table;
+  }
 };
 
 class GenerationSession;
@@ -148,6 +163,11 @@ class GenerationSession {
   /// Allocates every buffer for these maxima. May be called again with others. Throws Error when
   /// they exceed the engine's limits or the memory.
   void setup(const SetupOptions& options);
+
+  /// The largest batch_size, up to that of `options` and the engine's limit, whose buffers fit into
+  /// what is free now, and its KV cache into `kv_memory`; at least 1. What setup() allocated before
+  /// is not free.
+  int batch_that_fits(const SetupOptions& options) const;
 
   /// Generates until every sequence has ended. Batches and lengths may be anything up to the
   /// maxima; a prompt that begins like one served before computes only what is new. REQUIRES:

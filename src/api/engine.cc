@@ -28,12 +28,12 @@ void check_contradictions(const engine::Manifest& m, const EngineOptions& option
     throw_bad_input(str(flag, " contradicts the engine file, which was built with ", built),
                     m.model, "leave the flag out, or build another engine");
   };
-  const auto storage = [](const std::string& name) {
-    return name == "fp32" ? std::string("f32") : name == "fp16" ? std::string("f16") : name;
-  };
   if (options.dtype != "auto" && options.dtype != m.dtype) refuse("--dtype", m.dtype);
-  if (options.kv_dtype != "auto" && storage(options.kv_dtype) != m.kv_dtype) {
-    refuse("--kv-dtype", m.kv_dtype);
+  if (options.kv_dtype != "auto") {
+    const auto built = ir::parse_dtype(m.kv_dtype);
+    if (compiler::parse_kv_type(options.kv_dtype) != built) {
+      refuse("--kv-dtype", std::string(compiler::kv_type_name(*built)));
+    }
   }
   if (options.max_batch_size > m.max_batch_size) {
     refuse("--max-batch-size", str(m.max_batch_size));

@@ -30,12 +30,22 @@ std::string stamp(const fs::path& path) {
              info.st_mtim.tv_nsec, "\n");
 }
 
-compiler::ComputeType compute_type(const std::string& name, const char* flag) {
+compiler::ComputeType compute_type(const std::string& name) {
   const auto type = compiler::parse_compute_type(name);
   if (!type) {
-    throw_bad_input(str("unknown type '", name, "'"), flag, "use auto, fp32, bf16 or fp16");
+    throw_bad_input(str("unknown type '", name, "'"), "--dtype", "use auto, fp32, bf16 or fp16");
   }
   return *type;
+}
+
+/// Empty for "auto".
+std::optional<ir::DType> kv_type(const std::string& name) {
+  const auto type = compiler::parse_kv_type(name);
+  if (!type && name != "auto") {
+    throw_bad_input(str("unknown type '", name, "'"), "--kv-dtype",
+                    "use auto, fp32, bf16, fp16, fp8 or int8");
+  }
+  return type;
 }
 
 }  // namespace
@@ -86,8 +96,8 @@ std::string ModelSource::cache_key(const compiler::BuildOptions& options,
 
 compiler::BuildOptions build_options(const EngineOptions& options, const ModelSource& source) {
   compiler::BuildOptions build;
-  build.dtype = compute_type(options.dtype, "--dtype");
-  build.kv_dtype = compute_type(options.kv_dtype, "--kv-dtype");
+  build.dtype = compute_type(options.dtype);
+  build.kv_dtype = kv_type(options.kv_dtype);
   build.max_beam_width = options.max_beam_width;
   if (build.max_beam_width == 0) {
     build.max_beam_width =

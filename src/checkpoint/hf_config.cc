@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/mapped_file.h"
 #include "checkpoint/safetensors.h"
 
@@ -31,7 +32,7 @@ std::string describe(const Json& value) {
   if (value.is_array()) return "a list";
   if (value.is_string())
     return quote_name(value.get_ref<const std::string&>().substr(0, kMaxShown));
-  return value.dump().substr(0, kMaxShown);
+  return json_line(value).substr(0, kMaxShown);
 }
 
 std::optional<int64_t> as_int(const Json& value) {
@@ -150,7 +151,7 @@ HfConfig HfConfig::parse(std::string_view text, const std::string& path) {
   auto document = std::make_shared<Document>();
   document->path = path;
   try {
-    document->root = Json::parse(text);
+    document->root = parse_json(text);
   } catch (const Json::parse_error& e) {
     throw_bad_input(str("the JSON is broken at byte ", e.byte), path);
   } catch (const Json::exception&) {  // a number beyond every type

@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "checkpoint/hf_config.h"
 #include "checkpoint/test_folder.h"
 
@@ -24,14 +25,15 @@ double number(const Json& parameters, const char* key, double otherwise) {
 
 // What transformers makes of the same files (tests/data/rope/make_rope_configs.py).
 TEST(RopeConfig, EverySpellingIsReadAsInTransformers) {
-  std::ifstream file(MILLRACE_SOURCE_DIR "/tests/data/rope/rope_configs.json");
   int rows = 0;
-  for (const Json& row : Json::parse(file)) {
-    SCOPED_TRACE(row["config"].dump());
+  for (const Json& row :
+       parse_json_file(MILLRACE_SOURCE_DIR "/tests/data/rope/rope_configs.json")) {
+    SCOPED_TRACE(json_line(row["config"]));
     const Json& want = row["parameters"];
     const auto head_dim = row["config"]["head_dim"].get<int64_t>();
-    const RopeConfig got = read_rope_config(HfConfig::parse(row["config"].dump(), "config.json"),
-                                            head_dim, {}, row["layer_type"].get<std::string>());
+    const RopeConfig got =
+        read_rope_config(HfConfig::parse(json_line(row["config"]), "config.json"), head_dim, {},
+                         row["layer_type"].get<std::string>());
     EXPECT_EQ(got.rule, want["rope_type"].get<std::string>());
     EXPECT_EQ(got.theta, want["rope_theta"].get<double>());
     EXPECT_EQ(got.factor, number(want, "factor", 1));

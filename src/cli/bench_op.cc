@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/args.h"
 #include "ops/harness/check_ops.h"
 #include "ops/harness/time_ops.h"
@@ -22,7 +23,7 @@ struct BenchOpOptions {
 };
 
 std::string print(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_line(json);
 }
 
 [[noreturn]] void refuse_filter(const ops::OpFilter& f) {

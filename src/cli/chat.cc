@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/generate.h"
 
 namespace millrace::cli {
@@ -73,7 +74,7 @@ class Chat {
   std::vector<int32_t> fit() {
     bool dropped = false;
     for (;;) {
-      std::vector<int32_t> ids = encode_messages(*engine_, messages_.dump());
+      std::vector<int32_t> ids = encode_messages(*engine_, json_line(messages_));
       if (static_cast<int>(ids.size()) <= context_limit_) {
         if (dropped) {
           std::fprintf(stderr,

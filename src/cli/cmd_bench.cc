@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/bench_op.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
@@ -52,11 +53,22 @@ Json summary(std::vector<double> values) {
 }
 
 std::string print(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_line(json);
 }
 
 struct Times {
   std::vector<double> latency, first_token, token;
+  // By step, without the first of each run, which has the prompts.
+  std::vector<double> device, idle, host, launches;
+
+  void add(const std::vector<StepTimes>& steps) {
+    for (size_t i = 1; i < steps.size(); ++i) {
+      device.push_back(steps[i].device_s);
+      idle.push_back(steps[i].idle_s);
+      host.push_back(steps[i].host_s);
+      launches.push_back(steps[i].launches);
+    }
+  }
 };
 
 void run_once(GenerationSession& session, const std::vector<GenerationRequest>& requests,
@@ -74,6 +86,7 @@ void run_once(GenerationSession& session, const std::vector<GenerationRequest>& 
   times->latency.push_back(last);
   times->first_token.push_back(first);
   if (steps > 1) times->token.push_back((last - first) / (steps - 1));
+  times->add(session.stats().step_times);
 }
 
 // Of encoder-decoder models the encoder reads the input, the decoder begins with one token.
@@ -122,6 +135,12 @@ int run_latency(BenchOptions& o) {
   }
   line["output_tokens_per_s"] = rate;
   line["latencies_s"] = times.latency;
+  if (!times.device.empty()) {
+    line["step"] = {{"device_s", summary(times.device)},
+                    {"idle_s", summary(times.idle)},
+                    {"host_s", summary(times.host)},
+                    {"launches", summary(times.launches)}};
+  }
   if (o.json) {
     std::puts(print(line).c_str());
     return 0;
@@ -142,10 +161,13 @@ int run_throughput(BenchOptions& o) {
   const int64_t output = positive(o.output_len, 128, "--output-len");
   const int64_t prompts = positive(o.num_prompts, 16, "--num-prompts");
   const std::shared_ptr<Engine> engine = o.model.open();
-  const int64_t batch =
-      std::min(positive(o.batch_size, prompts, "--batch-size"), engine->info().max_batch_size);
+  const int64_t wanted = std::min(positive(o.batch_size, prompts, "--batch-size"), prompts);
   GenerationSession session(engine);
-  session.setup(setup_for(o.model, *engine, std::min(batch, prompts), input, output));
+  SetupOptions setup =
+      setup_for(o.model, *engine, std::min(wanted, engine->info().max_batch_size), input, output);
+  if (!o.batch_size) setup.batch_size = session.batch_that_fits(setup);
+  session.setup(setup);
+  const int64_t batch = setup.batch_size;
   std::mt19937_64 random(1);
   const auto requests = random_requests(*engine, prompts, input, output, random);
   run_once(session, random_requests(*engine, 1, input, 1, random), nullptr);  // warm up
@@ -200,7 +222,8 @@ void add_bench(Program& program) {
       .option("--num-prompts", &more->num_prompts, "default 16")
       .option("--input-len", &more->input_len, "prompt tokens; default 128")
       .option("--output-len", &more->output_len, "new tokens; default 128")
-      .option("--batch-size", &more->batch_size, "requests at a time; default: all")
+      .option("--batch-size", &more->batch_size,
+              "requests at a time; default: all, or as many as memory holds")
       .flag("--json", &more->json, "as JSON");
   throughput.run([more] { return run_throughput(*more); });
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "engine/engine_cache.h"
@@ -40,7 +41,7 @@ int list(const engine::EngineCache& cache, bool json) {
                                            {"model", model},
                                            {"bytes", entry.bytes},
                                            {"last_used", entry.used_ns / 1000000000}};
-      std::puts(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+      std::puts(json_line(line).c_str());
       continue;
     }
     std::printf("%s  %10s  %s  %s\n", entry.key.c_str(), format_bytes(entry.bytes).c_str(), when,

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/commands.h"
 #include "cli/generate.h"
 #include "cli/model_options.h"
@@ -79,7 +80,7 @@ int run(EmbedOptions& o) {
     vector.push_back(static_cast<float>(x));
   const nlohmann::ordered_json line = {
       {"embedding", vector}, {"pooling", pooling}, {"input_ids", ids}};
-  std::puts(line.dump().c_str());
+  std::puts(json_line(line).c_str());
   return 0;
 }
 

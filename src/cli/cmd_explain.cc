@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "ops/harness/ceilings.h"
@@ -90,9 +91,7 @@ void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings&
     total += launch.time_us;
     floor += ceiling_us;
     if (o.json) {
-      std::puts(to_json(launch, name, rows, ceiling_us)
-                    .dump(-1, ' ', false, Json::error_handler_t::replace)
-                    .c_str());
+      std::puts(json_line(to_json(launch, name, rows, ceiling_us)).c_str());
       continue;
     }
     const std::string time = launch.time_us > 0 ? str(static_cast<int64_t>(launch.time_us)) : "-";

@@ -7,9 +7,11 @@
 
 #include "api/model_source.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "engine/engine_file.h"
+#include "runtime/kv_pool.h"
 #include "runtime/weights.h"
 
 namespace millrace::cli {
@@ -60,8 +62,7 @@ Json inspect_engine(const std::string& path, bool verify) {
   int64_t kv_token = 0;
   for (const engine::KvGroup& g : e.kv_groups) {
     if (g.cross) continue;  // made of the encoder's rows, not of tokens
-    kv_token += static_cast<int64_t>(g.layers.size()) * g.kv_heads * (g.k_size + g.v_size) *
-                ir::dtype_size(*ir::parse_dtype(m.kv_dtype));
+    kv_token += runtime::kv_block_bytes(g, 64, *ir::parse_dtype(m.kv_dtype)) / 64;
   }
   Json out = {{"kind", "engine"},
               {"architecture", m.architecture},
@@ -101,7 +102,7 @@ void print_object(const char* title, const Json& object) {
   if (object.is_null()) return;
   std::printf("%s\n", title);
   for (const auto& [key, value] : object.items()) {
-    const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+    const std::string text = value.is_string() ? value.get<std::string>() : json_line(value);
     const bool bytes = key.find("arena") != std::string::npos || key == "weights";
     std::printf("  %-20s %s\n", key.c_str(),
                 bytes ? format_bytes(value.get<int64_t>()).c_str() : text.c_str());
@@ -112,7 +113,7 @@ int run(const InspectOptions& o) {
   const bool is_file = std::filesystem::is_regular_file(o.model);
   const Json out = is_file ? inspect_engine(o.model, o.verify) : inspect_folder(o.model, o.verify);
   if (o.json) {
-    std::puts(out.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+    std::puts(json_line(out).c_str());
     return 0;
   }
   std::printf("%s: %s, %.2f M parameters, %zu tensors\n", o.model.c_str(),
@@ -124,7 +125,7 @@ int run(const InspectOptions& o) {
   std::printf("tensors\n");
   for (const Json& t : out["tensors"]) {
     std::printf("  %-5s %-18s %s\n", t["dtype"].get<std::string>().c_str(),
-                t["shape"].dump().c_str(), t["name"].get<std::string>().c_str());
+                json_line(t["shape"]).c_str(), t["name"].get<std::string>().c_str());
   }
   if (o.verify) std::printf("verified: every byte of the weights was read\n");
   return 0;

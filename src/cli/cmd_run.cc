@@ -213,7 +213,8 @@ void add_run(Program& program) {
       .flag("--no-cuda-graphs", &o.no_cuda_graphs, "launch each step's kernels one by one")
       .option("--multi-block", &o.multi_block,
               "pieces of a sequence in generation attention; default: by its length")
-      .flag("--stats", &o.stats, "memory plan, step times, KV use");
+      .flag("--stats", &o.stats,
+            "memory plan; times of steps on the device, on the host and idle; KV use");
   command.footer(
       "Examples:\n"
       "  millrace run models/novelist-14m \"It was a dark night, and\"\n"

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "checkpoint/model_folder.h"
 #include "cli/args.h"
 #include "cli/commands.h"
@@ -39,7 +40,7 @@ Tokenizer open_tokenizer(const std::string& model) {
 }
 
 std::string print_json(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_line(json);
 }
 
 int run(const TokenizeOptions& o) {

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "base/str.h"
 #include "base/version.h"
 #include "cli/args.h"
@@ -42,7 +43,7 @@ int run(bool json) {
                        {"commit", commit()},
                        {"back_ends", device::back_ends()},
                        {"devices", std::move(devices)}};
-    std::puts(line.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+    std::puts(json_line(line).c_str());
     return 0;
   }
   std::printf("millrace %s (%s)\nback ends:", version(), commit());

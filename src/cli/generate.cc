@@ -122,6 +122,40 @@ SetupOptions fit_setup(const Engine& engine, const std::vector<Prompt>& prompts,
   return setup;
 }
 
+namespace {
+
+std::string format_times(const std::vector<StepTimes>& steps) {
+  if (steps.empty()) return "";
+  const auto replayed =
+      std::count_if(steps.begin(), steps.end(), [](const StepTimes& t) { return t.replayed; });
+  std::string text = str("steps: ", steps.size(), ", of which ", replayed, " were replayed\n");
+  const auto print = [&](const char* name, std::vector<double> values, const char* unit) {
+    const double first = values[0];
+    std::sort(values.begin(), values.end());
+    char line[160];
+    std::snprintf(line, sizeof line, "  %-28s %12.3f %12.3f %12.3f  %s\n", name, first,
+                  values[values.size() / 2], values.back(), unit);
+    text += line;
+  };
+  const auto column = [&](auto value) {
+    std::vector<double> values;
+    for (const StepTimes& t : steps)
+      values.push_back(value(t));
+    return values;
+  };
+  char head[96];
+  std::snprintf(head, sizeof head, "  %-28s %12s %12s %12s\n", "a step", "first", "median", "most");
+  text += head;
+  print("until its results", column([](const StepTimes& t) { return t.total_s * 1e3; }), "ms");
+  print("on the device", column([](const StepTimes& t) { return t.device_s * 1e3; }), "ms");
+  print("device idle before it", column([](const StepTimes& t) { return t.idle_s * 1e6; }), "us");
+  print("on the host", column([](const StepTimes& t) { return t.host_s * 1e3; }), "ms");
+  print("launches", column([](const StepTimes& t) { return static_cast<double>(t.launches); }), "");
+  return text;
+}
+
+}  // namespace
+
 std::string format_stats(const SessionStats& s) {
   std::string text = "memory plan\n";
   const auto row = [&](const char* name, int64_t bytes) {
@@ -136,24 +170,15 @@ std::string format_stats(const SessionStats& s) {
   row("step buffers (2 sets)", s.step_buffers);
   row("token history", s.token_history);
   row("sampler", s.sampler);
-  row("allocated",
-      s.weights_copied + s.activations + s.kv_pool + s.step_buffers + s.token_history + s.sampler);
+  if (s.prompt_table > 0) row("virtual tokens", s.prompt_table);
+  row("allocated", s.weights_copied + s.session_bytes());
   text += str("KV blocks: ", s.kv_blocks_used_peak, " of ", s.kv_blocks, " used at most\n");
   const char* ahead = !s.runs_ahead      ? "off (the device runs each step at once)"
                       : s.waits_for_host ? "off (a logits processor sees every step)"
                                          : "on";
   text += str("run-ahead: ", ahead, "\n");
   if (s.runs_ahead) text += str("captured steps: ", s.captures, "\n");
-  std::vector<double> times = s.step_seconds;
-  if (!times.empty()) {
-    const double first = times[0];
-    std::sort(times.begin(), times.end());
-    char line[160];
-    std::snprintf(line, sizeof line, "steps: %zu; first %.3f ms, median %.3f ms, slowest %.3f ms\n",
-                  times.size(), first * 1e3, times[times.size() / 2] * 1e3, times.back() * 1e3);
-    text += line;
-  }
-  return text;
+  return text + format_times(s.step_times);
 }
 
 }  // namespace millrace::cli

@@ -28,7 +28,8 @@ void ModelOptions::declare(Command& command) {
       .option("--device", &engine.device, "auto, cpu or cuda[:N]; auto: a GPU if there is one")
       .option("--dtype", &engine.dtype,
               "arithmetic and weight type: auto (the checkpoint's), fp32, bf16, fp16")
-      .option("--kv-dtype", &engine.kv_dtype, "storage of the KV cache: auto, fp32, bf16, fp16")
+      .option("--kv-dtype", &engine.kv_dtype,
+              "storage of the KV cache: auto (that of --dtype), fp32, bf16, fp16, fp8, int8")
       .option("--threads", &threads, "CPU threads; default: what this process may use")
       .optional_value("--dummy-weights", &engine.dummy_weights,
                       "generate the weights (=SEED); only config.json is needed")

@@ -12,6 +12,7 @@
 #include "audio/log_mel.h"
 #include "audio/wav.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "cli/model_options.h"
 
 namespace millrace::cli {
@@ -414,7 +415,7 @@ std::string user_message_json(const std::optional<std::string>& system, const st
   Json messages = Json::array();
   if (system) messages.push_back({{"role", "system"}, {"content", *system}});
   messages.push_back({{"role", "user"}, {"content", text}});
-  return messages.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_line(messages);
 }
 
 std::vector<float> read_speech(const std::string& path, const Engine& engine) {
@@ -459,7 +460,7 @@ std::vector<Prompt> read_input_file(const std::string& path, const Engine& engin
     const std::string where = str(path, ", line ", number);
     Json json;
     try {
-      json = Json::parse(text);
+      json = parse_json(text);
     } catch (const Json::exception& error) {
       throw_bad_input("the line is not JSON in UTF-8", where, error.what());
     }

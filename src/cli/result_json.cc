@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "base/str.h"
 
 namespace millrace::cli {
@@ -71,7 +72,7 @@ std::string result_to_json(size_t index, const Prompt& prompt, const Result& res
                     {"first_token_s", result.first_token_s},
                     {"total_s", result.total_s},
                     {"tokens_per_s", rate}};
-  return line.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return json_line(line);
 }
 
 std::string ids_to_text(const std::vector<int32_t>& ids) {

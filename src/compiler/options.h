@@ -15,10 +15,13 @@ namespace millrace::compiler {
 enum class ComputeType : uint8_t { kAuto, kFp32, kBf16, kFp16 };
 std::optional<ComputeType> parse_compute_type(std::string_view name);
 const char* compute_type_name(ComputeType type);
+/// Storage of the KV cache by the names of the command line; empty for another name and for "auto".
+std::optional<ir::DType> parse_kv_type(std::string_view name);
+std::string_view kv_type_name(ir::DType type);
 
 struct BuildOptions {
   ComputeType dtype = ComputeType::kAuto;
-  ComputeType kv_dtype = ComputeType::kAuto;  // kAuto: that of dtype
+  std::optional<ir::DType> kv_dtype = std::nullopt;  // empty: that of dtype
   int64_t max_batch_size = 256;
   int64_t max_seq_len = 0;  // 0: the model's
   int64_t max_num_tokens = 8192;

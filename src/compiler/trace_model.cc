@@ -9,6 +9,7 @@
 #include "models/generation_inputs.h"
 #include "models/model.h"
 #include "nn/layers.h"
+#include "ops/attention/attention.h"
 
 namespace millrace::compiler {
 namespace {
@@ -69,8 +70,7 @@ ResolvedLimits resolve_limits(const BuildInput& input, const BuildOptions& optio
                               const models::Model& model) {
   ResolvedLimits limits;
   limits.compute = resolve_compute(input, options.dtype);
-  limits.kv_dtype =
-      storage_type(options.kv_dtype == ComputeType::kAuto ? limits.compute : options.kv_dtype);
+  limits.kv_dtype = options.kv_dtype.value_or(storage_type(limits.compute));
   limits.vocab_size = model.vocab_size();
   limits.max_positions = model.max_positions();
   limits.max_seq_len = options.max_seq_len > 0 ? options.max_seq_len : model.max_positions();
@@ -122,6 +122,22 @@ void check_use(const models::Model& model, const BuildInput& input, const BuildO
   }
 }
 
+// Latent attention and attention over an encoder's output read floats only.
+void check_kv_storage(const ir::Graph& graph, const ResolvedLimits& limits,
+                      const BuildInput& input) {
+  if (ir::dtype_size(limits.kv_dtype) > 1) return;
+  for (const ir::NodeId id : graph.order()) {
+    const ir::Node& node = graph.node(id);
+    const bool has_cache = std::any_of(node.inputs.begin(), node.inputs.end(), [&](auto value) {
+      return graph.type(value).dtype == ir::DType::kState;
+    });
+    if (!has_cache || node.op == ops::Attention::kName) continue;
+    throw_bad_input(str("--kv-dtype ", kv_type_name(limits.kv_dtype),
+                        " is not supported for models with ", node.op),
+                    input.model, "use fp32, bf16 or fp16");
+  }
+}
+
 // The encoder's own graph; `decoder` is the trace of the other one.
 void trace_encoder(const models::Model& model, const models::InputLimits& limits,
                    const nn::Trace& decoder, TracedModel* traced) {
@@ -170,6 +186,7 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
   traced.graph.add_output(options.embeddings ? "hidden" : "logits",
                           nn::gather_rows(rows, step.last_token_ids).id);
   traced.graph.set_scope("");
+  check_kv_storage(traced.graph, traced.limits, input);
   if (model->encoder()) trace_encoder(*model, limits, trace, &traced);
 
   if (input.checkpoint != nullptr) {

@@ -2,9 +2,18 @@
 #if !defined(MILLRACE_CUDA)
 
 #include "base/error.h"
+#include "device/cuda/step_transfers.h"
 #include "device/device.h"
 
 namespace millrace::device {
+namespace {
+
+[[noreturn]] void refuse() {
+  throw_failed(cuda_unusable(), "--device cuda",
+               "use --device cpu, or build with ./dev build cuda");
+}
+
+}  // namespace
 
 std::string cuda_unusable() {
   return "this program was built without CUDA";
@@ -15,8 +24,15 @@ std::vector<Properties> cuda_devices() {
 }
 
 std::unique_ptr<Device> make_cuda_device(int) {
-  throw_failed(cuda_unusable(), "--device cuda",
-               "use --device cpu, or build with ./dev build cuda");
+  refuse();
+}
+
+void begin_step_cuda(const Queue&, std::span<const TransferPart>, int64_t*) {
+  refuse();
+}
+
+void end_step_cuda(const Queue&, std::span<const TransferPart>, int64_t*) {
+  refuse();
 }
 
 }  // namespace millrace::device

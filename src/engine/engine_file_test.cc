@@ -348,6 +348,11 @@ TEST(EngineValidate, NamesWhatDoesNotFit) {
   EXPECT_EQ(fault([](Engine& e) { e.regimes[0].maxima.clear(); }), "a symbol without a maximum");
   EXPECT_EQ(fault([](Engine& e) { e.regimes[0].values[3].bytes = 95; }),
             "a buffer smaller than its value");
+  for (const char* type : {"", "int8", "i32", "f64", "state"}) {
+    EXPECT_EQ(fault([&](Engine& e) { e.manifest.kv_dtype = type; }), "a KV cache of no known type");
+  }
+  for (const char* type : {"f32", "bf16", "f16", "f8e4m3", "i8"})
+    EXPECT_EQ(fault([&](Engine& e) { e.manifest.kv_dtype = type; }), "");
   EXPECT_EQ(fault([](Engine& e) { e.kv_groups[0].k_size = 0; }), "a KV group of absurd size");
   EXPECT_EQ(fault([](Engine& e) { e.kv_groups[0].window = -1; }), "a negative window");
   EXPECT_EQ(fault([](Engine& e) { e.kv_groups[0].layers = {"x"}; }),

@@ -24,7 +24,7 @@ struct Manifest {
   std::string version;       // Millrace version that built it
   std::string commit;
   std::string dtype;        // arithmetic and weights: fp32, bf16, fp16
-  std::string kv_dtype;     // f32, bf16, f16
+  std::string kv_dtype;     // f32, bf16, f16, f8e4m3, i8
   std::string device;       // cpu, cuda
   std::string device_name;  // the machine it was built on
   std::string isa;          // least instruction set (cpu) or architecture (cuda)

@@ -9,6 +9,12 @@
 namespace millrace::engine {
 namespace {
 
+bool is_kv_type(const std::string& name) {
+  const auto dtype = ir::parse_dtype(name);
+  return dtype == ir::DType::kF32 || dtype == ir::DType::kBF16 || dtype == ir::DType::kF16 ||
+         dtype == ir::DType::kF8E4M3 || dtype == ir::DType::kI8;
+}
+
 class Validator {
  public:
   Validator(const Engine& engine, int64_t packed_bytes, const std::string& where)
@@ -31,6 +37,7 @@ class Validator {
       check(*e_.encoder, 1, "an encoder without its one regime");
       check_states(e_.encoder->graph);
     }
+    require(is_kv_type(m.kv_dtype), "a KV cache of no known type");
     for (const KvGroup& group : e_.kv_groups)
       check(group);
     for (const Weight& weight : e_.weights)

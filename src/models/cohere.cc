@@ -92,13 +92,9 @@ class Cohere : public Decoder<Config> {
 }  // namespace
 
 Architecture model_cohere() {
-  return {
-      .names = {"CohereForCausalLM", "Cohere2ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Cohere>(read_config(config, window));
-      }};
+  return {.names = {"CohereForCausalLM", "Cohere2ForCausalLM"},
+          .ignored_tensors = usual_ignored_tensors(),
+          .create = make_model<Cohere, read_config>};
 }
 
 }  // namespace millrace::models

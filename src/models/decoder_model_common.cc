@@ -17,18 +17,19 @@ DecoderConfig read_decoder(const HfConfig& json, const WindowOptions& window,
   }
   DecoderConfig c{
       .dim = dim,
-      .ffn_dim = json.get_int("intermediate_size"),
+      .ffn_dim = defaults.ffn_dim > 0 ? json.get_int("intermediate_size", defaults.ffn_dim)
+                                      : json.get_int("intermediate_size"),
       .layers = layers,
       .vocab = json.get_int("vocab_size"),
       .max_positions = json.get_int("max_position_embeddings", defaults.max_positions),
       .sizes = check_heads(json, "num_attention_heads", heads, "num_key_value_heads", kv_heads,
                            head_size),
       .norm_eps = json.get_float(defaults.norm_eps_key, defaults.norm_eps, kPositive),
-      .activation = read_activation(json, "hidden_act", defaults.activation),
+      .activation = read_activation(json, defaults.activation_key, defaults.activation),
       .tied = json.get_bool("tie_word_embeddings", defaults.tied),
       .windows = std::vector<int>(static_cast<size_t>(layers), window.window),
       .sink_tokens = window.sink_tokens,
-      .rope = rope_options(json, head_size, defaults.rope),
+      .rope = rope_options(json, head_size, defaults.rope, defaults.rope_layer_type),
   };
   c.max_positions = rope_positions(c.rope, c.max_positions);
   return c;
@@ -54,9 +55,18 @@ DecoderConfig read_gpt_decoder(const HfConfig& json, const WindowOptions& window
   };
 }
 
+Biases read_biases(const HfConfig& json, bool ffn) {
+  const bool attention = json.get_bool("attention_bias", false);
+  return {attention, attention, ffn && json.get_bool("mlp_bias", false)};
+}
+
 void read_sliding_window(const HfConfig& json, DecoderConfig* config) {
   if (!json.has("sliding_window")) return;
   config->windows.assign(config->windows.size(), static_cast<int>(json.get_int("sliding_window")));
+}
+
+std::vector<std::string_view> usual_ignored_tensors() {
+  return {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)", R"(lm_head\.weight)"};
 }
 
 }  // namespace millrace::models

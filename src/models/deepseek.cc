@@ -5,12 +5,9 @@
 
 #include "base/error.h"
 #include "base/str.h"
-#include "models/decoder_common.h"
-#include "models/rope_common.h"
+#include "models/pre_norm_common.h"
 #include "nn/experts.h"
 #include "nn/latent_attention.h"
-#include "nn/layers.h"
-#include "nn/mlp.h"
 
 namespace millrace::models {
 namespace {
@@ -18,17 +15,14 @@ namespace {
 using nn::Scope;
 using nn::Value;
 
-struct Config {
-  int64_t dim, ffn_dim, layers, dense_layers, vocab, max_positions;
+struct Config : DecoderConfig {
+  int64_t dense_layers;
   int64_t q_rank;  // 0: queries are not made from a latent
-  ops::MlaAttention attention;
-  double norm_eps;
-  std::string activation;
-  bool tied, attention_bias, mlp_bias, interleaved;
+  ops::MlaAttention latent;
+  bool interleaved;
   nn::GatedExperts experts;
   int64_t shared_ffn_dim;
   ops::MoeRoute route;
-  ops::RopeAngles rope;
 };
 
 // Only these values have a meaning that checkpoints use.
@@ -120,78 +114,57 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
   const std::string activation = read_activation(json, "hidden_act", "silu");
   const int64_t experts = json.get_int("n_routed_experts", v3 ? 256 : 64, {1, ops::kMaxExperts});
   const int64_t expert_ffn = json.get_int("moe_intermediate_size", v3 ? 2048 : 1407);
-  return {
-      .dim = json.get_int("hidden_size"),
-      .ffn_dim = json.get_int("intermediate_size"),
-      .layers = json.get_int("num_hidden_layers"),
-      .dense_layers = json.get_int("first_k_dense_replace", v3 ? 3 : 0, {0, 1 << 30}),
-      .vocab = json.get_int("vocab_size"),
-      .max_positions = json.get_int("max_position_embeddings", v3 ? 4096 : 2048),
-      .q_rank = json.is_null("q_lora_rank") ? 0 : json.get_int("q_lora_rank", 1536),
-      .attention = read_attention(json, rope),
-      .norm_eps = json.get_float("rms_norm_eps", 1e-6, kPositive),
-      .activation = activation,
-      .tied = json.get_bool("tie_word_embeddings", false),
-      .attention_bias = json.get_bool("attention_bias", false),
-      .mlp_bias = !v3 && json.get_bool("mlp_bias", false),
-      .interleaved = !v3 || json.get_bool("rope_interleave", true),
-      .experts = {.experts = experts, .ffn = expert_ffn, .activation = activation},
-      .shared_ffn_dim = expert_ffn * json.get_int("n_shared_experts", v3 ? 1 : 2),
-      .route = read_route(json, v3, experts),
-      .rope = rope,
-  };
+  Config c{{.dim = json.get_int("hidden_size"),
+            .ffn_dim = json.get_int("intermediate_size"),
+            .layers = json.get_int("num_hidden_layers"),
+            .vocab = json.get_int("vocab_size"),
+            .max_positions = json.get_int("max_position_embeddings", v3 ? 4096 : 2048),
+            .norm_eps = json.get_float("rms_norm_eps", 1e-6, kPositive),
+            .activation = activation,
+            .tied = json.get_bool("tie_word_embeddings", false),
+            .rope = rope,
+            .biases = read_biases(json, !v3)},
+           json.get_int("first_k_dense_replace", v3 ? 3 : 0, {0, 1 << 30}),
+           json.is_null("q_lora_rank") ? 0 : json.get_int("q_lora_rank", 1536),
+           read_attention(json, rope),
+           !v3 || json.get_bool("rope_interleave", true),
+           {.experts = experts, .ffn = expert_ffn, .activation = activation},
+           expert_ffn * json.get_int("n_shared_experts", v3 ? 1 : 2),
+           read_route(json, v3, experts)};
+  return c;
 }
 
-class DeepSeek : public Model {
+class DeepSeek : public PreNormDecoder<Config> {
  public:
-  explicit DeepSeek(Config config) : c_(std::move(config)) {}
-
-  int64_t vocab_size() const override { return c_.vocab; }
-  int64_t max_positions() const override { return c_.max_positions; }
+  using PreNormDecoder::PreNormDecoder;
 
   std::vector<KvLayer> kv_layers() const override {
-    const int size = c_.attention.latent_size + c_.attention.rope_size;
+    const int size = c_.latent.latent_size + c_.latent.rope_size;
     return std::vector<KvLayer>(static_cast<size_t>(c_.layers), {.kv_heads = 1, .k_size = size});
-  }
-
-  Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
-    const Scope root(trace), m = root["model"];
-    Value x = nn::embedding(m["embed_tokens"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
-    const Value angles = nn::rope_angles(trace, step, c_.rope);
-    for (int64_t i = 0; i < c_.layers; ++i) {
-      const Scope s = m["layers"][i];
-      x = x + attention(s["self_attn"], nn::rms_norm(s["input_layernorm"], x, c_.norm_eps),
-                        {.step = step, .layer = static_cast<int>(i), .angles = angles});
-      const Value h = nn::rms_norm(s["post_attention_layernorm"], x, c_.norm_eps);
-      x = x + (i < c_.dense_layers
-                   ? nn::gated_mlp(s["mlp"], h, c_.ffn_dim, c_.activation, c_.mlp_bias)
-                   : experts(s["mlp"], h));
-    }
-    x = nn::rms_norm(m["norm"], x, c_.norm_eps);
-    return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], x, c_.vocab);
   }
 
  private:
   static constexpr double kLatentNormEps = 1e-6;  // whatever the config says of the others
 
-  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
-    const ops::MlaAttention& a = c_.attention;
+  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const override {
+    const ops::MlaAttention& a = c_.latent;
     const int64_t q_size = int64_t{a.heads} * (a.nope_size + a.rope_size);
     Value q;  // [T, H*(Dn+R)]
     if (c_.q_rank == 0) {
       q = nn::linear(s["q_proj"], x, q_size);
     } else {
-      const Value latent = nn::linear(s["q_a_proj"], x, c_.q_rank, c_.attention_bias);
+      const Value latent = nn::linear(s["q_a_proj"], x, c_.q_rank, c_.biases.qkv);
       q = nn::linear(s["q_b_proj"], nn::rms_norm(s["q_a_layernorm"], latent, kLatentNormEps),
                      q_size);
     }
     const Value kv = nn::linear(s["kv_a_proj_with_mqa"], x, a.latent_size + a.rope_size,
-                                c_.attention_bias);  // [T, C+R]
+                                c_.biases.qkv);  // [T, C+R]
     const Value o = nn::latent_attention(s, a, q, kv, in, c_.interleaved, kLatentNormEps);
-    return nn::linear(s["o_proj"], o, c_.dim, c_.attention_bias);
+    return nn::linear(s["o_proj"], o, c_.dim, c_.biases.out);
   }
 
-  Value experts(const Scope& s, Value x) const {
+  Value feed_forward(const Scope& s, Value x, int64_t layer) const override {
+    if (layer < c_.dense_layers) return PreNormDecoder::feed_forward(s, x, layer);
     const Value logits = nn::router_logits(s["gate"], x, c_.experts.experts);
     Value bias;
     if (c_.route.bias) {
@@ -200,23 +173,18 @@ class DeepSeek : public Model {
     const nn::Routing routing = nn::route(c_.route, logits, bias);
     const Value routed = nn::gated_experts(s["experts"], x, routing, c_.experts);
     return routed +
-           nn::gated_mlp(s["shared_experts"], x, c_.shared_ffn_dim, c_.activation, c_.mlp_bias);
+           nn::gated_mlp(s["shared_experts"], x, c_.shared_ffn_dim, c_.activation, c_.biases.ffn);
   }
-
-  Config c_;
 };
 
 }  // namespace
 
 Architecture model_deepseek() {
-  return {
-      .names = {"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"},
-      // Layer 61 of V3 predicts further tokens.
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(model\.layers\.61\..*)", R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<DeepSeek>(read_config(config, window));
-      }};
+  return {.names = {"DeepseekV2ForCausalLM", "DeepseekV3ForCausalLM"},
+          // Layer 61 of V3 predicts further tokens.
+          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
+                              R"(model\.layers\.61\..*)", R"(lm_head\.weight)"},
+          .create = make_model<DeepSeek, read_config>};
 }
 
 }  // namespace millrace::models

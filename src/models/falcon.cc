@@ -1,9 +1,8 @@
 // Falcon: 7B (one KV head, attention and feed-forward side by side), 40B and 180B (grouped KV
 // heads, a norm for each side), 11B (grouped, one norm) and RW (ALiBi, biases, one after the
 // other). Q, K and V are one product whose rows are stored by KV head.
-#include "models/decoder_common.h"
-#include "models/rope_common.h"
-#include "nn/attention_layer.h"
+#include "base/str.h"
+#include "models/decoder_model_common.h"
 #include "nn/layers.h"
 #include "nn/mlp.h"
 
@@ -13,14 +12,8 @@ namespace {
 using nn::Scope;
 using nn::Value;
 
-struct Config {
-  int64_t dim, ffn_dim, layers, vocab, positions;
-  nn::QkvSizes sizes;
-  double norm_eps;
-  std::string activation;
-  bool tied, bias, alibi, parallel, two_norms;
-  WindowOptions window;
-  ops::RopeAngles rope;
+struct Config : DecoderConfig {
+  bool parallel, two_norms;
 };
 
 nn::QkvSizes read_sizes(const HfConfig& json, bool grouped, int64_t dim) {
@@ -39,55 +32,51 @@ nn::QkvSizes read_sizes(const HfConfig& json, bool grouped, int64_t dim) {
 Config read_config(const HfConfig& json, const WindowOptions& window) {
   const int64_t dim = json.get_int("hidden_size");
   const bool grouped = json.get_bool("new_decoder_architecture", false);
-  const int64_t norms = json.get_int("num_ln_in_parallel_attn", grouped ? 2 : 1, {1, 2});
-  Config c{
-      .dim = dim,
-      .ffn_dim = json.get_int("ffn_hidden_size", 4 * dim),
-      .layers = json.get_int("num_hidden_layers"),
-      .vocab = json.get_int("vocab_size"),
-      .positions = json.get_int("max_position_embeddings", 2048),
-      .sizes = read_sizes(json, grouped, dim),
-      .norm_eps = json.get_float("layer_norm_epsilon", 1e-5, kPositive),
-      .activation = read_activation(json, "activation", "gelu"),
-      .tied = json.get_bool("tie_word_embeddings", true),
-      .bias = json.get_bool("bias", false),
-      .alibi = json.get_bool("alibi", false),
-      .parallel = json.get_bool("parallel_attn", true),
-      .two_norms = norms == 2,
-      .window = window,
-      .rope = {},
-  };
+  const int64_t layers = json.get_int("num_hidden_layers");
+  const bool bias = json.get_bool("bias", false);
+  Config c{{.dim = dim,
+            .ffn_dim = json.get_int("ffn_hidden_size", 4 * dim),
+            .layers = layers,
+            .vocab = json.get_int("vocab_size"),
+            .max_positions = json.get_int("max_position_embeddings", 2048),
+            .sizes = read_sizes(json, grouped, dim),
+            .norm_eps = json.get_float("layer_norm_epsilon", 1e-5, kPositive),
+            .activation = read_activation(json, "activation", "gelu"),
+            .tied = json.get_bool("tie_word_embeddings", true),
+            .windows = std::vector<int>(static_cast<size_t>(layers), window.window),
+            .sink_tokens = window.sink_tokens,
+            .biases = {bias, bias, bias}},
+           json.get_bool("parallel_attn", true),
+           json.get_int("num_ln_in_parallel_attn", grouped ? 2 : 1, {1, 2}) == 2};
   if (grouped && !c.parallel) {
     json.fail("parallel_attn", "is false, which new_decoder_architecture does not know");
   }
   if (!grouped && c.two_norms) {
     json.fail("num_ln_in_parallel_attn", "is 2, which needs new_decoder_architecture");
   }
-  if (!c.alibi) c.rope = rope_options(json, c.sizes.head_size);
+  if (json.get_bool("alibi", false)) {
+    c.alibi_max_bias = 8;
+  } else {
+    c.rope = rope_options(json, c.sizes.head_size);
+  }
   return c;
 }
 
-class Falcon : public Model {
+class Falcon : public Decoder<Config> {
  public:
-  explicit Falcon(Config config) : c_(std::move(config)) {}
-
-  int64_t vocab_size() const override { return c_.vocab; }
-  int64_t max_positions() const override { return c_.positions; }
-
-  std::vector<KvLayer> kv_layers() const override {
-    const std::vector<int> windows(static_cast<size_t>(c_.layers), c_.window.window);
-    return kv_layers_of(c_.sizes, windows, c_.window.sink_tokens);
-  }
+  using Decoder::Decoder;
 
   Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
     const Scope root(trace), m = root["transformer"];
     Value x = nn::embedding(m["word_embeddings"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
-    const Value angles = c_.alibi ? Value{} : nn::rope_angles(trace, step, c_.rope);
+    Value angles;
+    if (c_.rope.rotary_dim > 0) angles = nn::rope_angles(trace, step, c_.rope);
     for (int64_t i = 0; i < c_.layers; ++i) {
       const Scope s = m["h"][i];
       const Value h =
           nn::layer_norm(s[c_.two_norms ? "ln_attn" : "input_layernorm"], x, c_.norm_eps);
-      const Value a = attention(s["self_attention"], h, step, angles, static_cast<int>(i));
+      const Value a = attention(s["self_attention"], h,
+                                {.step = step, .layer = static_cast<int>(i), .angles = angles});
       if (c_.parallel) {
         const Value f = c_.two_norms ? nn::layer_norm(s["ln_mlp"], x, c_.norm_eps) : h;
         x = x + (feed_forward(s["mlp"], f) + a);
@@ -102,36 +91,27 @@ class Falcon : public Model {
   }
 
  private:
-  Value attention(const Scope& s, Value x, const nn::StepInputs& step, Value angles,
-                  int layer) const {
-    const auto [q, k, v] = nn::grouped_qkv(s["query_key_value"], x, c_.sizes, c_.bias);
-    ops::Attention attrs = attention_of(c_.sizes, c_.window.window, c_.window.sink_tokens);
-    attrs.rotary_dim = c_.rope.rotary_dim;
-    if (c_.alibi) {
-      attrs.alibi_max_bias = 8;
-      attrs.alibi_bf16 = true;
-    }
+  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
+    const auto [q, k, v] = nn::grouped_qkv(s["query_key_value"], x, c_.sizes, c_.biases.qkv);
+    ops::Attention attrs = attention_attrs(in.layer);
+    attrs.alibi_bf16 = c_.alibi_max_bias > 0;
     s.enter();
-    const Value o = nn::attention(attrs, q, k, v, {.step = step, .layer = layer, .angles = angles});
-    return nn::linear(s["dense"], o, c_.dim, c_.bias);
+    const Value o = nn::attention(attrs, q, k, v, in);
+    return nn::linear(s["dense"], o, c_.dim, c_.biases.out);
   }
 
   Value feed_forward(const Scope& s, Value x) const {
-    return nn::mlp(s, x, c_.ffn_dim, c_.activation, {"dense_h_to_4h", "dense_4h_to_h"}, c_.bias);
+    return nn::mlp(s, x, c_.ffn_dim, c_.activation, {"dense_h_to_4h", "dense_4h_to_h"},
+                   c_.biases.ffn);
   }
-
-  Config c_;
 };
 
 }  // namespace
 
 Architecture model_falcon() {
-  return {
-      .names = {"FalconForCausalLM"},
-      .ignored_tensors = {R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Falcon>(read_config(config, window));
-      }};
+  return {.names = {"FalconForCausalLM"},
+          .ignored_tensors = {R"(lm_head\.weight)"},
+          .create = make_model<Falcon, read_config>};
 }
 
 }  // namespace millrace::models

@@ -64,8 +64,7 @@ class Glm : public Decoder<Config> {
 
 Architecture model_glm() {
   return {.names = {"GlmForCausalLM", "Glm4ForCausalLM"},
-          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                              R"(lm_head\.weight)"},
+          .ignored_tensors = usual_ignored_tensors(),
           .create = make_model<Glm, read_config>};
 }
 

@@ -1,6 +1,6 @@
 // Granite: Llama with factors on the embeddings, on what each layer adds, on attention's scores and
 // on the logits.
-#include "models/decoder_model_common.h"
+#include "models/gqa_common.h"
 #include "nn/layers.h"
 #include "nn/mlp.h"
 
@@ -11,14 +11,12 @@ using nn::Scope;
 using nn::Value;
 
 struct Config : DecoderConfig {
-  bool bias = false, mlp_bias = false;
   double embedding = 1, residual = 1, attention = 1, logits = 1;  // factors
 };
 
 Config read_config(const HfConfig& json, const WindowOptions& window) {
   Config c{read_decoder(json, window, {.norm_eps = 1e-6})};
-  c.bias = json.get_bool("attention_bias", false);
-  c.mlp_bias = json.get_bool("mlp_bias", false);
+  c.biases = read_biases(json, true);
   c.embedding = json.get_float("embedding_multiplier", 1.0);
   c.residual = json.get_float("residual_multiplier", 1.0);
   c.attention = json.get_float("attention_multiplier", 1.0, kPositive);
@@ -42,7 +40,7 @@ class Granite : public Decoder<Config> {
                                 {.step = step, .layer = static_cast<int>(i), .angles = angles});
       x = x + nn::scale(a, c_.residual);
       const Value g = nn::rms_norm(s["post_attention_layernorm"], x, c_.norm_eps);
-      const Value f = nn::gated_mlp(s["mlp"], g, c_.ffn_dim, c_.activation, c_.mlp_bias);
+      const Value f = nn::gated_mlp(s["mlp"], g, c_.ffn_dim, c_.activation, c_.biases.ffn);
       x = x + nn::scale(f, c_.residual);
     }
     x = nn::rms_norm(m["norm"], x, c_.norm_eps);
@@ -52,25 +50,18 @@ class Granite : public Decoder<Config> {
 
  private:
   Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
-    const auto [q, k, v] = nn::separate_qkv(s, x, c_.sizes, c_.bias);
     ops::Attention attrs = attention_attrs(in.layer);
     attrs.scale = c_.attention;
-    s.enter();
-    const Value o = nn::attention(attrs, q, k, v, in);
-    return nn::linear(s["o_proj"], o, c_.dim, c_.bias);
+    return gqa_attention(s, x, attrs, c_.biases, in);
   }
 };
 
 }  // namespace
 
 Architecture model_granite() {
-  return {
-      .names = {"GraniteForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Granite>(read_config(config, window));
-      }};
+  return {.names = {"GraniteForCausalLM"},
+          .ignored_tensors = usual_ignored_tensors(),
+          .create = make_model<Granite, read_config>};
 }
 
 }  // namespace millrace::models

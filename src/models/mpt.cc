@@ -1,9 +1,6 @@
 // MPT: ALiBi instead of positions, LayerNorm without bias, no biases anywhere, Q, K and V of one
 // product that may be clipped.
-#include "models/decoder_common.h"
-#include "nn/attention_layer.h"
-#include "nn/layers.h"
-#include "nn/mlp.h"
+#include "models/pre_norm_common.h"
 
 namespace millrace::models {
 namespace {
@@ -11,13 +8,18 @@ namespace {
 using nn::Scope;
 using nn::Value;
 
-struct Config {
-  int64_t dim, ffn_dim, layers, vocab, positions;
-  nn::QkvSizes sizes;
-  double norm_eps, clip, alibi_max_bias;
-  double scale;  // of the logits; 0: 1/sqrt(D)
-  bool tied;
-  WindowOptions window;
+constexpr PreNormNames kNames = {.model = "transformer",
+                                 .embedding = "wte",
+                                 .layers = "blocks",
+                                 .attention_norm = "norm_1",
+                                 .attention = "attn",
+                                 .ffn_norm = "norm_2",
+                                 .ffn = "ffn",
+                                 .norm = "norm_f"};
+
+struct Config : DecoderConfig {
+  double clip;   // largest size of an element of Q, K and V; 0: any
+  double scale;  // of the scores; 0: 1/sqrt(D)
 };
 
 /// What MosaicML's own code knows besides and no converted checkpoint uses.
@@ -41,73 +43,53 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
   const HfConfig attention =
       json.is_object("attn_config") ? json.object("attn_config") : HfConfig::parse("{}", "");
   refuse_others(json, attention);
-  return {
-      .dim = dim,
-      .ffn_dim = dim * json.get_int("expansion_ratio", 4),
-      .layers = json.get_int("n_layers"),
-      .vocab = json.get_int("vocab_size"),
-      .positions = json.get_int("max_seq_len", 2048),
-      .sizes = {heads, heads, split_heads(json, "d_model", dim, "n_heads", heads)},
-      .norm_eps = json.get_float("layer_norm_epsilon", 1e-5, kPositive),
-      .clip = attention.get_float("clip_qkv", 0, {0, 1e308}),
-      .alibi_max_bias = attention.get_float("alibi_bias_max", 8, kPositive),
-      .scale = attention.get_float("softmax_scale", 0, {0, 1e308}),
-      .tied = json.get_bool("tie_word_embeddings", true),
-      .window = window,
-  };
+  const int64_t layers = json.get_int("n_layers");
+  return {{.dim = dim,
+           .ffn_dim = dim * json.get_int("expansion_ratio", 4),
+           .layers = layers,
+           .vocab = json.get_int("vocab_size"),
+           .max_positions = json.get_int("max_seq_len", 2048),
+           .sizes = {heads, heads, split_heads(json, "d_model", dim, "n_heads", heads)},
+           .norm_eps = json.get_float("layer_norm_epsilon", 1e-5, kPositive),
+           .activation = "gelu",
+           .tied = json.get_bool("tie_word_embeddings", true),
+           .windows = std::vector<int>(static_cast<size_t>(layers), window.window),
+           .sink_tokens = window.sink_tokens,
+           .alibi_max_bias = attention.get_float("alibi_bias_max", 8, kPositive)},
+          attention.get_float("clip_qkv", 0, {0, 1e308}),
+          attention.get_float("softmax_scale", 0, {0, 1e308})};
 }
 
-class Mpt : public Model {
+class Mpt : public PreNormDecoder<Config> {
  public:
-  explicit Mpt(Config config) : c_(std::move(config)) {}
-
-  int64_t vocab_size() const override { return c_.vocab; }
-  int64_t max_positions() const override { return c_.positions; }
-
-  std::vector<KvLayer> kv_layers() const override {
-    const std::vector<int> windows(static_cast<size_t>(c_.layers), c_.window.window);
-    return kv_layers_of(c_.sizes, windows, c_.window.sink_tokens);
-  }
-
-  Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
-    const Scope root(trace), m = root["transformer"];
-    Value x = nn::embedding(m["wte"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
-    for (int64_t i = 0; i < c_.layers; ++i) {
-      const Scope s = m["blocks"][i];
-      const Value h = nn::layer_norm(s["norm_1"], x, c_.norm_eps, {.bias = false});
-      x = x + attention(s["attn"], h, step, static_cast<int>(i));
-      const Value f = nn::layer_norm(s["norm_2"], x, c_.norm_eps, {.bias = false});
-      x = x + nn::mlp(s["ffn"], f, c_.ffn_dim, "gelu", {"up_proj", "down_proj"}, false);
-    }
-    x = nn::layer_norm(m["norm_f"], x, c_.norm_eps, {.bias = false});
-    return nn::logits(c_.tied ? m["wte"] : root["lm_head"], x, c_.vocab);
-  }
+  explicit Mpt(const Config& config) : PreNormDecoder(config, kNames) {}
 
  private:
-  Value attention(const Scope& s, Value x, const nn::StepInputs& step, int layer) const {
+  Value norm(const Scope& s, Value x) const override {
+    return nn::layer_norm(s, x, c_.norm_eps, {.bias = false});
+  }
+
+  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const override {
     Value qkv = nn::linear(s["Wqkv"], x, c_.sizes.all());
     if (c_.clip > 0) qkv = nn::clamp(qkv, -c_.clip, c_.clip);
     s.enter();
     const auto [q, k, v] = nn::split_qkv(qkv, c_.sizes);
-    ops::Attention attrs = attention_of(c_.sizes, c_.window.window, c_.window.sink_tokens);
-    attrs.alibi_max_bias = c_.alibi_max_bias;
+    ops::Attention attrs = attention_attrs(in.layer);
     if (c_.scale > 0) attrs.scale = c_.scale;
-    const Value o = nn::attention(attrs, q, k, v, {.step = step, .layer = layer});
-    return nn::linear(s["out_proj"], o, c_.dim);
+    return nn::linear(s["out_proj"], nn::attention(attrs, q, k, v, in), c_.dim);
   }
 
-  Config c_;
+  Value feed_forward(const Scope& s, Value x, int64_t /*layer*/) const override {
+    return nn::mlp(s, x, c_.ffn_dim, c_.activation, {"up_proj", "down_proj"}, false);
+  }
 };
 
 }  // namespace
 
 Architecture model_mpt() {
-  return {
-      .names = {"MptForCausalLM", "MPTForCausalLM"},
-      .ignored_tensors = {R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Mpt>(read_config(config, window));
-      }};
+  return {.names = {"MptForCausalLM", "MPTForCausalLM"},
+          .ignored_tensors = {R"(lm_head\.weight)"},
+          .create = make_model<Mpt, read_config>};
 }
 
 }  // namespace millrace::models

@@ -54,13 +54,9 @@ class Olmo2 : public Decoder<Config> {
 }  // namespace
 
 Architecture model_olmo2() {
-  return {
-      .names = {"Olmo2ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<Olmo2>(read_config(config, window));
-      }};
+  return {.names = {"Olmo2ForCausalLM"},
+          .ignored_tensors = usual_ignored_tensors(),
+          .create = make_model<Olmo2, read_config>};
 }
 
 }  // namespace millrace::models

@@ -64,8 +64,7 @@ class Phi : public Decoder<Config> {
 
 Architecture model_phi() {
   return {.names = {"PhiForCausalLM"},
-          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                              R"(lm_head\.weight)"},
+          .ignored_tensors = usual_ignored_tensors(),
           .create = make_model<Phi, read_config>};
 }
 

@@ -1,11 +1,9 @@
 // Qwen, first generation: Llama with GPT-2's tensor names, Q, K and V in one tensor with bias, and
-// a feed-forward whose second input, w2, is the gate.
-#include <algorithm>
-
+// a feed-forward whose second input, w2, is the gate. Beyond the length of the training,
+// seq_length, theta grows in steps and queries with the logarithm of their position. Bai et al.:
+// "Qwen technical report", 2023, section 2.3.
 #include "base/str.h"
-#include "models/decoder_model_common.h"
-#include "nn/layers.h"
-#include "nn/mlp.h"
+#include "models/pre_norm_common.h"
 
 namespace millrace::models {
 namespace {
@@ -13,8 +11,17 @@ namespace {
 using nn::Scope;
 using nn::Value;
 
+constexpr PreNormNames kNames = {.model = "transformer",
+                                 .embedding = "wte",
+                                 .layers = "h",
+                                 .attention_norm = "ln_1",
+                                 .attention = "attn",
+                                 .ffn_norm = "ln_2",
+                                 .norm = "ln_f"};
+
 struct Config : DecoderConfig {
-  bool bias = false, scale_by_head_size = true;
+  bool scale_by_head_size = true;
+  int64_t logn_length = 0;  // beyond which queries are scaled; 0: never
 };
 
 Config read_config(const HfConfig& json, const WindowOptions& window) {
@@ -39,42 +46,38 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
             .sink_tokens = window.sink_tokens,
             .rope = rope_options(json, size,
                                  {.theta_key = "rotary_emb_base", .partial_key = "rotary_pct"})}};
-  c.bias = !json.get_bool("no_bias", true);
+  c.biases.out = c.biases.ffn = !json.get_bool("no_bias", true);
   c.scale_by_head_size = json.get_bool("scale_attn_weights", true);
-  // Both change frequencies and queries only beyond the length of the training.
+  const int64_t trained = json.get_int("seq_length", 8192);
   const bool ntk = json.get_bool("use_dynamic_ntk", true);
   const bool logn = json.get_bool("use_logn_attn", true);
-  if (ntk || logn) c.max_positions = std::min(c.max_positions, json.get_int("seq_length", 8192));
+  if (c.max_positions > trained && ntk) {
+    c.rope.rule = "ntk_steps";
+    c.rope.max_position = static_cast<double>(trained);
+  }
+  if (c.max_positions > trained && logn) c.logn_length = trained;
   return c;
 }
 
-class Qwen : public Decoder<Config> {
+class Qwen : public PreNormDecoder<Config> {
  public:
-  using Decoder::Decoder;
-
-  Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
-    const Scope root(trace), m = root["transformer"];
-    Value x = nn::embedding(m["wte"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
-    const Value angles = nn::rope_angles(trace, step, c_.rope);
-    for (int64_t i = 0; i < c_.layers; ++i) {
-      const Scope s = m["h"][i];
-      x = x + attention(s["attn"], nn::rms_norm(s["ln_1"], x, c_.norm_eps),
-                        {.step = step, .layer = static_cast<int>(i), .angles = angles});
-      x = x + nn::gated_mlp(s["mlp"], nn::rms_norm(s["ln_2"], x, c_.norm_eps), c_.ffn_dim,
-                            c_.activation, c_.bias, {.gate = "w2", .up = "w1", .down = "c_proj"});
-    }
-    x = nn::rms_norm(m["ln_f"], x, c_.norm_eps);
-    return nn::logits(c_.tied ? m["wte"] : root["lm_head"], x, c_.vocab);
-  }
+  explicit Qwen(const Config& config) : PreNormDecoder(config, kNames) {}
 
  private:
-  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
+  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const override {
     const auto [q, k, v] =
         nn::split_qkv(nn::linear(s["c_attn"], x, c_.sizes.all(), true), c_.sizes);
     ops::Attention attrs = attention_attrs(in.layer);
     if (!c_.scale_by_head_size) attrs.scale = 1;
     s.enter();
-    return nn::linear(s["c_proj"], nn::attention(attrs, q, k, v, in), c_.dim, c_.bias);
+    const Value scaled = c_.logn_length > 0 ? nn::scale_by_logn(q, in.step, c_.logn_length) : q;
+    const Value o = nn::attention(attrs, scaled, k, v, in);
+    return nn::linear(s["c_proj"], o, c_.dim, c_.biases.out);
+  }
+
+  Value feed_forward(const Scope& s, Value x, int64_t /*layer*/) const override {
+    return nn::gated_mlp(s, x, c_.ffn_dim, c_.activation, c_.biases.ffn,
+                         {.gate = "w2", .up = "w1", .down = "c_proj"});
   }
 };
 

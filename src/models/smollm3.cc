@@ -1,8 +1,6 @@
 // SmolLM3: Llama, some of whose layers have no positions, and may look back through a window.
 #include "base/str.h"
-#include "models/decoder_model_common.h"
-#include "nn/layers.h"
-#include "nn/mlp.h"
+#include "models/pre_norm_common.h"
 
 namespace millrace::models {
 namespace {
@@ -11,7 +9,6 @@ using nn::Scope;
 using nn::Value;
 
 struct Config : DecoderConfig {
-  bool bias = false, mlp_bias = false;
   std::vector<bool> rotated = {};  // whether the layer has rotary positions
 };
 
@@ -36,8 +33,7 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
                          .tied = true,
                          .kv_heads = 4,
                          .rope = {.theta = 2000000}})};
-  c.bias = json.get_bool("attention_bias", false);
-  c.mlp_bias = json.get_bool("mlp_bias", false);
+  c.biases = read_biases(json, true);
   c.rotated = read_rotated(json, c.layers);
   const bool slides = json.get_bool("use_sliding_window", false) && json.has("sliding_window");
   const std::vector<std::string> types = read_layer_types(json, c.layers, [&](int64_t layer) {
@@ -48,47 +44,24 @@ Config read_config(const HfConfig& json, const WindowOptions& window) {
   return c;
 }
 
-class SmolLm3 : public Decoder<Config> {
+class SmolLm3 : public PreNormDecoder<Config> {
  public:
-  using Decoder::Decoder;
-
-  Value forward(nn::Trace& trace, const nn::StepInputs& step) const override {
-    const Scope root(trace), m = root["model"];
-    Value x = nn::embedding(m["embed_tokens"], step.input_ids, c_.vocab, c_.dim);  // [T, dim]
-    const Value angles = nn::rope_angles(trace, step, c_.rope);
-    for (int64_t i = 0; i < c_.layers; ++i) {
-      const Scope s = m["layers"][i];
-      const Value h = nn::rms_norm(s["input_layernorm"], x, c_.norm_eps);
-      x = x + attention(s["self_attn"], h,
-                        {.step = step, .layer = static_cast<int>(i), .angles = angles});
-      const Value g = nn::rms_norm(s["post_attention_layernorm"], x, c_.norm_eps);
-      x = x + nn::gated_mlp(s["mlp"], g, c_.ffn_dim, c_.activation, c_.mlp_bias);
-    }
-    x = nn::rms_norm(m["norm"], x, c_.norm_eps);
-    return nn::logits(c_.tied ? m["embed_tokens"] : root["lm_head"], x, c_.vocab);
-  }
+  using PreNormDecoder::PreNormDecoder;
 
  private:
-  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const {
-    const auto [q, k, v] = nn::separate_qkv(s, x, c_.sizes, c_.bias);
+  Value attention(const Scope& s, Value x, const nn::AttentionInputs& in) const override {
     ops::Attention attrs = attention_attrs(in.layer);
     if (!c_.rotated[static_cast<size_t>(in.layer)]) attrs.rotary_dim = 0;
-    s.enter();
-    const Value o = nn::attention(attrs, q, k, v, in);
-    return nn::linear(s["o_proj"], o, c_.dim, c_.bias);
+    return gqa_attention(s, x, attrs, c_.biases, in);
   }
 };
 
 }  // namespace
 
 Architecture model_smollm3() {
-  return {
-      .names = {"SmolLM3ForCausalLM"},
-      .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                          R"(lm_head\.weight)"},
-      .create = [](const HfConfig& config, const WindowOptions& window) -> std::unique_ptr<Model> {
-        return std::make_unique<SmolLm3>(read_config(config, window));
-      }};
+  return {.names = {"SmolLM3ForCausalLM"},
+          .ignored_tensors = usual_ignored_tensors(),
+          .create = make_model<SmolLm3, read_config>};
 }
 
 }  // namespace millrace::models

@@ -64,8 +64,7 @@ class StableLm : public Decoder<Config> {
 
 Architecture model_stablelm() {
   return {.names = {"StableLmForCausalLM"},
-          .ignored_tensors = {R"(model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq)",
-                              R"(lm_head\.weight)"},
+          .ignored_tensors = usual_ignored_tensors(),
           .create = make_model<StableLm, read_config>};
 }
 

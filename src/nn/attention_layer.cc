@@ -1,7 +1,9 @@
 #include "nn/attention_layer.h"
 
 #include "ops/common/sequence_inputs.h"
+#include "ops/logn_factors/logn_factors.h"
 #include "ops/merge_ids/merge_ids.h"
+#include "ops/moe_combine/moe_combine.h"
 #include "ops/op.h"
 
 namespace millrace::nn {
@@ -35,6 +37,18 @@ Value rope_angles(Trace& trace, const StepInputs& step, const ops::RopeAngles& o
                      step.sequence[ops::kQueryStart].id, step.sequence[ops::kQueryLength].id},
                     ops::to_attrs(options));
   return {&trace.graph, trace.graph.node(node).outputs[0]};
+}
+
+Value scale_by_logn(Value queries, const StepInputs& step, int64_t length) {
+  ir::Graph& graph = *queries.graph;
+  const ops::LognFactors attributes{.length = static_cast<int>(length)};
+  const ir::NodeId factors = ops::add_node(graph, ops::LognFactors::kName, {step.position_ids.id},
+                                           ops::to_attrs(attributes));  // [T, 1]
+  // A sum of one term.
+  const ir::NodeId scaled =
+      ops::add_node(graph, ops::MoeCombine::kName, {queries.id, graph.node(factors).outputs[0]},
+                    ops::to_attrs(ops::MoeCombine{}));
+  return {&graph, graph.node(scaled).outputs[0]};
 }
 
 Value merge_ids(Value ids, Value history) {

@@ -24,6 +24,10 @@ Value attention(const ops::Attention& attributes, Value q, Value k, Value v,
 /// Angles of this step's positions: f32 [T, R], shared by all layers with these options.
 Value rope_angles(Trace& trace, const StepInputs& step, const ops::RopeAngles& options);
 
+/// Queries [T, K] times log(n) / log(length) at the n-th token of a sequence, beyond `length` of
+/// them.
+Value scale_by_logn(Value queries, const StepInputs& step, int64_t length);
+
 /// Token ids i32 [T] of a step: those in `ids` that are negative are looked up in the token
 /// history.
 Value merge_ids(Value ids, Value history);

@@ -12,7 +12,8 @@ Value latent_attention(const Scope& scope, const ops::MlaAttention& attributes, 
   std::vector<ir::ValueId> sequence;
   for (const Value& value : in.step.sequence)
     sequence.push_back(value.id);
-  const ops::MlaAttention& a = attributes;
+  ops::MlaAttention a = attributes;
+  a.beams = in.step.max_beams;
   const ops::MlaAppend append{.heads = a.heads,
                               .nope_size = a.nope_size,
                               .rope_size = a.rope_size,
@@ -32,6 +33,8 @@ Value latent_attention(const Scope& scope, const ops::MlaAttention& attributes, 
   inputs.insert(inputs.end(), sequence.begin(), sequence.end());
   inputs.push_back(graph.node(appended).outputs[1]);
   inputs.push_back(scope["kv_b_proj"].weight("weight", {rows, a.latent_size}).id);
+  for (const Value& value : in.step.beams)
+    inputs.push_back(value.id);
   const ir::NodeId attended =
       ops::add_node(graph, ops::MlaAttention::kName, std::move(inputs), ops::to_attrs(a));
   return {&graph, graph.node(attended).outputs[0]};

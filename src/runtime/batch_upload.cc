@@ -15,11 +15,13 @@ class Upload {
       : batch_(batch), context_(context), buffers_(buffers) {}
 
   StepShape run() {
-    shape_.sequences = static_cast<int>(batch_.sequences.size());
-    CHECK(shape_.sequences > 0 && shape_.sequences <= context_.limits.max_sequences);
+    const auto sequences = static_cast<int>(batch_.sequences.size());
+    shape_.sequences = std::max(sequences, context_.padded_rows);
+    CHECK(sequences > 0 && shape_.sequences <= context_.limits.max_sequences);
     place_rows();
-    for (int s = 0; s < shape_.sequences; ++s)
+    for (int s = 0; s < sequences; ++s)
       sequence(s);
+    if (shape_.sequences > sequences) pad(sequences);
     block_tables();
     return std::move(shape_);
   }
@@ -80,6 +82,29 @@ class Upload {
     if (sequence.sample) sampled(s, start + count - 1, slot);
   }
 
+  // A row for each sequence that is not there: it embeds token 0 and nobody looks at what comes
+  // out.
+  void pad(int sequences) {
+    CHECK(shape_.rows == sequences && shape_.sampled == sequences && batch_.beams == 1);
+    CHECK(shape_.sequences <= context_.limits.max_num_tokens, shape_.sequences, " rows");
+    for (int s = sequences; s < shape_.sequences; ++s) {
+      buffers_.host(StepBuffers::kInputIds)[s] = 0;
+      for (const char* array :
+           {"position_ids", "context_lengths", "sequence_length", "query_length",
+            "host_query_length", "host_past_key_value_lengths", StepBuffers::kSequenceSlots,
+            "encoder_input_lengths", StepBuffers::kTargetCounts}) {
+        set(array, s, 0);
+      }
+      set("query_start", s, s);
+      set("host_request_types", s, 1);
+      set("last_token_ids", s, s);
+      const ops::SamplingRow nobody;  // has no slot
+      std::memcpy(buffers_.host(StepBuffers::kSamplingRows) + int64_t{s} * ops::kSamplingRowWords,
+                  &nobody, sizeof nobody);
+    }
+    shape_.rows = shape_.sampled = shape_.sequences;
+  }
+
   void prompt_segment(const StepSequence& sequence, int start) {
     int32_t* segment =
         buffers_.host(StepBuffers::kPromptSegments) + int64_t{4} * shape_.prompt_segments++;
@@ -132,8 +157,10 @@ class Upload {
   void block_tables() {
     int32_t* table = buffers_.host(StepBuffers::kBlockTables);
     const int width = std::max(1, context_.limits.max_blocks);
+    const auto sequences = static_cast<int>(batch_.sequences.size());
     for (int g = 0; g < context_.limits.num_groups; ++g) {
       for (int s = 0; s < shape_.sequences; ++s, table += width) {
+        if (s >= sequences) continue;  // without rows nothing is looked up
         const BlockList& blocks = at(s).blocks[static_cast<size_t>(g)];
         CHECK(static_cast<int>(blocks.size()) <= width, "a sequence of ", blocks.size(), " blocks");
         std::copy(blocks.begin(), blocks.end(), table);
@@ -150,6 +177,13 @@ class Upload {
 };
 
 }  // namespace
+
+int row_bucket(int rows, int most) {
+  int power = 1;
+  while (rows > power + (power >= 8 ? power / 2 : 0))
+    power *= 2;
+  return std::min(rows <= power ? power : power + power / 2, most);
+}
 
 StepShape fill_step_buffers(const Batch& batch, const UploadContext& context,
                             StepBuffers& buffers) {

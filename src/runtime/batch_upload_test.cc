@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include "device/transfers.h"
+
 namespace millrace::runtime {
 namespace {
 
@@ -151,6 +153,48 @@ TEST_F(BatchUploadTest, SamplingRecordsAreThoseOfTheSlots) {
   EXPECT_FALSE(fill().adjusts);
 }
 
+// A step with room for more sequences than there are: what is left over owns nothing.
+TEST_F(BatchUploadTest, StepsMayHaveRoomForMoreSequences) {
+  for (StepSequence& s : batch_.sequences) {
+    s.is_context = false;
+    s.tokens = {};
+    s.sample = true;
+  }
+  const StepShape shape = fill_step_buffers(
+      batch_, {.limits = kLimits, .slots = slots_, .history_length = kHistory, .padded_rows = 4},
+      buffers_);
+  EXPECT_EQ(shape.rows, 4);
+  EXPECT_EQ(shape.sequences, 4);
+  EXPECT_EQ(shape.sampled, 4);
+  EXPECT_EQ(shape.context_sequences, 0);
+  EXPECT_EQ(shape.sampled_sequence, (std::vector<int>{0, 1, 2}));
+  EXPECT_EQ(read("input_ids", 5), (Ids{-69, -1, -106, 0, kStale}));  // -1 - (slot * 32 + position)
+  EXPECT_EQ(read("position_ids", 5), (Ids{4, 0, 9, 0, kStale}));
+  EXPECT_EQ(read("sequence_length", 4), (Ids{5, 1, 10, 0}));
+  EXPECT_EQ(read("query_start", 4), (Ids{0, 1, 2, 3}));
+  EXPECT_EQ(read("query_length", 4), (Ids{1, 1, 1, 0}));
+  EXPECT_EQ(read("host_query_length", 4), (Ids{1, 1, 1, 0}));
+  EXPECT_EQ(read("host_request_types", 4), (Ids{1, 1, 1, 1}));
+  EXPECT_EQ(read("last_token_ids", 4), (Ids{0, 1, 2, 3}));
+  const int32_t* rows = buffers_.host(StepBuffers::kSamplingRows);
+  EXPECT_EQ(ops::read_sampling_row(rows, 2).slot, 3);
+  EXPECT_EQ(ops::read_sampling_row(rows, 3).slot, -1);
+  EXPECT_EQ(ops::read_sampling_row(rows, 3).flags, 0);
+  // [2, 4, 3]: the second group's tables follow those of all four sequences.
+  const Ids table = read("kv_cache_block_offsets", 24);
+  EXPECT_EQ(Ids(table.begin() + 6, table.begin() + 9), (Ids{9, 10, 11}));
+  EXPECT_EQ(Ids(table.begin() + 18, table.begin() + 21), (Ids{kNoBlock, 3, 4}));
+}
+
+TEST(RowBucket, IsTheNextSizeThatIsCaptured) {
+  const std::vector<int> sizes = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256};
+  for (int rows = 1; rows <= 256; ++rows) {
+    const int expected = *std::lower_bound(sizes.begin(), sizes.end(), rows);
+    EXPECT_EQ(row_bucket(rows, 256), expected) << rows;
+    EXPECT_EQ(row_bucket(rows, std::max(rows, 100)), std::min(expected, std::max(rows, 100)));
+  }
+}
+
 TEST_F(BatchUploadTest, WhatCannotBeLaidOutEndsTheProcess) {
   std::swap(batch_.sequences[1], batch_.sequences[2]);
   EXPECT_DEATH(fill(), "a context sequence after a generation sequence");
@@ -181,14 +225,43 @@ TEST(StepBuffers, UploadsWhatIsInUse) {
   EXPECT_EQ(on_device("last_token_ids", 1), 101);
   EXPECT_EQ(on_device("last_token_ids", 2), 0);
   EXPECT_EQ(on_device("input_ids", 0), 0);
-  buffers.upload(3);
+  int64_t begun = 0;
+  buffers.begin_step({{"input_ids", 4}, {"last_token_ids", 0}, {"kv_cache_block_offsets", 3}},
+                     &begun);
+  EXPECT_GT(begun, 0);
   EXPECT_EQ(on_device("input_ids", 3), 103);
-  EXPECT_EQ(on_device("last_token_ids", 3), 103);
+  EXPECT_EQ(on_device("last_token_ids", 2), 0);
   EXPECT_EQ(on_device("kv_cache_block_offsets", 2), 102);
   EXPECT_EQ(on_device("kv_cache_block_offsets", 3), 0);
 
   EXPECT_EQ(buffers.address("no_such_input"), nullptr);
   EXPECT_DEATH(buffers.upload("last_token_ids", 5), "last_token_ids is too short for 5");
+  EXPECT_DEATH(buffers.begin_step({{"input_ids", 13}}, &begun), "input_ids is too short for 13");
+}
+
+// What a batch wrote is what arrives: nothing that fill_step_buffers() sets is left out.
+TEST_F(BatchUploadTest, EverythingThatWasFilledInIsInUse) {
+  batch_.logprobs = 3;
+  const StepShape shape = fill();
+  const StepBuffers::Arrays arrays = StepBuffers::arrays_in_use(shape, kLimits);
+  int64_t begun = 0;
+  buffers_.begin_step(arrays, &begun);
+  for (const auto& [name, count] : StepBuffers::arrays_of(kLimits)) {
+    if (name.starts_with("host_") || name == StepBuffers::kTargets) continue;
+    const auto* on_device = static_cast<const int32_t*>(buffers_.address(name));
+    const auto used = std::find_if(arrays.begin(), arrays.end(),
+                                   [&, n = name](const auto& array) { return array.name == n; });
+    ASSERT_NE(used, arrays.end()) << name;
+    ASSERT_GT(used->count, 0) << name;
+    for (int64_t i = 0; i < count; ++i) {
+      if (i < used->count) {
+        EXPECT_EQ(on_device[i], buffers_.host(name)[i]) << name << " " << i;
+      } else {
+        EXPECT_EQ(on_device[i], 0) << name << " " << i;
+      }
+    }
+  }
+  EXPECT_LE(arrays.size(), size_t{device::kMaxTransferParts});
 }
 
 // Filling every array to its full length changes no other.

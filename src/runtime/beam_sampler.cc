@@ -10,26 +10,25 @@ namespace millrace::runtime {
 
 using enum ir::DType;
 
+namespace {
+
+int64_t places_bytes(const BeamSizes& sizes) {
+  return aligned_bytes(sizes.max_requests * 2 * sizes.beams * 4);
+}
+
+}  // namespace
+
 BeamSampler::BeamSampler(const BeamSizes& sizes, device::Device& device)
     : sizes_(sizes),
+      device_(device),
       calls_(device),
       log_softmax_(ops::LogSoftmax::kName),
       process_(ops::SampleProcess::kName),
       step_(ops::BeamStep::kName, ops::to_attrs(ops::BeamStep{.beams = sizes.beams})),
       reorder_(ops::BeamReorder::kName, ops::to_attrs(ops::BeamReorder{.beams = sizes.beams})) {
-  const int64_t logits = aligned_bytes(sizes.max_rows * sizes.vocab_size * 4);
-  const int64_t places = aligned_bytes(sizes.max_requests * 2 * sizes.beams * 4);
-  const int64_t scores = aligned_bytes(sizes.max_slots * 4);
-  memory_ = device.allocate(
-      2 * logits + scores + 3 * places + aligned_bytes(sizes.max_requests * 4), "beams");
-  log_probs_ = memory_->data();
-  adjusted_ = log_probs_ + logits;
-  scores_ = adjusted_ + logits;
-  chosen_ = scores_ + scores;
-  parents_ = chosen_ + places;
-  tokens_ = parents_ + places;
-  status_ = tokens_ + places;
-
+  memory_bytes_ = 2 * aligned_bytes(sizes.max_rows * sizes.vocab_size * 4) +
+                  aligned_bytes(sizes.max_slots * 4) + 3 * places_bytes(sizes) +
+                  aligned_bytes(sizes.max_requests * 4);
   const int64_t rows = sizes.max_rows, requests = sizes.max_requests;
   const ops::Tensor x = matrix_at(nullptr, kF32, rows, sizes.vocab_size);
   const ops::Tensor records = matrix_at(nullptr, kI32, rows, ops::kSamplingRowWords);
@@ -44,6 +43,19 @@ BeamSampler::BeamSampler(const BeamSizes& sizes, device::Device& device)
       {by_slot, chosen(requests), parents(requests), tokens(requests), status(requests)});
   calls_.reserve(reorder_, {sizes.tables, beams, parents(requests), tokens(requests)},
                  {sizes.tables});
+}
+
+void BeamSampler::allocate() {
+  const int64_t logits = aligned_bytes(sizes_.max_rows * sizes_.vocab_size * 4);
+  const int64_t places = places_bytes(sizes_);
+  memory_ = device_.allocate(memory_bytes_, "beams");
+  log_probs_ = memory_->data();
+  adjusted_ = log_probs_ + logits;
+  scores_ = adjusted_ + logits;
+  chosen_ = scores_ + aligned_bytes(sizes_.max_slots * 4);
+  parents_ = chosen_ + places;
+  tokens_ = parents_ + places;
+  status_ = tokens_ + places;
   calls_.allocate();
 }
 

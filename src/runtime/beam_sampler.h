@@ -22,7 +22,13 @@ struct BeamSizes {
 
 class BeamSampler {
  public:
+  /// Finds out what memory is needed.
   BeamSampler(const BeamSizes& sizes, device::Device& device);
+  int64_t bytes() const { return memory_bytes_ + calls_.bytes(); }
+  /// Operations launched so far.
+  int runs() const { return calls_.runs(); }
+  /// Allocates it, before anything is run.
+  void allocate();
 
   /// Chooses the continuations of each request in `beams` i32 [G, 8]; results in chosen() and the
   /// others. `logits` [L, V].
@@ -32,14 +38,16 @@ class BeamSampler {
   ops::Tensor parents(int64_t requests) const;  // i32 [G, 2K]
   ops::Tensor tokens(int64_t requests) const;   // i32 [G, 2K]
   ops::Tensor status(int64_t requests) const;   // i32 [G]
-  int64_t bytes() const { return memory_->size() + calls_.bytes(); }
 
  private:
   BeamSizes sizes_;
+  device::Device& device_;
   OpCalls calls_;
   OpCall log_softmax_, process_, step_, reorder_;
+  int64_t memory_bytes_;
   std::unique_ptr<device::Memory> memory_;
-  std::byte *log_probs_, *adjusted_, *scores_, *chosen_, *parents_, *tokens_, *status_;
+  std::byte *log_probs_ = nullptr, *adjusted_ = nullptr, *scores_ = nullptr, *chosen_ = nullptr,
+            *parents_ = nullptr, *tokens_ = nullptr, *status_ = nullptr;
 };
 
 }  // namespace millrace::runtime

@@ -17,7 +17,11 @@ bool brings_input(const StepSequence& sequence) {
   return !sequence.encoder_ids.empty() || !sequence.encoder_features.empty();
 }
 
-std::vector<StepBuffers::ArraySize> arrays(const engine::Manifest& m, const StepLimits& limits) {
+}  // namespace
+
+StepBuffers::Arrays EncoderRunner::arrays_of(const engine::Engine& engine,
+                                             const StepLimits& limits) {
+  const engine::Manifest& m = engine.manifest;
   const int64_t rows = m.max_num_tokens, sequences = limits.max_sequences;
   return {{StepBuffers::kInputIds, m.encoder_features > 0 ? 0 : rows},
           {kFeatures, 2 * rows * m.encoder_features},
@@ -27,15 +31,13 @@ std::vector<StepBuffers::ArraySize> arrays(const engine::Manifest& m, const Step
           {StepBuffers::kBlockTables, int64_t{limits.num_groups} * sequences * limits.max_blocks}};
 }
 
-}  // namespace
-
 EncoderRunner::EncoderRunner(const LoadedEngine& loaded, const StepLimits& limits, KvPool& kv,
                              std::byte* arena)
     : engine_(loaded.engine()),
       device_(*loaded.device),
       limits_(limits),
       program_(*engine_.encoder, engine_.manifest.model, device_),
-      buffers_(arrays(engine_.manifest, limits), device_),
+      buffers_(arrays_of(engine_, limits), device_),
       frame_(program_.make_frame(Regime::kContext, arena)) {
   bind_frame(
       loaded, *engine_.encoder, engine::weight_order(engine_).encoder, kv,

@@ -18,10 +18,12 @@ class EncoderRunner {
   /// REQUIRES: the engine has an encoder.
   EncoderRunner(const LoadedEngine& loaded, const StepLimits& limits, KvPool& kv, std::byte* arena);
 
+  /// Its inputs.
+  static StepBuffers::Arrays arrays_of(const engine::Engine& engine, const StepLimits& limits);
+
   /// Enqueues the encoder for those sequences of the batch that bring an input, in as few runs as
   /// hold them.
   void run(const Batch& batch);
-  int64_t bytes() const { return buffers_.bytes(); }
   Program& program() { return program_; }
   int64_t runs() const { return runs_; }  // so far
 

@@ -2,46 +2,9 @@
 #include "millrace/generation_session.h"
 
 #include "base/error.h"
-#include "runtime/session_setup.h"
+#include "runtime/session_state.h"
 
 namespace millrace {
-
-struct GenerationSession::State {
-  runtime::SessionParts parts;
-  std::vector<StepToken> added;  // by the step taken in last
-  int under_way = 0;             // steps launched and not taken in
-  std::vector<double> step_seconds;
-
-  void launch(const Batch& step) {
-    try {
-      parts.stepper->launch(step);
-    } catch (...) {
-      parts.batch->fail_newest_step();
-      throw;
-    }
-    ++under_way;
-  }
-
-  StepResult collect() {
-    --under_way;
-    try {
-      return parts.stepper->collect();
-    } catch (...) {
-      parts.batch->fail_oldest_step();
-      throw;
-    }
-  }
-
-  /// Waits for steps that an abandoned stream left behind. Whether they failed concerns nobody.
-  void drain() {
-    while (under_way > 0) {
-      try {
-        parts.batch->absorb(collect());
-      } catch (const Error&) {
-      }
-    }
-  }
-};
 
 GenerationSession::GenerationSession(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
 
@@ -54,6 +17,10 @@ void GenerationSession::setup(const SetupOptions& options) {
   state_ = std::move(state);
 }
 
+int GenerationSession::batch_that_fits(const SetupOptions& options) const {
+  return runtime::batch_that_fits(engine_->loaded(), options);
+}
+
 std::vector<GenerationOutput> GenerationSession::decode(
     const std::vector<GenerationRequest>& requests, const DecodeOptions& options) {
   decode_stream(requests, options);
@@ -64,7 +31,7 @@ DecodeStream GenerationSession::decode_stream(const std::vector<GenerationReques
                                               const DecodeOptions& options) {
   CHECK(state_ != nullptr, "decode before setup");
   state_->drain();
-  state_->step_seconds.clear();
+  state_->steps.clear();
   state_->parts.batch->begin(requests, engine_->end_token_ids(), options, *state_->parts.stepper);
   return DecodeStream(*this);
 }
@@ -81,22 +48,17 @@ bool GenerationSession::handle_per_step() {
   // While the device runs a step, the next one is prepared and launched behind it: its tokens need
   // not be known here.
   const int ahead = state_->parts.stepper->runs_ahead() && !batch.waits_for_host() ? 2 : 1;
-  while (state_->under_way < ahead && !batch.done()) {
-    const Batch* next = batch.next_batch();
-    if (next == nullptr) break;
-    state_->launch(*next);
+  while (state_->under_way < ahead && !batch.done() && state_->launch_next()) {
   }
   if (state_->under_way == 0) return false;
-  StepResult result = state_->collect();
-  state_->step_seconds.push_back(result.seconds);
-  state_->added = batch.absorb(std::move(result));
+  state_->take_in(state_->collect());
   return true;
 }
 
 SessionStats GenerationSession::stats() const {
   CHECK(state_ != nullptr, "stats before setup");
   const runtime::GraphStepper& stepper = *state_->parts.stepper;
-  const runtime::MemoryPlan memory = stepper.memory();
+  const runtime::MemoryPlan& memory = stepper.memory();
   return {.weights_copied = memory.weights_copied,
           .weights_mapped = memory.weights_mapped,
           .activations = memory.arena,
@@ -104,13 +66,14 @@ SessionStats GenerationSession::stats() const {
           .step_buffers = memory.step_buffers,
           .token_history = memory.history,
           .sampler = memory.sampler,
+          .prompt_table = memory.prompt_table,
           .kv_blocks = state_->parts.kv_blocks,
           .kv_blocks_used_peak = state_->parts.batch->blocks_used_peak(),
           .steps = stepper.steps(),
           .captures = stepper.captures(),
           .runs_ahead = stepper.runs_ahead(),
           .waits_for_host = state_->parts.batch->waits_for_host(),
-          .step_seconds = state_->step_seconds};
+          .step_times = state_->steps};
 }
 
 std::optional<std::vector<StepToken>> DecodeStream::next() {

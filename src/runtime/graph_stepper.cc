@@ -10,15 +10,6 @@
 namespace millrace::runtime {
 namespace {
 
-int64_t arena_bytes(const engine::Engine& engine) {
-  int64_t bytes = 64;
-  for (const engine::RegimePlan& regime : engine.regimes) {
-    bytes = std::max(bytes, regime.arena_bytes);
-  }
-  if (engine.encoder) bytes = std::max(bytes, engine.encoder->regimes[0].arena_bytes);
-  return bytes;
-}
-
 ops::Tensor matrix(void* data, int64_t rows, int64_t columns) {
   const std::array<int64_t, 2> shape = {rows, columns};
   return {data, ir::DType::kI32, shape};
@@ -29,7 +20,6 @@ ops::Tensor vector(void* data, int64_t count) {
   return {data, ir::DType::kI32, shape};
 }
 
-constexpr const char* kPromptTable = "prompt_table";
 /// Row `row` of a matrix, as a matrix.
 ops::Tensor row_of(const ops::Tensor& tensor, int64_t row) {
   const std::array<int64_t, 2> shape = {1, tensor.dim(1)};
@@ -46,65 +36,38 @@ std::vector<T> read_back(const ops::Tensor& tensor, device::Device& device) {
 
 }  // namespace
 
-const ir::Shape* prompt_table_shape(const ir::Graph& graph) {
-  for (const ir::NodeId id : graph.order()) {
-    const ir::Node& node = graph.node(id);
-    if (node.op == ir::kInputOp &&
-        std::get<std::string>(*node.attrs.find("name")) == kPromptTable) {
-      return &graph.type(node.outputs[0]).shape;
-    }
-  }
-  return nullptr;
-}
-
 GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
                            const StepperOptions& options)
     : loaded_(std::move(engine)),
       options_(options),
       device_(*loaded_->device),
+      plan_(plan_that_fits(*loaded_, options_)),
       program_(loaded_->engine(), loaded_->engine().manifest.model, device_),
       kv_(loaded_->engine().kv_groups, options.kv_dtype, options.kv, device_) {
   const StepLimits& limits = options_.limits;
-  arena_ = device_.allocate(arena_bytes(loaded_->engine()), "activations");
-  const int64_t table = int64_t{limits.max_sequences} * options_.max_seq_len;
-  const bool follows_beams = loaded_->engine().manifest.max_beam_width > 1;
-  tables_ = device_.allocate((follows_beams ? 2 : 1) * table * 4, "token history");
-  if (loaded_->engine().encoder) {
+  const engine::Engine& planned = loaded_->engine();
+  arena_ = device_.allocate(plan_.arena, "activations");
+  tables_ = device_.allocate(plan_.history, "token history");
+  if (planned.encoder) {
     encoder_ = std::make_unique<EncoderRunner>(*loaded_, limits, kv_, arena_->data());
   }
   slots_.resize(static_cast<size_t>(limits.max_sequences));
-  allocate_prompt_table();
-  if (limits.beams > 1) beam_sampler_ = std::make_unique<BeamSampler>(beam_sizes(), device_);
-  const SamplerSizes sizes{.max_rows = limits.max_logit_rows,
-                           .vocab_size = loaded_->engine().manifest.vocab_size,
-                           .max_logprobs = std::max(1, options_.max_logprobs),
-                           .history = history()};
-  sampler_ = std::make_unique<Sampler>(sizes, device_);
+  if (plan_.prompt_table > 0) {
+    prompt_table_ = device_.allocate(plan_.prompt_table, "prompt table");
+  }
+  sampler_ = std::make_unique<Sampler>(sampler_sizes(planned, options_, tables_->data()), device_);
+  sampler_->allocate();
+  if (limits.beams > 1) {
+    const BeamSizes sizes = beam_sizes(planned, options_, tables_->data());
+    beam_sampler_ = std::make_unique<BeamSampler>(sizes, device_);
+    beam_sampler_->allocate();
+  }
   for (Instance& instance : instances_) {
     instance.buffers = std::make_unique<StepBuffers>(limits, device_);
-    instance.results = device_.allocate_host(result_bytes(), "step results");
+    instance.results = std::make_unique<StepResults>(limits, options_.max_logprobs, device_);
     instance.done = device_.make_event();
     bind(instance);
   }
-}
-
-void GraphStepper::allocate_prompt_table() {
-  const ir::Shape* shape = prompt_table_shape(loaded_->engine().graph);
-  if (shape == nullptr) return;
-  prompt_table_bytes_ = (*shape)[1].value() * (*shape)[2].value() * 4;
-  prompt_table_ =
-      device_.allocate(options_.limits.max_sequences * prompt_table_bytes_, "prompt table");
-}
-
-BeamSizes GraphStepper::beam_sizes() const {
-  const StepLimits& limits = options_.limits;
-  const std::array<int64_t, 3> tables = {2, limits.max_sequences, options_.max_seq_len};
-  return {.beams = limits.beams,
-          .max_rows = limits.max_logit_rows,
-          .max_requests = limits.max_sequences / limits.beams,
-          .max_slots = limits.max_sequences,
-          .vocab_size = loaded_->engine().manifest.vocab_size,
-          .tables = {tables_->data(), ir::DType::kI32, tables}};
 }
 
 ops::Tensor GraphStepper::history() const {
@@ -126,17 +89,6 @@ void GraphStepper::bind(Instance& instance) {
   }
 }
 
-MemoryPlan GraphStepper::memory() const {
-  return {.weights_copied = loaded_->weights->copied_bytes(),
-          .weights_mapped = loaded_->weights->mapped_bytes(),
-          .arena = arena_->size(),
-          .kv_pool = kv_.bytes(),
-          .step_buffers = 2 * (instances_[0].buffers->bytes() + instances_[1].buffers->bytes() +
-                               (encoder_ ? encoder_->bytes() : 0)),
-          .history = tables_->size(),
-          .sampler = sampler_->bytes() + (beam_sampler_ ? beam_sampler_->bytes() : 0)};
-}
-
 void GraphStepper::begin_sequence(int slot, const SequenceOptions& options) {
   ops::SamplingDefaults defaults{.prompt_length = options.prompt_length,
                                  .max_new_tokens = options.max_new_tokens,
@@ -147,7 +99,7 @@ void GraphStepper::begin_sequence(int slot, const SequenceOptions& options) {
   lists_changed_ = true;
   if (options.prompt_table.empty()) return;
   device_.synchronize();
-  device_.copy_to_device(prompt_table_->data() + slot * prompt_table_bytes_,
+  device_.copy_to_device(prompt_table_->data() + slot * prompt_table_bytes(loaded_->engine().graph),
                          options.prompt_table.data(),
                          static_cast<int64_t>(options.prompt_table.size_bytes()));
 }
@@ -195,65 +147,96 @@ void GraphStepper::launch(const Batch& batch) {
   instance.result = {};
   instance.result.chosen.resize(batch.sequences.size());
   instance.result.targets.resize(batch.sequences.size());
-  instance.shape =
-      fill_step_buffers(batch, {options_.limits, slots_, options_.max_seq_len}, *instance.buffers);
+  const bool captured = is_capturable(batch);
+  const StepLimits& limits = options_.limits;
+  int padded_rows = 0;
+  if (captured && batch.beams == 1) {
+    padded_rows = row_bucket(static_cast<int>(batch.sequences.size()),
+                             std::min(limits.max_sequences, limits.max_num_tokens));
+  }
+  instance.shape = fill_step_buffers(batch,
+                                     {.limits = limits,
+                                      .slots = slots_,
+                                      .history_length = options_.max_seq_len,
+                                      .padded_rows = padded_rows},
+                                     *instance.buffers);
   const StepShape& shape = instance.shape;
-  const Regime regime = shape.context_sequences > 0 || shape.rows > options_.limits.max_sequences
+  const Regime regime = shape.context_sequences > 0 || shape.rows > limits.max_sequences
                             ? Regime::kContext
                             : Regime::kGeneration;
   if (encoder_) encoder_->run(batch);
   process_logits_ = batch.logits_processor;
-  run(instance, regime);
+  if (captured) {
+    replay(instance, regime);
+  } else {
+    instance.result.launches = enqueue(instance, regime);
+  }
   instance.done->record();
   if (batch.logits_sink) deliver_sampled_logits(instance, regime, batch);
   run_target_rows(instance, regime, batch);
   instance.pending = true;  // a launch that throws leaves nothing to collect
 }
 
+// One row for each sequence, which samples, and nothing in between for the host.
+bool GraphStepper::is_capturable(const Batch& batch) const {
+  return options_.capture && device_.is_asynchronous() && !batch.logits_processor &&
+         program_.observations == nullptr &&
+         std::all_of(batch.sequences.begin(), batch.sequences.end(), [](const StepSequence& s) {
+           return !s.is_context && s.tokens.empty() && s.sample;
+         });
+}
+
 // Replays the step when one like it was captured, else enqueues its launches one by one.
-void GraphStepper::run(Instance& instance, Regime regime) {
+void GraphStepper::replay(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
-  const bool capturable = options_.capture && device_.is_asynchronous() && !process_logits_ &&
-                          regime == Regime::kGeneration && shape.prompt_segments == 0 &&
-                          shape.rows == shape.sequences && program_.observations == nullptr;
-  if (!capturable) {
-    enqueue(instance, regime);
-    return;
-  }
   const StepKey key{shape.rows, shape.sampled, shape.adjusts, instance.logprobs >= 0};
   const auto [it, is_new] = instance.graphs.try_emplace(key);
+  CapturedStep& step = it->second;
   if (is_new) {
-    enqueue(instance, regime);
-    return;
+    step.launches = enqueue(instance, regime);
+  } else {
+    if (step.graph == nullptr) {
+      step.graph = device_.capture([&] { enqueue(instance, regime); });
+      ++captures_;
+    }
+    step.graph->replay();
+    instance.result.replayed = true;
   }
-  if (it->second == nullptr) {
-    it->second = device_.capture([&] { enqueue(instance, regime); });
-    ++captures_;
-  }
-  it->second->replay();
+  instance.result.launches = step.launches;
 }
 
-void GraphStepper::enqueue(Instance& instance, Regime regime) {
+// Returns the number of launches, of which the first and the last are transfers.
+int GraphStepper::enqueue(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
-  // The arrays of the head belong to the sampled rows; rows with targets use them first.
-  instance.buffers->upload(int64_t{options_.limits.num_groups} * shape.sequences *
-                           std::max(1, options_.limits.max_blocks));
+  StepBuffers& buffers = *instance.buffers;
+  const auto sampler_runs = [&] {
+    return sampler_->runs() + (beam_sampler_ ? beam_sampler_->runs() : 0);
+  };
+  int launches = 2 - sampler_runs();
+  buffers.begin_step(StepBuffers::arrays_in_use(shape, options_.limits),
+                     instance.results->begun_ns());
   if (shape.prompt_segments > 0) {
     sampler_->append_prompts(
-        history(), vector(instance.buffers->address(StepBuffers::kInputIds), shape.rows),
-        matrix(instance.buffers->address(StepBuffers::kPromptSegments), shape.prompt_segments, 4));
+        history(), vector(buffers.address(StepBuffers::kInputIds), shape.rows),
+        matrix(buffers.address(StepBuffers::kPromptSegments), shape.prompt_segments, 4));
   }
-  run_body(instance, regime);
-  if (shape.sampled > 0) sample(instance, run_head(instance, regime, shape.sampled));
+  launches += run_body(instance, regime);
+  std::vector<ops::Tensor> found;
+  if (shape.sampled > 0) {
+    launches += run_head(instance, regime, shape.sampled);
+    found = sample(instance, logits(instance, regime, shape.sampled));
+  }
+  instance.results->end_step(found);
+  return launches + sampler_runs();
 }
 
-void GraphStepper::run_body(Instance& instance, Regime regime) {
+int GraphStepper::run_body(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
-  program_.run(instance.frames[static_cast<size_t>(regime)], sizes(shape, 1),
-               {.begin = 0,
-                .end = loaded_->engine().head_begin,
-                .context = shape.context_sequences > 0,
-                .generation = shape.context_sequences < shape.sequences});
+  return program_.run(instance.frames[static_cast<size_t>(regime)], sizes(shape, 1),
+                      {.begin = 0,
+                       .end = loaded_->engine().head_begin,
+                       .context = shape.context_sequences > 0,
+                       .generation = shape.context_sequences < shape.sequences});
 }
 
 ops::Tensor GraphStepper::logits(const Instance& instance, Regime regime, int rows) const {
@@ -265,13 +248,13 @@ ops::Tensor GraphStepper::logits(const Instance& instance, Regime regime, int ro
   return {frame.values[static_cast<size_t>(value)], type.dtype, shape};
 }
 
-ops::Tensor GraphStepper::run_head(Instance& instance, Regime regime, int rows) {
-  program_.run(instance.frames[static_cast<size_t>(regime)], sizes(instance.shape, rows),
-               {.begin = loaded_->engine().head_begin, .end = program_.num_launches()});
-  return logits(instance, regime, rows);
+int GraphStepper::run_head(Instance& instance, Regime regime, int rows) {
+  return program_.run(instance.frames[static_cast<size_t>(regime)], sizes(instance.shape, rows),
+                      {.begin = loaded_->engine().head_begin, .end = program_.num_launches()});
 }
 
-void GraphStepper::sample(Instance& instance, const ops::Tensor& logits) {
+// Returns what it found, in the order of StepResults.
+std::vector<ops::Tensor> GraphStepper::sample(Instance& instance, const ops::Tensor& logits) {
   const StepShape& shape = instance.shape;
   const int rows = shape.sampled;
   StepBuffers& buffers = *instance.buffers;
@@ -284,23 +267,17 @@ void GraphStepper::sample(Instance& instance, const ops::Tensor& logits) {
                              .on_adjusted = [&](const ops::Tensor& adjusted) {
                                if (process_logits_) process_on_host(instance, adjusted);
                              }};
-  if (beam_sampler_) {
-    choose_beams(instance, logits, inputs);
-    return;
-  }
+  if (beam_sampler_) return choose_beams(instance, logits, inputs);
   sampler_->sample(logits, inputs);
-  const SampledRows found = results(instance);
-  const auto copy = [&](const void* target, const ops::Tensor& tensor) {
-    device_.enqueue_copy_to_host(const_cast<void*>(target), tensor.data, tensor.bytes());
-  };
-  copy(found.tokens, sampler_->tokens(rows));
-  copy(found.status, sampler_->status(rows));
-  if (instance.logprobs < 0) return;
+  std::vector<ops::Tensor> found = {sampler_->tokens(rows), sampler_->status(rows)};
+  if (instance.logprobs < 0) return found;
   sampler_->logprobs(logits, sampler_->tokens(rows),
                      vector(buffers.address(StepBuffers::kTargetCounts), rows));
-  copy(found.logprobs, sampler_->logprobs(rows));
-  copy(found.top_ids, sampler_->top_ids(rows));
-  copy(found.top_logprobs, sampler_->top_logprobs(rows));
+  for (const ops::Tensor& column :
+       {sampler_->logprobs(rows), sampler_->top_ids(rows), sampler_->top_logprobs(rows)}) {
+    found.push_back(column);
+  }
+  return found;
 }
 
 // Rows go to the host and come back.
@@ -316,76 +293,24 @@ void GraphStepper::process_on_host(const Instance& instance, const ops::Tensor& 
   device_.synchronize();  // the host's copy is used again
 }
 
-void GraphStepper::choose_beams(Instance& instance, const ops::Tensor& logits,
-                                const SamplerInputs& inputs) {
+std::vector<ops::Tensor> GraphStepper::choose_beams(Instance& instance, const ops::Tensor& logits,
+                                                    const SamplerInputs& inputs) {
   const int requests = instance.shape.beam_requests;
   beam_sampler_->choose(
       logits, inputs,
       matrix(instance.buffers->address(StepBuffers::kBeams), requests, ops::kBeamRowWords));
-  std::byte* target = instance.results->data();
-  for (const ops::Tensor& tensor :
-       {beam_sampler_->chosen(requests), beam_sampler_->parents(requests),
-        beam_sampler_->tokens(requests), beam_sampler_->status(requests)}) {
-    device_.enqueue_copy_to_host(target, tensor.data, tensor.bytes());
-    target += tensor.bytes();
-  }
-}
-
-int64_t GraphStepper::result_bytes() const {
-  if (options_.limits.beams > 1) {
-    return int64_t{options_.limits.max_sequences} * (3 * 2 + 1) * 4;
-  }
-  const int64_t columns = std::max(1, options_.max_logprobs);
-  return int64_t{options_.limits.max_logit_rows} * (3 + 2 * columns) * 4;
-}
-
-GraphStepper::SampledRows GraphStepper::results(const Instance& instance) const {
-  const int64_t rows = options_.limits.max_logit_rows;
-  const auto* words = reinterpret_cast<const int32_t*>(instance.results->data());
-  const auto* floats = reinterpret_cast<const float*>(instance.results->data());
-  const int64_t top = rows * std::max(1, options_.max_logprobs);
-  return {words, words + rows, floats + 2 * rows, words + 3 * rows, floats + 3 * rows + top};
-}
-
-// Reads what the sampler found, once the step is done.
-void GraphStepper::take_in(Instance& instance) {
-  if (beam_sampler_) {
-    take_in_beams(instance);
-    return;
-  }
-  const SampledRows found = results(instance);
-  for (size_t l = 0; l < static_cast<size_t>(instance.shape.sampled); ++l) {
-    const int s = instance.shape.sampled_sequence[l];
-    TokenLogprobs& token = instance.result.chosen[static_cast<size_t>(s)];
-    if (instance.logprobs >= 0) token = token_logprobs(found, l, instance.logprobs);
-    token.id = found.tokens[l];
-    if (found.status[l] != ops::kSamplingOk) instance.result.failed_sequence = s;
-  }
-}
-
-void GraphStepper::take_in_beams(Instance& instance) {
-  const auto requests = static_cast<size_t>(instance.shape.beam_requests);
-  const size_t places = 2 * static_cast<size_t>(options_.limits.beams);
-  const auto* scores = reinterpret_cast<const float*>(instance.results->data());
-  const auto* parents = reinterpret_cast<const int32_t*>(scores + requests * places);
-  const int32_t* tokens = parents + requests * places;
-  const int32_t* status = tokens + requests * places;
-  instance.result.beams.resize(instance.result.chosen.size());
-  for (size_t g = 0; g < requests; ++g, scores += places, parents += places, tokens += places) {
-    const int s = instance.shape.beam_sequence[g];
-    instance.result.beams[static_cast<size_t>(s)] = {
-        {scores, scores + places}, {parents, parents + places}, {tokens, tokens + places}};
-    if (status[g] != ops::kSamplingOk) instance.result.failed_sequence = s;
-  }
+  return {beam_sampler_->chosen(requests), beam_sampler_->parents(requests),
+          beam_sampler_->tokens(requests), beam_sampler_->status(requests)};
 }
 
 void GraphStepper::deliver_sampled_logits(const Instance& instance, Regime regime,
                                           const Batch& batch) {
   const ops::Tensor rows = logits(instance, regime, instance.shape.sampled);
-  for (int l = 0; l < instance.shape.sampled; ++l) {
-    const int s = instance.shape.sampled_sequence[static_cast<size_t>(l)];
+  for (size_t l = 0; l < instance.shape.sampled_sequence.size(); ++l) {
+    const int s = instance.shape.sampled_sequence[l];
     const StepSequence& sequence = batch.sequences[static_cast<size_t>(s)];
-    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}}, row_of(rows, l));
+    deliver_logits(batch, {s, sequence.num_tokens() - 1, 1, {}},
+                   row_of(rows, static_cast<int64_t>(l)));
   }
 }
 
@@ -409,9 +334,10 @@ void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batc
            {"last_token_ids", StepBuffers::kTargets, StepBuffers::kTargetCounts}) {
         buffers.upload(array, rows);
       }
-      const ops::Tensor logits = run_head(instance, regime, rows);
+      run_head(instance, regime, rows);
+      const ops::Tensor head = logits(instance, regime, rows);
       if (batch.logprobs >= 0) {
-        sampler_->logprobs(logits, vector(buffers.address(StepBuffers::kTargets), rows),
+        sampler_->logprobs(head, vector(buffers.address(StepBuffers::kTargets), rows),
                            vector(buffers.address(StepBuffers::kTargetCounts), rows));
         auto found =
             read_logprobs(targets.subspan(begin, static_cast<size_t>(rows)), rows, batch.logprobs);
@@ -419,7 +345,7 @@ void GraphStepper::run_target_rows(Instance& instance, Regime regime, const Batc
         all.insert(all.end(), std::make_move_iterator(found.begin()),
                    std::make_move_iterator(found.end()));
       }
-      deliver_logits(batch, {static_cast<int>(s), static_cast<int>(begin), rows, {}}, logits);
+      deliver_logits(batch, {static_cast<int>(s), static_cast<int>(begin), rows, {}}, head);
       begin += static_cast<size_t>(rows);
     }
   }
@@ -444,21 +370,12 @@ std::vector<TokenLogprobs> GraphStepper::read_logprobs(std::span<const int32_t> 
   const std::vector<float> logprobs = read_back<float>(sampler_->logprobs(rows), device_);
   const std::vector<int32_t> top_ids = read_back<int32_t>(sampler_->top_ids(rows), device_);
   const std::vector<float> top_values = read_back<float>(sampler_->top_logprobs(rows), device_);
-  const SampledRows found{ids.data(), nullptr, logprobs.data(), top_ids.data(), top_values.data()};
+  const LogprobRows found{ids.data(), logprobs.data(), top_ids.data(), top_values.data(),
+                          options_.max_logprobs};
   std::vector<TokenLogprobs> tokens;
   for (size_t l = 0; l < static_cast<size_t>(rows); ++l)
-    tokens.push_back(token_logprobs(found, l, top));
+    tokens.push_back(found.at(l, top));
   return tokens;
-}
-
-TokenLogprobs GraphStepper::token_logprobs(const SampledRows& rows, size_t row, int top) const {
-  const auto columns = static_cast<size_t>(std::max(1, options_.max_logprobs));
-  TokenLogprobs token{.id = rows.tokens[row], .logprob = rows.logprobs[row], .top = {}};
-  for (size_t k = row * columns; k < row * columns + static_cast<size_t>(std::max(0, top)); ++k) {
-    if (rows.top_ids[k] < 0) break;
-    token.top.emplace_back(rows.top_ids[k], rows.top_logprobs[k]);
-  }
-  return token;
 }
 
 StepResult GraphStepper::collect() {
@@ -469,13 +386,22 @@ StepResult GraphStepper::collect() {
   instance.pending = false;
   instance.done->wait();
   loaded_->weights->check_intact();
-  take_in(instance);
+  instance.results->read(instance.shape, instance.logprobs, instance.result);
+  take_times(instance);
+  return std::move(instance.result);
+}
+
+void GraphStepper::take_times(Instance& instance) {
+  StepResult& result = instance.result;
   // A step that was launched behind another began when that one ended.
   const auto now = std::chrono::steady_clock::now();
   const std::chrono::duration<double> took = now - std::max(instance.start, last_collect_);
   last_collect_ = now;
-  instance.result.seconds = took.count();
-  return std::move(instance.result);
+  result.seconds = took.count();
+  const int64_t began = instance.results->began(), ended = instance.results->ended();
+  result.device_seconds = 1e-9 * static_cast<double>(ended - began);
+  result.idle_seconds = 1e-9 * static_cast<double>(std::max<int64_t>(0, began - last_ended_ns_));
+  last_ended_ns_ = ended;
 }
 
 }  // namespace millrace::runtime

@@ -9,38 +9,13 @@
 #include <memory>
 
 #include "runtime/batch_upload.h"
-#include "runtime/beam_sampler.h"
 #include "runtime/encoder_runner.h"
-#include "runtime/kv_pool.h"
-#include "runtime/loaded_engine.h"
 #include "runtime/program.h"
-#include "runtime/sampler.h"
 #include "runtime/step.h"
-#include "runtime/step_buffers.h"
+#include "runtime/step_results.h"
+#include "runtime/stepper_memory.h"
 
 namespace millrace::runtime {
-
-/// Sizes that a session fixes when it is set up.
-struct StepperOptions {
-  StepLimits limits;
-  int max_seq_len = 0;
-  int max_logprobs = 1;
-  ir::DType kv_dtype = ir::DType::kF32;
-  std::vector<KvPool::GroupSize> kv;  // by group
-  bool capture = true;                // steps of generated tokens, where the device can
-};
-
-/// What a stepper allocates, by purpose: the exact plan, known before anything is allocated.
-struct MemoryPlan {
-  int64_t weights_copied = 0, weights_mapped = 0;
-  int64_t arena = 0, kv_pool = 0, step_buffers = 0, history = 0, sampler = 0;
-  int64_t total() const {
-    return weights_copied + arena + kv_pool + step_buffers + history + sampler;
-  }
-};
-
-/// [R, rows, width] of the graph's prompt table, or null when it has none.
-const ir::Shape* prompt_table_shape(const ir::Graph& graph);
 
 class GraphStepper : public Stepper {
  public:
@@ -53,7 +28,8 @@ class GraphStepper : public Stepper {
   void launch(const Batch& batch) override;
   StepResult collect() override;
 
-  MemoryPlan memory() const;
+  /// What was allocated, as planned.
+  const MemoryPlan& memory() const { return plan_; }
   /// That of steps, or the encoder's. REQUIRES: there is one.
   Program& program(bool encoder = false) { return encoder ? encoder_->program() : program_; }
   KvPool& kv_pool() { return kv_; }
@@ -73,14 +49,18 @@ class GraphStepper : public Stepper {
     bool adjusts, logprobs;
     auto operator<=>(const StepKey&) const = default;
   };
+  struct CapturedStep {
+    // Null after the first step of a kind, which runs as it is: kernels are loaded then.
+    std::unique_ptr<device::CapturedGraph> graph;
+    int launches = 0;  // in it
+  };
   // One of the two instances, even and odd: buffers, the addresses that launches see with them, and
   // the steps captured with these addresses.
   struct Instance {
     std::unique_ptr<StepBuffers> buffers;
     std::array<Frame, 2> frames;  // by regime
-    // Null after the first step of a kind, which runs as it is: kernels are loaded then.
-    std::map<StepKey, std::unique_ptr<device::CapturedGraph>> graphs;
-    std::unique_ptr<device::Memory> results;  // pinned: what the sampler found
+    std::map<StepKey, CapturedStep> graphs;
+    std::unique_ptr<StepResults> results;
     std::unique_ptr<device::Event> done;
     StepShape shape;
     int logprobs = -1;  // of the batch
@@ -88,48 +68,35 @@ class GraphStepper : public Stepper {
     std::chrono::steady_clock::time_point start;
     bool pending = false;
   };
-  // The sampler's results, by row: in pinned memory, or read back.
-  struct SampledRows {
-    const int32_t* tokens;
-    const int32_t* status;
-    const float* logprobs;
-    const int32_t* top_ids;     // [rows, columns]
-    const float* top_logprobs;  // [rows, columns]
-  };
-
   void bind(Instance& instance);
   void upload_lists();
-  void run(Instance& instance, Regime regime);
-  void enqueue(Instance& instance, Regime regime);
-  void run_body(Instance& instance, Regime regime);
+  bool is_capturable(const Batch& batch) const;
+  void replay(Instance& instance, Regime regime);
+  int enqueue(Instance& instance, Regime regime);
+  int run_body(Instance& instance, Regime regime);
   ops::Tensor logits(const Instance& instance, Regime regime, int rows) const;
-  ops::Tensor run_head(Instance& instance, Regime regime, int rows);
+  int run_head(Instance& instance, Regime regime, int rows);
   void run_target_rows(Instance& instance, Regime regime, const Batch& batch);
-  void sample(Instance& instance, const ops::Tensor& logits);
+  std::vector<ops::Tensor> sample(Instance& instance, const ops::Tensor& logits);
   void process_on_host(const Instance& instance, const ops::Tensor& adjusted);
-  void choose_beams(Instance& instance, const ops::Tensor& logits, const SamplerInputs& inputs);
-  void take_in(Instance& instance);
-  void take_in_beams(Instance& instance);
-  BeamSizes beam_sizes() const;
-  void allocate_prompt_table();
+  std::vector<ops::Tensor> choose_beams(Instance& instance, const ops::Tensor& logits,
+                                        const SamplerInputs& inputs);
+  void take_times(Instance& instance);
   ops::Tensor history() const;
-  SampledRows results(const Instance& instance) const;
-  int64_t result_bytes() const;
   void deliver_sampled_logits(const Instance& instance, Regime regime, const Batch& batch);
   void deliver_logits(const Batch& batch, const LogitsRows& rows, const ops::Tensor& device_logits);
   std::vector<TokenLogprobs> read_logprobs(std::span<const int32_t> ids, int rows, int top);
-  TokenLogprobs token_logprobs(const SampledRows& rows, size_t row, int top) const;
   ir::Bindings sizes(const StepShape& shape, int logit_rows) const;
 
   std::shared_ptr<const LoadedEngine> loaded_;
   StepperOptions options_;
   device::Device& device_;
+  MemoryPlan plan_;
   Program program_;
   KvPool kv_;
   std::unique_ptr<device::Memory> arena_, lists_;
   std::unique_ptr<device::Memory> tables_;  // token history, and behind it the cache indirection
   std::unique_ptr<device::Memory> prompt_table_;  // f32 [R, P, E], for engines with virtual tokens
-  int64_t prompt_table_bytes_ = 0;                // of a slot
   std::unique_ptr<EncoderRunner> encoder_;        // null: the model has none
   std::unique_ptr<Sampler> sampler_;
   std::unique_ptr<BeamSampler> beam_sampler_;  // with beams
@@ -138,6 +105,7 @@ class GraphStepper : public Stepper {
   std::array<Instance, 2> instances_;
   int64_t steps_ = 0, captures_ = 0;
   std::chrono::steady_clock::time_point last_collect_;
+  int64_t last_ended_ns_ = 0;  // on the device
   std::vector<float> host_logits_;
   std::function<void(int sequence, std::span<float> row)> process_logits_;  // of the step launched
 };

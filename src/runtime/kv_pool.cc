@@ -5,17 +5,30 @@
 namespace millrace::runtime {
 namespace {
 
-int64_t plane_bytes(const engine::KvGroup& group, int size, int tokens, ir::DType dtype) {
-  const int64_t bytes = int64_t{group.kv_heads} * tokens * size * ir::dtype_size(dtype);
-  return (bytes + 63) / 64 * 64;
+/// Where the parts of a layer lie in a block, in bytes from its K on.
+struct LayerLayout {
+  int64_t v, k_scale, v_scale, end;
+};
+
+LayerLayout layer_layout(const engine::KvGroup& group, int tokens, ir::DType dtype) {
+  const auto plane = [&](int64_t size, int64_t element) {
+    return (int64_t{group.kv_heads} * tokens * size * element + 63) / 64 * 64;
+  };
+  const int64_t element = ir::dtype_size(dtype);
+  const int64_t scales = ops::has_scales(dtype) ? plane(1, sizeof(float)) : 0;
+  LayerLayout at{};
+  at.v = plane(group.k_size, element);
+  at.k_scale = at.v + plane(group.v_size, element);
+  at.v_scale = at.k_scale + scales;
+  at.end = at.v_scale + scales;
+  return at;
 }
 
 }  // namespace
 
 int64_t kv_block_bytes(const engine::KvGroup& group, int tokens_per_block, ir::DType dtype) {
-  const int64_t layer = plane_bytes(group, group.k_size, tokens_per_block, dtype) +
-                        plane_bytes(group, group.v_size, tokens_per_block, dtype);
-  return layer * static_cast<int64_t>(group.layers.size());
+  return layer_layout(group, tokens_per_block, dtype).end *
+         static_cast<int64_t>(group.layers.size());
 }
 
 KvPool::KvPool(const std::vector<engine::KvGroup>& groups, ir::DType dtype,
@@ -27,13 +40,16 @@ KvPool::KvPool(const std::vector<engine::KvGroup>& groups, ir::DType dtype,
     const int64_t block = kv_block_bytes(group, tokens, dtype);
     groups_.push_back({device.allocate(block * sizes[g].num_blocks, "KV pool"), block});
     bytes_ += groups_.back().memory->size();
+    const LayerLayout at = layer_layout(group, tokens, dtype);
     int64_t offset = 0;
     for (const std::string& layer : group.layers) {
       ops::KvCacheView view;
       view.pool = groups_.back().memory->data();
       view.block_bytes = block;
       view.k_offset = offset;
-      view.v_offset = offset + plane_bytes(group, group.k_size, tokens, dtype);
+      view.v_offset = offset + at.v;
+      view.k_scale_offset = offset + at.k_scale;
+      view.v_scale_offset = offset + at.v_scale;
       view.tokens_per_block = tokens;
       view.kv_heads = group.kv_heads;
       view.k_size = group.k_size;
@@ -41,7 +57,7 @@ KvPool::KvPool(const std::vector<engine::KvGroup>& groups, ir::DType dtype,
       view.group = static_cast<int32_t>(g);
       view.dtype = dtype;
       views_[layer] = view;
-      offset = view.v_offset + plane_bytes(group, group.v_size, tokens, dtype);
+      offset += at.end;
     }
   }
 }

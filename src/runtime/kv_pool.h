@@ -2,6 +2,8 @@
 // V planes of every layer of the group. Knows layout, not policy.
 //
 //   block b of a group:  | layer 0: K [G, tokens, k_size] | V [G, tokens, v_size] | layer 1 ... |
+//
+// int8: behind the V of a layer come the scales of its K and of its V, f32 [G, tokens] each.
 #pragma once
 
 #include <map>

@@ -38,6 +38,7 @@ void OpCalls::run(const OpCall& call, std::vector<ops::Tensor> in, std::vector<o
     launch.workspace = scratch_->data();
   }
   tactic.run(launch);
+  ++runs_;
 }
 
 const ops::Tactic& OpCalls::choose(const OpCall& call, const ops::Launch& launch) const {

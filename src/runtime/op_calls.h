@@ -29,6 +29,8 @@ class OpCalls {
   void allocate();
   void run(const OpCall& call, std::vector<ops::Tensor> in, std::vector<ops::Tensor> out);
   int64_t bytes() const { return bytes_; }
+  /// Calls of run() so far.
+  int runs() const { return runs_; }
 
  private:
   const ops::Tactic& choose(const OpCall& call, const ops::Launch& launch) const;
@@ -36,6 +38,7 @@ class OpCalls {
   device::Device& device_;
   std::unique_ptr<device::Memory> scratch_;
   int64_t bytes_ = 64;
+  int runs_ = 0;
 };
 
 /// Dense tensors of 4-byte elements.

@@ -6,6 +6,15 @@
 
 namespace millrace::runtime {
 
+int64_t arena_bytes(const engine::Engine& engine) {
+  int64_t bytes = 64;
+  for (const engine::RegimePlan& regime : engine.regimes) {
+    bytes = std::max(bytes, regime.arena_bytes);
+  }
+  if (engine.encoder) bytes = std::max(bytes, engine.encoder->regimes[0].arena_bytes);
+  return bytes;
+}
+
 Program::Program(const engine::PlannedGraph& planned, const std::string& model,
                  device::Device& device)
     : planned_(planned), device_(device) {
@@ -83,12 +92,14 @@ void Program::tensors(const std::vector<ir::ValueId>& ids, const Frame* frame,
   }
 }
 
-void Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const {
+int Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const {
   std::vector<ops::Tensor> in, out;
+  int count = 0;
   for (int i = range.begin; i < range.end; ++i) {
     const Operation& op = launches_[static_cast<size_t>(i)];
     if (op.op->phase == ops::Phase::kContext && !range.context) continue;
     if (op.op->phase == ops::Phase::kGeneration && !range.generation) continue;
+    ++count;
     const ir::Node& node = planned_.graph.node(op.node);
     tensors(node.inputs, &frame, sizes, &in);
     tensors(node.outputs, &frame, sizes, &out);
@@ -107,6 +118,7 @@ void Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& ra
     tactic_for(op, sizes)->run(launch);
     observations->back().end->record();
   }
+  return count;
 }
 
 Program::Description Program::describe(int index, const ir::Bindings& sizes) const {

@@ -19,6 +19,9 @@ struct Frame {
   std::vector<void*> workspaces;  // by launch
 };
 
+/// Bytes of the arena: activations and workspaces of the engine's largest regime.
+int64_t arena_bytes(const engine::Engine& engine);
+
 class Program {
  public:
   /// `planned`: the engine's own graph or its encoder. Throws Error when it names an op or a tactic
@@ -33,12 +36,12 @@ class Program {
   Frame make_frame(Regime regime, std::byte* arena) const;
 
   /// Runs launches [begin, end) that belong to the phases `context` and `generation` say are in the
-  /// step.
+  /// step. Returns how many there were.
   struct Range {
     int begin = 0, end = 0;
     bool context = true, generation = true;
   };
-  void run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const;
+  int run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const;
 
   /// A launch between two points in the queue's order.
   struct Observation {

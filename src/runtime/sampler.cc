@@ -11,23 +11,16 @@ namespace millrace::runtime {
 
 Sampler::Sampler(const SamplerSizes& sizes, device::Device& device)
     : sizes_(sizes),
+      device_(device),
       calls_(device),
       prompt_(ops::SamplePrompt::kName),
       process_(ops::SampleProcess::kName),
       token_(ops::SampleToken::kName),
       logprobs_(ops::SampleLogprobs::kName,
                 ops::to_attrs(ops::SampleLogprobs{.k = sizes.max_logprobs})) {
-  const int64_t rows = sizes.max_rows, logits = aligned_bytes(rows * sizes.vocab_size * 4);
-  const int64_t column = aligned_bytes(rows * 4),
-                top = aligned_bytes(rows * sizes.max_logprobs * 4);
-  memory_ = device.allocate(logits + 3 * column + 2 * top, "sampler");
-  adjusted_ = memory_->data();
-  tokens_ = adjusted_ + logits;
-  status_ = tokens_ + column;
-  logprob_ = status_ + column;
-  top_ids_ = logprob_ + column;
-  top_logprobs_ = top_ids_ + top;
-
+  const int64_t rows = sizes.max_rows;
+  memory_bytes_ = aligned_bytes(rows * sizes.vocab_size * 4) + 3 * aligned_bytes(rows * 4) +
+                  2 * aligned_bytes(rows * sizes.max_logprobs * 4);
   const ops::Tensor x = matrix_at(nullptr, ir::DType::kF32, rows, sizes.vocab_size);
   const ops::Tensor records = matrix_at(nullptr, ir::DType::kI32, rows, ops::kSamplingRowWords);
   const ops::Tensor list = vector_at(nullptr, ir::DType::kI32, 1), column_of_ids = tokens(rows);
@@ -36,6 +29,17 @@ Sampler::Sampler(const SamplerSizes& sizes, device::Device& device)
                  {sizes.history, column_of_ids, column_of_ids});
   calls_.reserve(logprobs_, {x, column_of_ids, column_of_ids},
                  {logprobs(rows), top_ids(rows), top_logprobs(rows)});
+}
+
+void Sampler::allocate() {
+  const int64_t rows = sizes_.max_rows, column = aligned_bytes(rows * 4);
+  memory_ = device_.allocate(memory_bytes_, "sampler");
+  adjusted_ = memory_->data();
+  tokens_ = adjusted_ + aligned_bytes(rows * sizes_.vocab_size * 4);
+  status_ = tokens_ + column;
+  logprob_ = status_ + column;
+  top_ids_ = logprob_ + column;
+  top_logprobs_ = top_ids_ + aligned_bytes(rows * sizes_.max_logprobs * 4);
   calls_.allocate();
 }
 

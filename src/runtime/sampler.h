@@ -30,7 +30,13 @@ struct SamplerInputs {
 
 class Sampler {
  public:
+  /// Finds out what memory is needed.
   Sampler(const SamplerSizes& sizes, device::Device& device);
+  int64_t bytes() const { return memory_bytes_ + calls_.bytes(); }
+  /// Operations launched so far.
+  int runs() const { return calls_.runs(); }
+  /// Allocates it, before anything is run.
+  void allocate();
 
   /// Puts prompt tokens into the history. segments: i32 [A, 4].
   void append_prompts(ops::Tensor history, ops::Tensor ids, ops::Tensor segments);
@@ -45,14 +51,16 @@ class Sampler {
   ops::Tensor logprobs(int64_t rows) const;      // f32 [L]
   ops::Tensor top_ids(int64_t rows) const;       // i32 [L, k]
   ops::Tensor top_logprobs(int64_t rows) const;  // f32 [L, k]
-  int64_t bytes() const { return memory_->size() + calls_.bytes(); }
 
  private:
   SamplerSizes sizes_;
+  device::Device& device_;
   OpCalls calls_;
   OpCall prompt_, process_, token_, logprobs_;
+  int64_t memory_bytes_;
   std::unique_ptr<device::Memory> memory_;
-  std::byte *adjusted_, *tokens_, *status_, *logprob_, *top_ids_, *top_logprobs_;
+  std::byte *adjusted_ = nullptr, *tokens_ = nullptr, *status_ = nullptr, *logprob_ = nullptr,
+            *top_ids_ = nullptr, *top_logprobs_ = nullptr;
 };
 
 }  // namespace millrace::runtime

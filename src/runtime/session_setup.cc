@@ -14,6 +14,9 @@ namespace {
 // Logits are computed for at most this many rows at once: prompt log-probabilities of long prompts
 // go through the head in pieces.
 constexpr int kHeadRows = 64;
+// Of free memory, for buffers of sessions that are made as large as memory allows. The rest is for
+// captured steps and the libraries.
+constexpr int kUsablePercent = 95;
 
 void check(const SetupOptions& options, const engine::Manifest& manifest) {
   const auto refuse = [&](const std::string& what, const std::string& advice) {
@@ -80,6 +83,56 @@ int64_t blocks_per_request(const engine::KvGroup& group, int tokens_per_block,
   return std::min(shared + options.beam_width * own, options.beam_width * alone);
 }
 
+// What a session needs, by these options.
+struct Sizes {
+  StepperOptions stepper;
+  std::vector<KvBlocks> pools;  // by group
+  int64_t kv_blocks = 0, kv_bytes = 0;
+};
+
+StepLimits step_limits(const engine::Engine& engine, const SetupOptions& options,
+                       int64_t max_blocks) {
+  const engine::Manifest& manifest = engine.manifest;
+  const auto max_rows = static_cast<int>(manifest.max_num_tokens);
+  const int sequences = options.batch_size * options.beam_width;
+  const ir::Shape* prompts = prompt_table_shape(engine.graph);
+  return {.max_sequences = sequences,
+          .max_num_tokens = max_rows,
+          .max_logit_rows = std::min(std::max(kHeadRows, sequences), std::max(max_rows, sequences)),
+          .max_blocks = static_cast<int>(max_blocks),
+          .num_groups = static_cast<int>(engine.kv_groups.size()),
+          .beams = options.beam_width,
+          .vocab_size = static_cast<int>(manifest.vocab_size),
+          .prompt_table_rows = prompts == nullptr ? 0 : static_cast<int>((*prompts)[1].value())};
+}
+
+Sizes sizes_of(const engine::Engine& engine, const SetupOptions& options) {
+  const int length = options.max_context_length + options.max_new_tokens;
+  const int tokens_per_block = options.contiguous_kv_cache ? length : options.tokens_per_block;
+  const auto chunk = static_cast<int>(
+      std::min<int64_t>(engine.manifest.max_num_tokens, options.max_context_length));
+  Sizes sizes;
+  sizes.stepper.max_seq_len = length;
+  sizes.stepper.max_logprobs = std::max(1, options.max_logprobs);
+  sizes.stepper.kv_dtype = kv_type(engine.manifest.kv_dtype);
+  sizes.stepper.capture = options.captured_graphs;
+  int64_t max_blocks = (length + tokens_per_block - 1) / tokens_per_block;
+  for (const engine::KvGroup& group : engine.kv_groups) {
+    const int positions = group.cross ? options.max_encoder_length : length;
+    const int tokens = options.contiguous_kv_cache ? positions : tokens_per_block;
+    const int64_t each = group.cross ? blocks_per_sequence(group, tokens, positions, chunk)
+                                     : blocks_per_request(group, tokens, options, chunk);
+    const int64_t blocks = options.batch_size * each;
+    max_blocks = std::max(max_blocks, group.cross ? each : 0);
+    sizes.stepper.kv.push_back({blocks, tokens});
+    sizes.pools.emplace_back(blocks, tokens);
+    sizes.kv_blocks += blocks;
+    sizes.kv_bytes += blocks * kv_block_bytes(group, tokens, sizes.stepper.kv_dtype);
+  }
+  sizes.stepper.limits = step_limits(engine, options, max_blocks);
+  return sizes;
+}
+
 }  // namespace
 
 std::vector<ops::RopeScaling> rope_rules(const engine::Engine& engine) {
@@ -97,60 +150,26 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   const engine::Engine& engine = loaded->engine();
   const engine::Manifest& manifest = engine.manifest;
   check(options, manifest);
-  const int length = options.max_context_length + options.max_new_tokens;
-  const int tokens_per_block = options.contiguous_kv_cache ? length : options.tokens_per_block;
-  const auto chunk =
-      static_cast<int>(std::min<int64_t>(manifest.max_num_tokens, options.max_context_length));
-
+  Sizes sizes = sizes_of(engine, options);
+  const StepperOptions& stepper = sizes.stepper;
+  if (options.kv_memory > 0 && sizes.kv_bytes > options.kv_memory) {
+    throw_bad_input(
+        str("the KV cache of ", options.batch_size, " sequences of ", stepper.max_seq_len,
+            " tokens needs ", format_bytes(sizes.kv_bytes), ", more than the ",
+            format_bytes(options.kv_memory), " that --kv-memory allows"),
+        manifest.model, "shorten the sequences or raise --kv-memory");
+  }
   SessionParts parts;
-  StepperOptions stepper;
-  stepper.max_seq_len = length;
-  stepper.max_logprobs = std::max(1, options.max_logprobs);
-  stepper.kv_dtype = kv_type(manifest.kv_dtype);
-  stepper.capture = options.captured_graphs;
-  std::vector<KvBlocks> pools;
-  int64_t bytes = 0;
-  int64_t max_blocks = (length + tokens_per_block - 1) / tokens_per_block;
-  for (const engine::KvGroup& group : engine.kv_groups) {
-    const int positions = group.cross ? options.max_encoder_length : length;
-    const int tokens = options.contiguous_kv_cache ? positions : tokens_per_block;
-    const int64_t each = group.cross ? blocks_per_sequence(group, tokens, positions, chunk)
-                                     : blocks_per_request(group, tokens, options, chunk);
-    const int64_t blocks = options.batch_size * each;
-    max_blocks = std::max(max_blocks, group.cross ? each : 0);
-    stepper.kv.push_back({blocks, tokens});
-    pools.emplace_back(blocks, tokens);
-    parts.kv_blocks += blocks;
-    bytes += blocks * kv_block_bytes(group, tokens, stepper.kv_dtype);
-  }
-  if (options.kv_memory > 0 && bytes > options.kv_memory) {
-    throw_bad_input(str("the KV cache of ", options.batch_size, " sequences of ", length,
-                        " tokens needs ", format_bytes(bytes), ", more than the ",
-                        format_bytes(options.kv_memory), " that --kv-memory allows"),
-                    manifest.model, "shorten the sequences or raise --kv-memory");
-  }
-  const auto max_rows = static_cast<int>(manifest.max_num_tokens);
-  const int sequences = options.batch_size * options.beam_width;
-  stepper.limits = {
-      .max_sequences = sequences,
-      .max_num_tokens = max_rows,
-      .max_logit_rows = std::min(std::max(kHeadRows, sequences), std::max(max_rows, sequences)),
-      .max_blocks = static_cast<int>(max_blocks),
-      .num_groups = static_cast<int>(engine.kv_groups.size()),
-      .beams = options.beam_width,
-      .vocab_size = static_cast<int>(manifest.vocab_size)};
-  const ir::Shape* prompts = prompt_table_shape(engine.graph);
-  if (prompts != nullptr) {
-    stepper.limits.prompt_table_rows = static_cast<int>((*prompts)[1].value());
-  }
+  parts.kv_blocks = sizes.kv_blocks;
   parts.stepper = std::make_unique<GraphStepper>(loaded, stepper);
+  const ir::Shape* prompts = prompt_table_shape(engine.graph);
   const SessionLimits limits{
       .batch_size = options.batch_size,
       .beams = options.beam_width,
       .max_context_length = options.max_context_length,
       .max_new_tokens = options.max_new_tokens,
-      .max_seq_len = length,
-      .max_num_tokens = max_rows,
+      .max_seq_len = stepper.max_seq_len,
+      .max_num_tokens = stepper.limits.max_num_tokens,
       .max_logprobs = options.max_logprobs,
       .vocab_size = static_cast<int>(manifest.vocab_size),
       .prompt_table_rows = stepper.limits.prompt_table_rows,
@@ -161,9 +180,30 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                   .max_length = options.max_encoder_length,
                   .features = static_cast<int>(manifest.encoder_features),
                   .decoder_start_token_id = loaded->decoder_start_token_id}};
-  parts.batch =
-      std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools), rope_rules(engine));
+  parts.batch = std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(sizes.pools),
+                                              rope_rules(engine));
   return parts;
+}
+
+int batch_that_fits(const std::shared_ptr<const LoadedEngine>& loaded, SetupOptions options) {
+  const engine::Engine& engine = loaded->engine();
+  const auto most = static_cast<int>(
+      std::min<int64_t>(std::max(1, options.batch_size), engine.manifest.max_batch_size));
+  options.batch_size = 1;
+  check(options, engine.manifest);
+  const int64_t free = loaded->device->free_bytes() / 100 * kUsablePercent;
+  const auto fits = [&](int batch) {
+    options.batch_size = batch;
+    const Sizes sizes = sizes_of(engine, options);
+    return plan_memory(*loaded, sizes.stepper).session() <= free &&
+           (options.kv_memory == 0 || sizes.kv_bytes <= options.kv_memory);
+  };
+  int largest = 1, too_many = most + 1;
+  while (too_many - largest > 1) {
+    const int middle = (largest + too_many) / 2;
+    (fits(middle) ? largest : too_many) = middle;
+  }
+  return largest;
 }
 
 }  // namespace millrace::runtime

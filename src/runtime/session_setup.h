@@ -18,6 +18,10 @@ struct SessionParts {
 SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& engine,
                             const SetupOptions& options);
 
+/// The largest number of requests, up to options.batch_size and the engine's limit, for which the
+/// buffers fit into what is free now, and the KV cache into options.kv_memory; at least 1.
+int batch_that_fits(const std::shared_ptr<const LoadedEngine>& engine, SetupOptions options);
+
 /// The scaling rules of the engine's rotary embeddings.
 std::vector<ops::RopeScaling> rope_rules(const engine::Engine& engine);
 

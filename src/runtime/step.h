@@ -95,6 +95,11 @@ struct StepResult {
   /// Batch index of a sequence whose logits were not numbers or left no token to choose; -1: none.
   int failed_sequence = -1;
   double seconds = 0;  // from launch to results
+  /// By the clock of the device: from the step's first launch to its last, and between the step
+  /// collected before and this one.
+  double device_seconds = 0, idle_seconds = 0;
+  int launches = 0;       // of operations and transfers
+  bool replayed = false;  // as a captured graph
 };
 
 /// Runs steps. THREAD: one at a time.

@@ -1,51 +1,71 @@
 #include "runtime/step_buffers.h"
 
-#include <algorithm>
-
 #include "base/check.h"
+#include "device/transfers.h"
 #include "ops/common/beam_row.h"
 #include "ops/common/sampling_row.h"
 
 namespace millrace::runtime {
+namespace {
 
-StepBuffers::StepBuffers(const StepLimits& limits, device::Device& device) : device_(device) {
-  const int64_t rows = limits.max_num_tokens;
-  const int64_t sequences = limits.max_sequences;
-  add(kInputIds, rows);
-  add("position_ids", rows);
-  for (const char* name :
-       {"context_lengths", "sequence_length", "query_start", "query_length", "host_request_types",
-        "host_past_key_value_lengths", "host_query_length", "encoder_input_lengths"}) {
-    add(name, sequences);
+// Arrays begin at multiples of 64 bytes.
+int64_t array_bytes(int64_t count) {
+  return (count * static_cast<int64_t>(sizeof(int32_t)) + 63) / 64 * 64;
+}
+
+}  // namespace
+
+StepBuffers::Arrays StepBuffers::arrays_of(const StepLimits& limits) {
+  const int64_t rows = limits.max_num_tokens, sequences = limits.max_sequences;
+  Arrays arrays = {{kInputIds, rows}, {"position_ids", rows}};
+  for (const char* name : {"context_lengths", "sequence_length", "query_start", "query_length",
+                           "encoder_input_lengths", "host_request_types",
+                           "host_past_key_value_lengths", "host_query_length"}) {
+    arrays.push_back({name, sequences});
   }
-  add("last_token_ids", limits.max_logit_rows);
-  add(kTargets, limits.max_logit_rows);
-  add(kTargetCounts, limits.max_logit_rows);
-  add(kSamplingRows, sequences * ops::kSamplingRowWords);
-  add(kPromptSegments, sequences * 4);
-  add(kSequenceSlots, sequences);
-  if (limits.beams > 1) add(kBeams, sequences * ops::kBeamRowWords);
-  // Last, because it is by far the largest and only its beginning is in use.
-  add(kBlockTables,
-      int64_t{std::max(1, limits.num_groups)} * sequences * std::max(1, limits.max_blocks));
-  allocate();
+  arrays.push_back({"last_token_ids", limits.max_logit_rows});
+  arrays.push_back({kTargets, limits.max_logit_rows});
+  arrays.push_back({kTargetCounts, limits.max_logit_rows});
+  arrays.push_back({kSamplingRows, sequences * ops::kSamplingRowWords});
+  arrays.push_back({kPromptSegments, sequences * 4});
+  arrays.push_back({kSequenceSlots, sequences});
+  if (limits.beams > 1) arrays.push_back({kBeams, sequences * ops::kBeamRowWords});
+  arrays.push_back({kBlockTables, limits.table_entries(limits.max_sequences)});
+  return arrays;
 }
 
-StepBuffers::StepBuffers(const std::vector<ArraySize>& arrays, device::Device& device)
-    : device_(device) {
+StepBuffers::Arrays StepBuffers::arrays_in_use(const StepShape& shape, const StepLimits& limits) {
+  Arrays arrays = {{kInputIds, shape.rows}, {"position_ids", shape.rows}};
+  for (const char* name : {"context_lengths", "sequence_length", "query_start", "query_length",
+                           "encoder_input_lengths", kSequenceSlots}) {
+    arrays.push_back({name, shape.sequences});
+  }
+  // The arrays of the head belong to the sampled rows; rows with targets use them afterwards.
+  arrays.push_back({"last_token_ids", shape.sampled});
+  arrays.push_back({kTargetCounts, shape.sampled});
+  arrays.push_back({kSamplingRows, int64_t{shape.sampled} * ops::kSamplingRowWords});
+  arrays.push_back({kPromptSegments, int64_t{shape.prompt_segments} * 4});
+  if (shape.beam_requests > 0) {
+    arrays.push_back({kBeams, int64_t{shape.beam_requests} * ops::kBeamRowWords});
+  }
+  arrays.push_back({kBlockTables, limits.table_entries(shape.sequences)});
+  return arrays;
+}
+
+int64_t StepBuffers::bytes_of(const Arrays& arrays) {
+  int64_t bytes = 0;
   for (const ArraySize& array : arrays)
-    add(array.name, array.count);
-  allocate();
+    bytes += array_bytes(array.count);
+  return bytes;
 }
 
-void StepBuffers::allocate() {
+StepBuffers::StepBuffers(const Arrays& arrays, device::Device& device) : device_(device) {
+  for (const auto& [name, count] : arrays) {
+    arrays_[name] = {bytes_, count, name.starts_with("host_")};
+    bytes_ += array_bytes(count);
+  }
   host_ = device_.allocate_host(bytes_, "step buffers");
   device_memory_ = device_.allocate(bytes_, "step buffers");
-}
-
-void StepBuffers::add(const std::string& name, int64_t count) {
-  arrays_[name] = {bytes_, count, name.starts_with("host_")};
-  bytes_ += (count * static_cast<int64_t>(sizeof(int32_t)) + 63) / 64 * 64;
 }
 
 void* StepBuffers::address(const std::string& name) const {
@@ -59,11 +79,16 @@ int32_t* StepBuffers::host(const std::string& name) {
   return reinterpret_cast<int32_t*>(host_->data() + arrays_.at(name).offset);
 }
 
-void StepBuffers::upload(int64_t table_entries) {
-  const Array& tables = arrays_.at(kBlockTables);
-  CHECK(table_entries <= tables.count);
-  device_.copy_to_device(device_memory_->data(), host_->data(),
-                         tables.offset + table_entries * static_cast<int64_t>(sizeof(int32_t)));
+void StepBuffers::begin_step(const Arrays& in_use, int64_t* begun_ns) {
+  std::vector<device::TransferPart> parts;
+  for (const auto& [name, count] : in_use) {
+    const Array& array = arrays_.at(name);
+    CHECK(count <= array.count, name, " is too short for ", count);
+    if (count == 0) continue;
+    parts.push_back({device_memory_->data() + array.offset, host_->data() + array.offset,
+                     count * static_cast<int64_t>(sizeof(int32_t))});
+  }
+  device::begin_step(device_, parts, begun_ns);
 }
 
 void StepBuffers::upload(const std::string& name, int64_t count) {

@@ -1,7 +1,8 @@
-// The inputs of one step in device memory, and their image in host memory that one copy uploads. A
-// stepper has two: while the device works on one, the host fills the other.
+// The inputs of one step in device memory, and their image in host memory that one launch uploads.
+// A stepper has two: while the device works on one, the host fills the other.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -23,19 +24,24 @@ struct StepLimits {
   int beams = 1;           // of a request
   int vocab_size = 0;
   int prompt_table_rows = 0;  // virtual tokens of a slot
+
+  /// Of the block tables of so many sequences.
+  int64_t table_entries(int sequences) const {
+    return int64_t{std::max(1, num_groups)} * sequences * std::max(1, max_blocks);
+  }
 };
 
 /// How a batch lies in the buffers.
 struct StepShape {
-  int rows = 0;       // T
-  int sequences = 0;  // S
+  int rows = 0;       // T, with padding
+  int sequences = 0;  // S, with padding
   int context_sequences = 0;
   int sampled = 0;       // L of the last head run
   bool adjusts = false;  // a logits processor acts on some row
   int prompt_segments = 0;
   int beam_requests = 0;              // G, with beams
-  std::vector<int> sampled_sequence;  // [sampled] batch index of each sampled row
-  std::vector<int> first_row;         // [S] query_start
+  std::vector<int> sampled_sequence;  // batch index of each sampled row that is one's
+  std::vector<int> first_row;         // query_start of each sequence of the batch
   std::vector<int> beam_sequence;     // [G] batch index of each request's first sequence
 };
 
@@ -51,14 +57,22 @@ class StepBuffers {
   static constexpr const char* kTargets = "targets";
   static constexpr const char* kTargetCounts = "target_counts";
 
-  /// A step's arrays.
-  StepBuffers(const StepLimits& limits, device::Device& device);
-  /// Others: name and number of 32-bit elements of each.
+  /// Name and number of 32-bit elements of an array.
   struct ArraySize {
     std::string name;
     int64_t count;
   };
-  StepBuffers(const std::vector<ArraySize>& arrays, device::Device& device);
+  using Arrays = std::vector<ArraySize>;
+  StepBuffers(const Arrays& arrays, device::Device& device);
+  /// With a step's arrays.
+  StepBuffers(const StepLimits& limits, device::Device& device)
+      : StepBuffers(arrays_of(limits), device) {}
+
+  /// The arrays of a step: as large as these limits allow, and what this step uses on the device.
+  static Arrays arrays_of(const StepLimits& limits);
+  static Arrays arrays_in_use(const StepShape& shape, const StepLimits& limits);
+  /// Bytes of such arrays, which lie on the host and on the device.
+  static int64_t bytes_of(const Arrays& arrays);
 
   /// Address of an array on the device, or on the host for names with `host_`; null when there is
   /// none of that name.
@@ -67,9 +81,9 @@ class StepBuffers {
   int32_t* host(const std::string& name);
   int64_t bytes() const { return bytes_; }
 
-  /// Copies everything to the device in one copy; of the block tables, which come last, the first
-  /// `table_entries`.
-  void upload(int64_t table_entries);
+  /// Begins a step on the device by copying the beginnings of these arrays to it, in one launch.
+  /// `begun_ns`: see device::begin_step().
+  void begin_step(const Arrays& in_use, int64_t* begun_ns);
   /// Copies the first `count` elements of one array: for later head runs of the same step.
   void upload(const std::string& name, int64_t count);
 
@@ -79,8 +93,6 @@ class StepBuffers {
     int64_t count = 0;  // i32 elements
     bool on_host = false;
   };
-  void add(const std::string& name, int64_t count);
-  void allocate();
 
   device::Device& device_;
   std::map<std::string, Array> arrays_;

@@ -8,12 +8,25 @@
 #include "base/dummy_weights.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "runtime/program.h"
 
 namespace millrace::runtime {
 namespace {
 
 int64_t aligned(int64_t bytes) {
   return (bytes + 63) / 64 * 64;
+}
+
+// Steps need their arena beside the weights, whatever the session.
+void check_fits(const engine::Engine& engine, int64_t copied, const device::Device& device) {
+  const int64_t arena = arena_bytes(engine), free = device.free_bytes();
+  if (copied + arena <= free) return;
+  throw_failed(str("the model needs ", format_bytes(copied), " for its weights and ",
+                   format_bytes(arena), " for the activations of a step, and ", format_bytes(free),
+                   " of ", device.properties().name, " are free"),
+               engine.manifest.model,
+               "use a smaller model or narrower weights (--dtype), lower --max-num-tokens, or stop "
+               "other programs");
 }
 
 int64_t row_elements(const engine::Weight& weight) {
@@ -164,6 +177,7 @@ Weights::Weights(const std::shared_ptr<const engine::EngineFile>& file, device::
             device.properties().name, " has ", format_bytes(limit)),
         engine.manifest.model, "use a smaller model, or --dtype bf16 if it is in fp32");
   }
+  check_fits(engine, bytes, device);
   for (const engine::Weight& weight : engine.weights) {
     for (const engine::WeightSlice& slice : weight.slices) {
       if (slice.file < 0 && !engine.dummy_weights) {

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "millrace/error.h"
 #include "millrace/text.h"
 #include "text/golden_file.h"
@@ -22,7 +23,7 @@ Tokenizer with_config(const Json& config) {
       Tokenizer::collect_assets(std::string(MILLRACE_SOURCE_DIR) + "/models/novelist-14m");
   std::erase_if(assets, [](const TextAsset& a) { return a.name == "special_tokens_map.json"; });
   for (TextAsset& asset : assets) {
-    if (asset.name == "tokenizer_config.json") asset.bytes = config.dump();
+    if (asset.name == "tokenizer_config.json") asset.bytes = json_line(config);
   }
   return Tokenizer::open(assets, "folder");
 }
@@ -50,12 +51,12 @@ std::string error_of(const std::string& chat_template, const ChatRequest& reques
 TEST_F(ChatTemplate, SmallTemplatesRenderAsInTransformers) {
   const Json golden = read_golden("text-goldens/template_goldens.json");
   ChatRequest request;
-  request.messages_json = golden.at("messages").dump();
-  request.tools_json = golden.at("tools").dump();
+  request.messages_json = json_line(golden.at("messages"));
+  request.tools_json = json_line(golden.at("tools"));
   Json variables = golden.at("variables");
   variables["bos_token"] = "<s>";
   variables["eos_token"] = "</s>";
-  request.variables_json = variables.dump();
+  request.variables_json = json_line(variables);
   request.now = golden.at("now").get<int64_t>();
   for (const Json& test : golden.at("cases")) {
     const std::string source = test.at("template");
@@ -76,15 +77,15 @@ TEST_F(ChatTemplate, SmallTemplatesRenderAsInTransformers) {
 /// does not define.
 ChatRequest pair_request(Json data) {
   ChatRequest request;
-  request.messages_json = data.at("messages").dump();
-  if (data.contains("tools")) request.tools_json = data.at("tools").dump();
+  request.messages_json = json_line(data.at("messages"));
+  if (data.contains("tools")) request.tools_json = json_line(data.at("tools"));
   request.add_generation_prompt.reset();
   if (data.contains("add_generation_prompt")) {
     request.add_generation_prompt = data.at("add_generation_prompt").get<bool>();
   }
   for (const char* key : {"messages", "tools", "add_generation_prompt"})
     data.erase(key);
-  request.variables_json = data.dump();
+  request.variables_json = json_line(data);
   request.now = kNow;
   return request;
 }

@@ -2,11 +2,12 @@
 #pragma once
 
 #include <cctype>
-#include <fstream>
 #include <string>
 #include <vector>
 
 #include <nlohmann/json.hpp>
+
+#include "base/json.h"
 
 namespace millrace {
 
@@ -18,8 +19,7 @@ inline std::string test_data(const std::string& name) {
 }
 
 inline Json read_golden(const std::string& name) {
-  std::ifstream file(test_data(name));
-  return Json::parse(file);
+  return parse_ordered_json_file(test_data(name));
 }
 
 /// A parameter's text as the name of a test case: letters, digits and underscores.

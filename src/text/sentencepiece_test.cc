@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "millrace/error.h"
 #include "millrace/text.h"
 #include "text/golden_file.h"
@@ -35,14 +36,14 @@ TEST_P(SentencePieceGolden, EncodesAndDecodes) {
   const Tokenizer tokenizer = open_model(GetParam());
   EXPECT_EQ(tokenizer.vocab_size(), golden.at("vocab_size"));
   for (const Json& test : golden.at("cases")) {
-    SCOPED_TRACE(test.at("text").dump());
+    SCOPED_TRACE(json_line(test.at("text")));
     const std::string text = test.at("text");
     const Ids ids = test.at("ids");
     EXPECT_EQ(tokenizer.encode(text, kPlain), ids);
     EXPECT_EQ(tokenizer.decode(ids), test.at("text_back").get<std::string>());
   }
   for (const Json& test : golden.at("wild")) {
-    SCOPED_TRACE(test.at("ids").dump());
+    SCOPED_TRACE(json_line(test.at("ids")));
     const std::string text = test.at("text_back");
     EXPECT_EQ(tokenizer.decode(test.at("ids").get<Ids>()), text);
     IncrementalDecoder decoder(tokenizer);

@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/json.h"
 #include "millrace/error.h"
 #include "text/golden_file.h"
 
@@ -51,7 +52,7 @@ class TextFolder : public testing::Test {
 
 ChatRequest chat_of(const Json& messages) {
   ChatRequest request;
-  request.messages_json = messages.dump();
+  request.messages_json = json_line(messages);
   return request;
 }
 
@@ -195,13 +196,12 @@ TEST_F(TextFolder, SeveralTemplates) {
 TEST_F(TextFolder, Gpt2Files) {
   // The vocabulary and merges of the tiny GPT-2 tokenizer as the two files of old.
   const std::string tiny = test_data("text-goldens/tiny/gpt2/tokenizer.json");
-  std::ifstream file(tiny);
-  const Json json = Json::parse(file);
+  const Json json = parse_ordered_json_file(tiny);
   std::string merges = "#version: 0.2\n";
   for (const Json& pair : json.at("model").at("merges")) {
     merges += pair.at(0).get<std::string>() + " " + pair.at(1).get<std::string>() + "\n";
   }
-  write("vocab.json", json.at("model").at("vocab").dump());
+  write("vocab.json", json_line(json.at("model").at("vocab")));
   write("merges.txt", merges);
   const Tokenizer old = Tokenizer::open(folder_);
   const Tokenizer whole = Tokenizer::open(fs::path(tiny).parent_path());
@@ -238,12 +238,11 @@ TEST_F(TextFolder, ErrorsNameTheFile) {
 
 // Each would take the machine's memory, the stack or for ever if it were believed.
 TEST_F(TextFolder, HostileTokenizersAreErrors) {
-  std::ifstream file(kModels + "novelist-14m/tokenizer.json");
-  const Json good = Json::parse(file);
+  const Json good = parse_ordered_json_file(kModels + "novelist-14m/tokenizer.json");
   const auto with = [&](const char* key, const Json& value) {
     Json bad = good;
     bad[key] = value;
-    write("tokenizer.json", bad.dump());
+    write("tokenizer.json", json_line(bad));
     return open_error();
   };
   const auto regex = [](const std::string& pattern) {

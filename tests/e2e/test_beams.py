@@ -69,6 +69,21 @@ class Beams(program.ProgramTest):
                              self.found(GOLDENS / "llama_gqa", *TINY, *PROMPT, "--num-beams", beams))
         self.refused("--num-beams contradicts the engine file, which was built with 4", "run", engine, *rest, "--num-beams", "5")
 
+    def test_quantised_cache(self):
+        """Beams find their pasts in 8 bits, too: each score is that of the sequence as a prompt of its own."""
+        for kind in ("int8", "fp8"):
+            model = [GOLDENS / "llama_gqa", "--dummy-weights=20", "--dtype", "fp32", "--kv-dtype", kind, "--greedy", "--ignore-eos"]
+            for more in (["--tokens-per-block", "4"], ["--kv-cache", "contiguous"]):
+                with self.subTest(kv_dtype=kind, more=more):
+                    found = self.found(*model, *PROMPT, "--num-beams", "4", "--num-return-sequences", "4", "--length-penalty", "0",
+                                       "--max-new-tokens", "12", *more)
+                    for output in found:
+                        ids = ",".join([PROMPT[1], *map(str, output["output_ids"])])
+                        alone = self.objects("run", *model, "--input-ids", ids, "--max-new-tokens", "0", "--prompt-logprobs", "0",
+                                             schema="run")[0]
+                        logprobs = [entry["logprob"] for entry in alone["prompt_logprobs"][-len(output["output_ids"]):]]
+                        self.assertAlmostEqual(output["score"], sum(logprobs), delta=1e-3)
+
     def test_batches_smaller_than_the_file(self):
         prompts = [{"input_ids": [5 + i, 9, 100]} for i in range(5)]
         file = self.prompts_file("many.jsonl", *prompts)

@@ -48,6 +48,25 @@ class EngineFile(program.ProgramTest):
             self.refused(option.strip("-").replace("-", "[-_ ]"), "run", self.engine, "--greedy", option, value, "The sea")
         self.refused("dummy-weights", "run", self.engine, "--greedy", "--dummy-weights", "The sea")
 
+    def test_quantised_cache(self):
+        """An 8-bit KV cache is the engine's: it is kept in the file, and its size counts the scales."""
+        config = json.loads((GOLDENS / "llama_gqa/config.json").read_text())
+        vectors = 2 * config["num_hidden_layers"] * config["num_key_value_heads"]
+        head_size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        for kind, stored, vector_bytes in (("int8", "i8", head_size + 4), ("fp8", "f8e4m3", head_size)):
+            with self.subTest(kv_dtype=kind):
+                golden = json.loads((GOLDENS / f"llama_gqa/golden_{kind}.json").read_text())["prompts"][-1]
+                engine = self.folder / f"{kind}.engine"
+                self.good("build", *TINY[:-1], kind, "-o", engine)
+                ids = ",".join(map(str, golden["input_ids"]))
+                result = self.good("run", engine, "--input-ids", ids, "--max-new-tokens", "32", "--ignore-eos", "--greedy", "--json")
+                self.assertEqual(output_ids(result), golden["output_ids"])
+                inspected = self.objects("inspect", engine, "--verify", schema="inspect")[0]
+                self.assertEqual(inspected["provenance"]["kv_dtype"], stored)
+                self.assertEqual(inspected["plan"]["kv_cache_per_token"], vectors * vector_bytes)
+                for other in ("fp32", "fp64"):
+                    self.refused(f"--kv-dtype.*{kind}", "run", engine, "--input-ids", ids, "--kv-dtype", other)
+
     def damaged(self, name, change):
         data = bytearray(self.engine.read_bytes())
         path = self.folder / name

@@ -14,9 +14,10 @@ from program import DRAFT, GOLDENS, NOVELIST, ROOT
 FP32 = ("--dtype", "fp32", "--kv-dtype", "fp32")
 
 
-def reference(model, tokens):
+def reference(model, tokens, kv_dtype="fp32"):
     entries = json.loads((GOLDENS / "perplexity.json").read_text())["entries"]
-    return next(e["perplexity"] for e in entries if e["model"] == f"models/{model.name}" and e["tokens"] == tokens)
+    wanted = (f"models/{model.name}", tokens, kv_dtype)
+    return next(e["perplexity"] for e in entries if (e["model"], e["tokens"], e["kv_dtype"]) == wanted)
 
 
 class Perplexity(program.ProgramTest):
@@ -42,6 +43,14 @@ class Perplexity(program.ProgramTest):
 
     def test_bf16(self):
         self.assertAlmostEqual(self.measure(NOVELIST, 16384, "--dtype", "bf16") / reference(NOVELIST, 16384), 1, delta=0.005)
+
+    def test_quantised_cache(self):
+        """transformers over a cache of the same type (tools/golden_quantised.py)."""
+        for kind in ("int8", "fp8"):
+            with self.subTest(kv_dtype=kind):
+                found = self.measure(NOVELIST, 16384, "--dtype", "fp32", "--kv-dtype", kind)
+                self.assertAlmostEqual(found, reference(NOVELIST, 16384, kind), delta=0.005)
+                self.assertGreater(abs(found - reference(NOVELIST, 16384)), 0.005)
 
     def test_chunks_change_nothing(self):
         """Prompts longer than a step's tokens are computed in pieces."""

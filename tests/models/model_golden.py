@@ -17,11 +17,12 @@ def names():
 
 
 class Golden:
-    def __init__(self, name):
-        self.name, self.folder = name, program.GOLDENS / name
-        self.head = json.loads((self.folder / "golden.json").read_text())
+    def __init__(self, name, kv_dtype="fp32"):
+        self.name, self.folder, self.kv_dtype = name, program.GOLDENS / name, kv_dtype
+        file = "golden" if kv_dtype == "fp32" else f"golden_{kv_dtype}"
+        self.head = json.loads((self.folder / f"{file}.json").read_text())
         self.prompts = self.head["prompts"]
-        self.tensors = tensor_file.read_tensors(self.folder / "golden.safetensors")
+        self.tensors = tensor_file.read_tensors(self.folder / f"{file}.safetensors")
 
     def inputs(self):
         """The prompts as lines of an input file."""
@@ -29,7 +30,7 @@ class Golden:
 
     def arguments(self, model=None, seed=None):
         arguments = ["run", model or self.folder, f"--dummy-weights={self.head['seed'] if seed is None else seed}",
-                     *program.EXACT, "--max-new-tokens", "32"]
+                     "--dtype", "fp32", "--kv-dtype", self.kv_dtype, "--greedy", "--max-new-tokens", "32"]
         return arguments + (["--ignore-eos"] if self.head["ignore_eos"] else [])
 
 

@@ -11,6 +11,7 @@ import program
 
 SCORE_TOLERANCE = 1e-4
 FLOAT_STEPS = 2.4e-7  # two units in the last place: scores that a negative length penalty multiplies are large
+INPUTS = ("input_ids", "input_features")
 NAMES = sorted(path.parent.name for path in program.GOLDENS.glob("*/beams.json"))
 
 
@@ -44,7 +45,7 @@ class BeamGoldens(program.ProgramTest):
         golden = json.loads((program.GOLDENS / name / "beams.json").read_text())
         config = json.loads((program.GOLDENS / name / "config.json").read_text())
         prompts = prompts or entry["prompts"]
-        file = self.prompts_file(f"{name}.jsonl", *({"input_ids": p["input_ids"]} for p in prompts))
+        file = self.prompts_file(f"{name}.jsonl", *({key: p[key] for key in INPUTS if key in p} for p in prompts))
         stops = entry["stop_token_ids"]
         arguments = ["run", program.GOLDENS / name, f"--dummy-weights={golden['seed']}", *program.EXACT,
                      "--max-new-tokens", golden["max_new_tokens"], "--input-file", file, *flags(entry["options"]), *more]

@@ -99,6 +99,23 @@ class ModelGoldens(program.ProgramTest):
                 findings, _ = self.compare_run(golden, "default", self.tiny_model(f"fault_{name}", golden=name, **changes))
                 self.assertNotEqual(findings, [])
 
+    def test_quantised_cache_matters(self):
+        """The recorded logits of an 8-bit cache are not those in fp32, nor those of the other type."""
+        for recorded, other in (("int8", "fp32"), ("int8", "fp8"), ("fp8", "fp32")):
+            with self.subTest(recorded=recorded, other=other):
+                golden = Golden("llama_gqa", recorded)
+                golden.kv_dtype = other
+                findings, _ = self.compare_run(golden, "default")
+                self.assertNotEqual(findings, [])
+
+    def test_quantised_cache_is_refused(self):
+        """Latent attention and attention over an encoder's output read floats only."""
+        for name, op in (("deepseek_v2", "mla"), ("t5_relu", "cross")):
+            for kind in ("int8", "fp8"):
+                with self.subTest(model=name, kv_dtype=kind):
+                    self.refused(rf"--kv-dtype {kind} is not supported for models with \w*{op}", "run", program.GOLDENS / name,
+                                 "--dummy-weights", "--kv-dtype", kind, "--input-ids", "5,6", "--max-new-tokens", "1")
+
     def test_other_seed(self):
         findings, _ = self.compare_run(Golden("llama_gqa"), "default", seed=21)
         self.assertNotEqual(findings, [])
@@ -126,6 +143,19 @@ def add_test(name, variant):
 for model in model_golden.names():
     for kind in VARIANTS:
         add_test(model, kind)
+
+
+def add_quantised_test(name, kv_dtype, variant):
+    def test(self):
+        findings, _ = self.compare_run(Golden(name, kv_dtype), variant)
+        self.assertEqual(findings, [])
+
+    setattr(ModelGoldens, f"test_{name}_{kv_dtype}_{variant}", test)
+
+
+for path in sorted(program.GOLDENS.glob("*/golden_*.json")):
+    for kind in VARIANTS:
+        add_quantised_test(path.parent.name, path.stem.removeprefix("golden_"), kind)
 
 
 class RecordedFaults(unittest.TestCase):

@@ -1,10 +1,10 @@
 // Encoder-decoder models step by step: when cross caches are written, and when they are given back.
-#include <fstream>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/str.h"
 #include "millrace/generation_session.h"
 #include "runtime/session_setup.h"
@@ -22,7 +22,7 @@ struct Golden {
 
 Golden open_golden(const std::string& name) {
   const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + name;
-  const Json json = Json::parse(std::ifstream(folder + "/golden.json"));
+  const Json json = parse_json_file(folder + "/golden.json");
   EngineOptions options;
   options.device = "cpu";
   options.dtype = options.kv_dtype = "fp32";

@@ -1,13 +1,13 @@
 // Beams, callbacks and virtual tokens through the public API, on tiny models that transformers ran.
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <stdexcept>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/str.h"
 #include "millrace/generation_session.h"
 
@@ -20,7 +20,7 @@ using Ids = std::vector<int32_t>;
 const std::string kModels = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/";
 
 Json read_json(const std::string& path) {
-  return Json::parse(std::ifstream(kModels + path));
+  return parse_json_file(kModels + path);
 }
 
 std::shared_ptr<Engine> open(const std::string& model, int beams = 1, int prompt_table_rows = 0) {

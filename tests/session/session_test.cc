@@ -3,7 +3,6 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/mapped_file.h"
 #include "checkpoint/safetensors.h"
 #include "millrace/generation_session.h"
@@ -29,7 +29,7 @@ class Golden {
  public:
   explicit Golden(const std::string& name)
       : folder_(std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + name),
-        json_(Json::parse(std::ifstream(folder_ + "/golden.json"))) {}
+        json_(parse_json_file(folder_ + "/golden.json")) {}
 
   std::shared_ptr<Engine> open(EngineOptions options = {}) const {
     options.device = "cpu";
@@ -187,7 +187,7 @@ TEST(Session, StreamsGiveTheSameStepByStep) {
     EXPECT_EQ(streamed[i], llama().output_ids(i));
     EXPECT_EQ(finished[i], 1);
   }
-  EXPECT_EQ(made->stats().step_seconds.size(), static_cast<size_t>(made->stats().steps));
+  EXPECT_EQ(made->stats().step_times.size(), static_cast<size_t>(made->stats().steps));
 }
 
 TEST(Session, AStreamsCallerEndsSequences) {
@@ -373,21 +373,25 @@ std::vector<std::vector<float>> whole_prompts(const std::shared_ptr<Engine>& eng
 }
 
 TEST(Session, PromptsOfTenTokensInAllPieces) {
-  const auto engine = llama().deterministic();
-  Ids ids = llama().input_ids(3);
-  ids.resize(10);
-  const auto whole = whole_prompts(engine, ids);
-  for (unsigned cuts = 0; cuts < 512; ++cuts) {
-    PromptInPieces prompt(engine, ids);
-    for (int end = 1; end <= 10; ++end) {
-      if (end < 10 && (cuts >> (end - 1) & 1) == 0) continue;
-      ASSERT_EQ(prompt.add(end), whole[static_cast<size_t>(end - 1)]) << cuts << " at " << end;
+  for (const char* name : {"llama_gqa", "deepseek_v3"}) {
+    const Golden golden(name);
+    const auto engine = golden.deterministic();
+    Ids ids = golden.input_ids(3);
+    ids.resize(10);
+    const auto whole = whole_prompts(engine, ids);
+    for (unsigned cuts = 0; cuts < 512; ++cuts) {
+      PromptInPieces prompt(engine, ids);
+      for (int end = 1; end <= 10; ++end) {
+        if (end < 10 && (cuts >> (end - 1) & 1) == 0) continue;
+        ASSERT_EQ(prompt.add(end), whole[static_cast<size_t>(end - 1)])
+            << name << ", " << cuts << " at " << end;
+      }
     }
   }
 }
 
 TEST(Session, PromptsOfSixtyTokensInRandomPieces) {
-  for (const char* name : {"llama_gqa", "mistral_window"}) {
+  for (const char* name : {"llama_gqa", "mistral_window", "deepseek_v2"}) {
     const Golden golden(name);
     const auto engine = golden.deterministic(), fast = golden.open();
     const Ids ids = golden.input_ids(5), answer = golden.output_ids(5);

@@ -1,5 +1,7 @@
 """Qwen, first generation (QWenLMHeadModel). transformers does not have it: the reference follows its published description
-(Qwen technical report, and the model cards' configuration)."""
+(Qwen technical report, section 2.3 on long texts, and the model cards' configuration)."""
+import math
+
 import torch
 
 from golden_models.common import without
@@ -20,7 +22,23 @@ CONFIGS = {
     "qwen_defaults": without(QWEN, "kv_channels", "rotary_emb_base", "rotary_pct", "no_bias", "use_dynamic_ntk", "use_logn_attn",
                              "scale_attn_weights", "layer_norm_epsilon") | {
         "hidden_size": 256, "num_attention_heads": 2, "intermediate_size": 90},
+    # Prompts of one, two and four times the length of the training.
+    "qwen_long": QWEN | {"seq_length": 16},
+    "qwen_long_ntk": QWEN | {
+        "seq_length": 20, "use_logn_attn": False, "rotary_pct": 0.5, "rotary_emb_base": 1000, "num_attention_heads": 3,
+        "kv_channels": 16, "hidden_size": 60, "no_bias": False},
+    "qwen_long_logn": QWEN | {"seq_length": 20, "use_dynamic_ntk": False, "num_hidden_layers": 3, "vocab_size": 257},
 }
+
+
+def ntk_alpha(length, trained):
+    """What theta is multiplied by, before the exponent: 1, from the length of the training on 3, from twice that on 7."""
+    return max(2 ** math.ceil(math.log2(length / trained) + 1) - 1, 1)
+
+
+def logn(length, trained):
+    """Factors of queries [length, 1, 1]."""
+    return torch.tensor([math.log(max(n, trained), trained) for n in range(1, length + 1)])[:, None, None]
 
 
 class Attention(torch.nn.Module):
@@ -30,12 +48,19 @@ class Attention(torch.nn.Module):
         inner, bias = self.heads * self.size, not c.get("no_bias", True)
         self.c_attn = torch.nn.Linear(c["hidden_size"], 3 * inner)
         self.c_proj = torch.nn.Linear(inner, c["hidden_size"], bias=bias)
-        rotary_dim = int(self.size * c.get("rotary_pct", 1.0))
-        self.inv_freq = frequencies(rotary_dim, c.get("rotary_emb_base", 10000))
+        self.rotary_dim = int(self.size * c.get("rotary_pct", 1.0))
+        self.base = c.get("rotary_emb_base", 10000)
+        self.trained = c.get("seq_length", 8192)
+        self.ntk, self.logn = c.get("use_dynamic_ntk", True), c.get("use_logn_attn", True)
 
-    def forward(self, x):
+    def forward(self, x, prompt_length):
         q, k, v = (part.unflatten(-1, (self.heads, self.size)) for part in self.c_attn(x).chunk(3, -1))
-        out, weights = attend(rotate(q, self.inv_freq), rotate(k, self.inv_freq), v)
+        alpha = ntk_alpha(prompt_length, self.trained) if self.ntk else 1
+        inv_freq = frequencies(self.rotary_dim, self.base * alpha ** (self.rotary_dim / (self.rotary_dim - 2)))
+        q, k = rotate(q, inv_freq), rotate(k, inv_freq)
+        if self.logn:
+            q = q * logn(len(x), self.trained)
+        out, weights = attend(q, k, v)
         return self.c_proj(out), weights
 
 
@@ -59,6 +84,8 @@ class Block(torch.nn.Module):
 
 
 class Qwen(Decoder):
+    rope_rule = "ntk_steps"
+
     def __init__(self, c):
         super().__init__(c)
         self.transformer = torch.nn.Module()
@@ -70,7 +97,7 @@ class Qwen(Decoder):
     def hidden(self, ids):
         x, maps = self.transformer.wte(ids), []
         for block in self.transformer.h:
-            out, weights = block.attn(block.ln_1(x))
+            out, weights = block.attn(block.ln_1(x), self.prompt_length(ids))
             x = x + out
             x = x + block.mlp(block.ln_2(x))
             maps.append(weights)

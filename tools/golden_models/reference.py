@@ -11,10 +11,20 @@ class Decoder(torch.nn.Module):
     def __init__(self, config, **renamed):
         super().__init__()
         self.config = types.SimpleNamespace(**{"tie_word_embeddings": False, **config, **renamed})
+        self.held_length, self.last_length = None, 0
+
+    def hold_length(self):
+        """Rules that depend on the length of the prompt take the last ids for it from now on."""
+        self.held_length = self.last_length
+
+    def prompt_length(self, ids):
+        return self.held_length or len(ids)
 
     def forward(self, input_ids, use_cache=False, output_attentions=False):
-        hidden, attentions = self.hidden(input_ids[0])
-        return types.SimpleNamespace(logits=self.head(hidden)[None], attentions=[a[None] for a in attentions])
+        self.last_length = input_ids.shape[1]
+        rows = [self.hidden(ids) for ids in input_ids]
+        return types.SimpleNamespace(logits=torch.stack([self.head(hidden) for hidden, _ in rows]),
+                                     attentions=[torch.stack(maps) for maps in zip(*(maps for _, maps in rows))])
 
     @torch.no_grad()
     def generate(self, ids, max_new_tokens, eos_token_id, **_):

@@ -3,9 +3,9 @@
 //
 // The rule that makes this safe: a thread calls wait_for_predecessor() before it touches memory
 // that another kernel of the step reads or writes. Weights are constant and may be fetched before,
-// and so may what came by a copy at the step's beginning (lengths, block tables) or is of an
-// earlier step (old keys): copies end all overlap. let_successor_start() may be called at any time;
-// the successor waits for this kernel's end in its own wait.
+// and so may what begin_step() brought (lengths, block tables) or is of an earlier step (old keys):
+// no overlap crosses begin_step(), says cuda/step_transfers.cu. let_successor_start() may be called
+// at any time; the successor waits for this kernel's end in its own wait.
 #pragma once
 
 #include <string>

@@ -1,6 +1,6 @@
 #include "ops/attention_context/attention_context_simd.h"
 #include "ops/attention_context/attention_context_tactics.h"
-#include "ops/common/vec_avx512.h"
+#include "ops/common/kv_vec_avx512.h"
 
 namespace millrace::ops {
 

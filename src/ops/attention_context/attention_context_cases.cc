@@ -48,11 +48,16 @@ Case narrow(std::string name, const AttentionShape& shape, ir::DType dtype, int 
   return attention_case(std::move(name), shape, prompts_and_chunks(dtype, tokens_per_block), dtype);
 }
 
+/// bf16 or f16 queries over a cache of 8 bits.
+Case widened(std::string name, const AttentionShape& shape, ir::DType q, ir::DType stored,
+             int tokens_per_block) {
+  return attention_case(std::move(name), shape, prompts_and_chunks(stored, tokens_per_block), q);
+}
+
 Case timed(std::string name, const AttentionShape& shape, const KvCaseSequence& sequence,
-           ir::DType q = ir::DType::kF32) {
-  Case c = attention_case(
-      std::move(name), shape,
-      {.sequences = {sequence}, .dtype = ir::DType::kBF16, .tokens_per_block = 64}, q);
+           ir::DType q = ir::DType::kF32, ir::DType stored = ir::DType::kBF16) {
+  Case c = attention_case(std::move(name), shape,
+                          {.sequences = {sequence}, .dtype = stored, .tokens_per_block = 64}, q);
   c.benchmark = true;
   return c;
 }
@@ -212,9 +217,64 @@ std::vector<Case> attention_context_cases() {
                       .relative_buckets = 6,
                       .relative_max_distance = 20},
                      stored_as(mixed_step(), kBF16, 16)),
+      attention_case("int8 cache", small, stored_as(mixed_step(), kI8, 16)),
+      attention_case("int8 cache, bf16 activations", one_b, stored_as(mixed_step(), kI8, 64),
+                     kBF16),
+      attention_case("int8 cache, odd heads, soft cap and ALiBi",
+                     {.heads = 6,
+                      .kv_heads = 2,
+                      .head_size = 27,
+                      .v_head_size = 13,
+                      .scale = 0.2F,
+                      .window = 60,
+                      .sink_tokens = 3,
+                      .softcap = 8,
+                      .alibi_max_bias = 8},
+                     stored_as(mixed_step(), kI8, 4)),
+      attention_case("fp8 cache", {5, 5, 128, 128, 0.0884F, 0, 0},
+                     stored_as(mixed_step(), kF8E4M3, 16)),
+      attention_case("fp8 cache, f16 activations, contiguous", one_b,
+                     stored_as(mixed_step(), kF8E4M3, 0), kF16),
+      widened("int8 cache, bf16, heads of 128", eight_b, kBF16, kI8, 64),
+      widened("int8 cache, f16, heads of 128, contiguous", eight_b, kF16, kI8, 0),
+      widened("fp8 cache, bf16, heads of 256", {8, 1, 256, 256, 0.0625F, 0, 0}, kBF16, kF8E4M3, 16),
+      widened("int8 cache, f16, heads of 64", one_b, kF16, kI8, 4),
+      widened("fp8 cache, bf16, V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0}, kBF16, kF8E4M3,
+              64),
+      widened("int8 cache, bf16, window and sinks", {4, 2, 64, 64, 0.125F, 100, 20}, kBF16, kI8,
+              16),
+      widened("int8 cache, bf16, soft cap, heads of 256",
+              {.heads = 8,
+               .kv_heads = 1,
+               .head_size = 256,
+               .v_head_size = 256,
+               .scale = 0.0625F,
+               .window = 100,
+               .softcap = 20},
+              kBF16, kI8, 64),
+      widened("fp8 cache, f16, ALiBi",
+              {.heads = 6,
+               .kv_heads = 2,
+               .head_size = 64,
+               .v_head_size = 64,
+               .scale = 0.125F,
+               .alibi_max_bias = 6},
+              kF16, kF8E4M3, 16),
+      widened("int8 cache, bf16, sink logits",
+              {.heads = 16,
+               .kv_heads = 2,
+               .head_size = 64,
+               .v_head_size = 64,
+               .scale = 0.125F,
+               .window = 128,
+               .sink_logits = true},
+              kBF16, kI8, 64),
+      widened("int8 cache, bf16, heads of 24", {4, 2, 24, 24, 0.2F, 0, 0}, kBF16, kI8, 16),
       timed("prompt of 512 of 1B", one_b, {0, 512, kContext}),
       timed("prompt of 2048 of 1B", one_b, {0, 2048, kContext}),
       timed("prompt of 2048 of 8B, bf16", eight_b, {0, 2048, kContext}, kBF16),
+      timed("prompt of 2048 of 8B, bf16, int8 cache", eight_b, {0, 2048, kContext}, kBF16, kI8),
+      timed("prompt of 2048 of 8B, bf16, fp8 cache", eight_b, {0, 2048, kContext}, kBF16, kF8E4M3),
       timed("prompt of 8192 of 8B, bf16", eight_b, {0, 8192, kContext}, kBF16),
       timed("chunk of 512 behind 8192 of 8B, bf16", eight_b, {8192, 512, kContext}, kBF16),
       timed("prompt of 2048 of 1B, bf16", one_b, {0, 2048, kContext}, kBF16),

@@ -1,12 +1,16 @@
-// Prompts on tensor cores, for bf16 or f16 queries and a cache of the same type: 64 query rows
-// (token, head of the group) of one KV head pass over tiles of 64 keys, which are copied from the
-// blocks of the cache while the tile before is computed. Logits, weights and sums are fp32; weights
-// are rounded to the cache's type for their product with the values.
+// Prompts on tensor cores, for bf16 or f16 queries and a cache of the same type, of int8 or of fp8:
+// 64 query rows (token, head of the group) of one KV head pass over tiles of 64 keys, which are
+// copied from the blocks of the cache while the tile before is computed. Logits, weights and sums
+// are fp32; weights are rounded to the queries' type for their product with the values.
+//
+// A tile of 8 bits is widened to the queries' type when it has arrived. The scale of a key
+// multiplies its logits, that of a value its weights.
 #include <algorithm>
 
 #include "ops/attention_context/attention_context.h"
 #include "ops/attention_context/attention_context_tactics.h"
 #include "ops/common/attention_cuda.cuh"
+#include "ops/common/kv_widen_cuda.cuh"
 #include "ops/common/tensor_core_cuda.cuh"
 
 namespace millrace::ops {
@@ -28,6 +32,11 @@ __host__ __device__ inline int row_stride(int size) {
 
 __host__ __device__ inline int buffer_elements(int head_size, int v_head_size) {
   return kTileKeys * (row_stride(head_size) + row_stride(v_head_size));
+}
+
+/// Bytes of a tile of 8 bits as it is copied: K, V, then 64 scales of each.
+__host__ __device__ inline int narrow_bytes(int head_size, int v_head_size) {
+  return kTileKeys * (head_size + v_head_size + 2 * static_cast<int>(sizeof(float)));
 }
 
 /// Threads that copy one row of `chunks` times 16 bytes, as a power of two: no division.
@@ -63,8 +72,9 @@ __device__ QueryTile make_tile(const AttentionArgs& a, int sequence, int first_r
 
 /// One warp's 16 rows. In every fragment a thread has rows lane / 4 and lane / 4 + 8, columns
 /// 2 * (lane % 4) and the one after.
-/// kBent: logits are more than scaled products, by a soft cap or ALiBi.
-template <typename T, int kMaxV, bool kBent>
+/// kBent: logits are more than scaled products, by a soft cap or ALiBi. kWidens: the cache has 8
+/// bits.
+template <typename T, int kMaxV, bool kBent, bool kWidens>
 class ContextKernel {
  public:
   __device__ ContextKernel(const AttentionArgs& a, const QueryTile& tile, std::byte* shared)
@@ -74,8 +84,12 @@ class ContextKernel {
         v_stride_(row_stride(a.v_head_size)) {
     q_ = reinterpret_cast<T*>(shared);
     buffers_ = q_ + kRows * k_stride_;
+    const int elements = buffer_elements(a.head_size, a.v_head_size);
+    narrow_ = reinterpret_cast<std::byte*>(buffers_ + elements);
     keys_ =
-        reinterpret_cast<KeyAddress*>(buffers_ + 2 * buffer_elements(a.head_size, a.v_head_size));
+        kWidens
+            ? reinterpret_cast<KeyAddress*>(narrow_ + 2 * narrow_bytes(a.head_size, a.v_head_size))
+            : reinterpret_cast<KeyAddress*>(buffers_ + 2 * elements);
     for (int i = 0; i < 2; ++i) {
       const int row = tile.first_row + warp() * kWarpRows + lane() / 4 + i * 8;
       position_[i] = tile.first_position + row / a.group;
@@ -97,11 +111,19 @@ class ContextKernel {
       wait_for_copies<1>();
       __syncthreads();  // also: the addresses of this tile have been used
       find_keys(key + 2 * kTileKeys, buffer);
-      const T* k = buffers_ + buffer * buffer_elements(a_.head_size, a_.v_head_size);
+      const T* k = buffers_;
+      if constexpr (kWidens) {
+        widen(buffer);
+        __syncthreads();
+      } else {
+        k += buffer * buffer_elements(a_.head_size, a_.v_head_size);
+      }
       float weights[kTileKeys / 8][4] = {};
       add_products(k, weights);
+      if (kWidens && a_.has_scales()) scale_products(scales(buffer), weights);
       hide_keys(key, weights);
       weigh(weights);
+      if (kWidens && a_.has_scales()) scale_weights(scales(buffer) + kTileKeys, weights);
       add_values(k + kTileKeys * k_stride_, weights);
       __syncthreads();
       if (key + 2 * kTileKeys < tile_.keys) stage(buffer);
@@ -119,9 +141,13 @@ class ContextKernel {
   __device__ void find_keys(int begin, int buffer) {
     const int i = static_cast<int>(threadIdx.x);
     if (i >= kTileKeys || begin >= tile_.keys) return;
-    keys_[buffer * kTileKeys + i] =
-        key_address(a_, tile_.sequence, tile_.kv_head,
-                    tile_.position(min(begin + i, tile_.keys - 1)), static_cast<int>(sizeof(T)));
+    const int position = tile_.position(min(begin + i, tile_.keys - 1));
+    keys_[buffer * kTileKeys + i] = key_address(a_, tile_.sequence, tile_.kv_head, position,
+                                                kWidens ? 1 : static_cast<int>(sizeof(T)));
+    if (kWidens && a_.has_scales()) {
+      keys_[(2 + buffer) * kTileKeys + i] =
+          scale_address(a_, tile_.sequence, tile_.kv_head, position);
+    }
   }
 
   /// Rows that are not there are zeros.
@@ -148,20 +174,71 @@ class ContextKernel {
   }
 
   __device__ void stage(int buffer) {
-    T* k = buffers_ + buffer * buffer_elements(a_.head_size, a_.v_head_size);
-    stage_plane<true>(buffer, a_.head_size / kPack, k_stride_, k);
-    stage_plane<false>(buffer, a_.v_head_size / kPack, v_stride_, k + kTileKeys * k_stride_);
+    if constexpr (kWidens) {
+      std::byte* k = narrow_tile(buffer);
+      stage_plane<true>(buffer, a_.head_size / 16, a_.head_size, k);
+      stage_plane<false>(buffer, a_.v_head_size / 16, a_.v_head_size, k + kTileKeys * a_.head_size);
+      if (!a_.has_scales()) return;
+      const int i = static_cast<int>(threadIdx.x);  // a thread has the scale of a key or a value
+      const KeyAddress& address = keys_[(2 + buffer) * kTileKeys + i % kTileKeys];
+      copy_async_4(shared_address_of(scales(buffer) + i), i < kTileKeys ? address.k : address.v,
+                   true);
+    } else {
+      T* k = buffers_ + buffer * buffer_elements(a_.head_size, a_.v_head_size);
+      stage_plane<true>(buffer, a_.head_size / kPack, k_stride_ * 2, k);
+      stage_plane<false>(buffer, a_.v_head_size / kPack, v_stride_ * 2, k + kTileKeys * k_stride_);
+    }
   }
 
+  /// Rows of `chunks` times 16 bytes, `stride` bytes apart.
   template <bool kIsK>
-  __device__ void stage_plane(int buffer, int chunks, int stride, T* to) {
+  __device__ void stage_plane(int buffer, int chunks, int stride, void* to) {
+    const uint32_t first = shared_address_of(to);
     const int shift = copy_shift(chunks);
     for (int i = static_cast<int>(threadIdx.x); i < kTileKeys << shift; i += kThreads) {
       const int key = i >> shift, chunk = i & ((1 << shift) - 1);
       if (chunk >= chunks) continue;
       const KeyAddress& address = keys_[buffer * kTileKeys + key];
-      copy_async(shared_address_of(to + key * stride + chunk * kPack),
+      copy_async(first + static_cast<uint32_t>(key * stride + chunk * 16),
                  (kIsK ? address.k : address.v) + chunk * 16);
+    }
+  }
+
+  __device__ std::byte* narrow_tile(int buffer) const {
+    return narrow_ + buffer * narrow_bytes(a_.head_size, a_.v_head_size);
+  }
+  /// Of the keys of a tile, and behind them of its values.
+  __device__ float* scales(int buffer) const {
+    return reinterpret_cast<float*>(narrow_tile(buffer) +
+                                    kTileKeys * (a_.head_size + a_.v_head_size));
+  }
+
+  /// A tile that has arrived, element by element.
+  __device__ void widen(int buffer) {
+    const std::byte* k = narrow_tile(buffer);
+    const std::byte* v = k + kTileKeys * a_.head_size;
+    T* wide_v = buffers_ + kTileKeys * k_stride_;
+    if (a_.has_scales()) {
+      widen_plane<KvInt8>(k, a_.head_size / 16, k_stride_, buffers_);
+      widen_plane<KvInt8>(v, a_.v_head_size / 16, v_stride_, wide_v);
+    } else {
+      widen_plane<KvFp8>(k, a_.head_size / 16, k_stride_, buffers_);
+      widen_plane<KvFp8>(v, a_.v_head_size / 16, v_stride_, wide_v);
+    }
+  }
+
+  template <typename Stored>
+  __device__ void widen_plane(const std::byte* from, int chunks, int stride, T* to) {
+    const int shift = copy_shift(chunks);
+    for (int i = static_cast<int>(threadIdx.x); i < kTileKeys << shift; i += kThreads) {
+      const int key = i >> shift, chunk = i & ((1 << shift) - 1);
+      if (chunk >= chunks) continue;
+      const uint4 packed = *reinterpret_cast<const uint4*>(from + (key * chunks + chunk) * 16);
+      auto* out = reinterpret_cast<uint4*>(to + key * stride + chunk * 16);
+      const uint2 a = widen_four_to<T, Stored>(packed.x), b = widen_four_to<T, Stored>(packed.y);
+      out[0] = {a.x, a.y, b.x, b.y};
+      const uint2 c = widen_four_to<T, Stored>(packed.z), d = widen_four_to<T, Stored>(packed.w);
+      out[1] = {c.x, c.y, d.x, d.y};
     }
   }
 
@@ -185,6 +262,43 @@ class ContextKernel {
         multiply_add<T>(products[2 * n], q, {b[0], b[1]});
         multiply_add<T>(products[2 * n + 1], q, {b[2], b[3]});
       }
+    }
+  }
+
+  /// A thread's keys: n * 8 + lane % 4 * 2 and the next one.
+  __device__ static float2 pair_of(const float* scales, int n) {
+    return *reinterpret_cast<const float2*>(scales + n * 8 + lane() % 4 * 2);
+  }
+
+  __device__ void scale_products(const float* scales, float (&products)[kTileKeys / 8][4]) const {
+#pragma unroll
+    for (int n = 0; n < kTileKeys / 8; ++n) {
+      const float2 scale = pair_of(scales, n);
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        products[n][i] *= i % 2 == 0 ? scale.x : scale.y;
+    }
+  }
+
+  /// In units of a power of two that is near the largest scale so far, so that halves hold them.
+  __device__ void scale_weights(const float* scales, float (&weights)[kTileKeys / 8][4]) {
+    const PowerOfTwo unit(fmaxf(warp_max(fmaxf(scales[lane()], scales[lane() + kWarp])), v_unit_));
+    if (unit.value > v_unit_) {
+      const float correction = v_unit_ * unit.inverse();
+#pragma unroll
+      for (int n = 0; n < kMaxV / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          sums_[n][i] *= correction;
+      }
+      v_unit_ = unit.value;
+    }
+#pragma unroll
+    for (int n = 0; n < kTileKeys / 8; ++n) {
+      const float2 scale = pair_of(scales, n);
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        weights[n][i] *= (i % 2 == 0 ? scale.x : scale.y) * unit.inverse();
     }
   }
 
@@ -276,6 +390,7 @@ class ContextKernel {
       if (row >= tile_.rows) continue;
       const int64_t at = head_row(row);
       total = total_with_sink(a_, static_cast<int>(at % a_.heads), largest_[i], total);
+      if (kWidens && a_.has_scales()) total /= v_unit_;
       T* out = static_cast<T*>(a_.out) + at * a_.v_head_size + lane() % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kMaxV / 8; ++n) {
@@ -289,17 +404,21 @@ class ContextKernel {
   const AttentionArgs& a_;
   const QueryTile& tile_;
   const int k_stride_, v_stride_;
-  T* q_;              // [kRows, head_size], rows padded
-  T* buffers_;        // twice [kTileKeys, head_size], [kTileKeys, v_head_size], rows padded
-  KeyAddress* keys_;  // [2, kTileKeys]
+  T* q_;  // [kRows, head_size], rows padded
+  // Twice [kTileKeys, head_size], [kTileKeys, v_head_size], rows padded. 8 bits: once, and behind
+  // it twice the same as it is copied, rows not padded, and the scales.
+  T* buffers_;
+  std::byte* narrow_;
+  KeyAddress* keys_;  // [2, kTileKeys], and another two of scales
   int position_[2];
   HeadLogits head_[kBent ? 2 : 1];
   float largest_[2] = {-INFINITY, -INFINITY}, total_[2] = {};
   float sums_[kMaxV / 8][4] = {};
+  float v_unit_ = kSmallestUnit;  // of sums_, where values have scales
 };
 
 /// Grid: tiles of query rows, KV heads, context sequences.
-template <typename T, int kMaxV, bool kBent>
+template <typename T, int kMaxV, bool kBent, bool kWidens>
 __global__ void __launch_bounds__(kThreads)
     attend_context(const __grid_constant__ AttentionArgs a) {
   extern __shared__ __align__(16) std::byte shared[];
@@ -310,57 +429,68 @@ __global__ void __launch_bounds__(kThreads)
   const int first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
   if (first_row >= a.query_length[sequence] * a.group) return;
   const QueryTile tile = make_tile(a, sequence, first_row);
-  ContextKernel<T, kMaxV, kBent>(a, tile, shared).run();
+  ContextKernel<T, kMaxV, kBent, kWidens>(a, tile, shared).run();
 }
 
-template <typename T, int kMaxV, bool kBent>
+int shared_bytes(const AttentionArgs& a, bool widens) {
+  const int buffer = buffer_elements(a.head_size, a.v_head_size) * 2;
+  const int tiles = widens ? buffer + 2 * narrow_bytes(a.head_size, a.v_head_size) : 2 * buffer;
+  return kRows * row_stride(a.head_size) * 2 + tiles +
+         (widens ? 4 : 2) * kTileKeys * static_cast<int>(sizeof(KeyAddress));
+}
+
+template <typename T, int kMaxV, bool kBent, bool kWidens>
 void launch_context(const Launch& launch, const AttentionArgs& args, dim3 grid) {
   constexpr int kMaxShared = 180 * 1024;
-  static const bool allowed =
-      device::allow_shared("attend_context", attend_context<T, kMaxV, kBent>, kMaxShared);
+  constexpr auto* kKernel = attend_context<T, kMaxV, kBent, kWidens>;
+  static const bool allowed = device::allow_shared("attend_context", kKernel, kMaxShared);
   static_cast<void>(allowed);
-  const int elements =
-      kRows * row_stride(args.head_size) + 2 * buffer_elements(args.head_size, args.v_head_size);
-  const int shared =
-      elements * static_cast<int>(sizeof(T)) + 2 * kTileKeys * static_cast<int>(sizeof(KeyAddress));
+  const int shared = shared_bytes(args, kWidens);
   CHECK(shared <= kMaxShared);
   device::launch_kernel("attend_context", *launch.queue, grid, kThreads,
-                        static_cast<size_t>(shared), attend_context<T, kMaxV, kBent>, args);
+                        static_cast<size_t>(shared), kKernel, args);
 }
 
 template <typename T, bool kBent>
-void launch_size(const Launch& launch, const AttentionArgs& args, dim3 grid) {
-  if (args.v_head_size <= 64) return launch_context<T, 64, kBent>(launch, args, grid);
-  if (args.v_head_size <= 128) return launch_context<T, 128, kBent>(launch, args, grid);
-  return launch_context<T, 256, kBent>(launch, args, grid);
+void launch_size(const Launch& launch, const AttentionArgs& args, dim3 grid, bool widens) {
+  if (widens) {  // smaller heads run in the kernel for larger ones: few kernels
+    if (args.v_head_size <= 128) return launch_context<T, 128, kBent, true>(launch, args, grid);
+    return launch_context<T, 256, kBent, true>(launch, args, grid);
+  }
+  if (args.v_head_size <= 64) return launch_context<T, 64, kBent, false>(launch, args, grid);
+  if (args.v_head_size <= 128) return launch_context<T, 128, kBent, false>(launch, args, grid);
+  return launch_context<T, 256, kBent, false>(launch, args, grid);
 }
 
 template <typename T>
-void launch_type(const Launch& launch, const AttentionArgs& args, dim3 grid) {
-  if (args.plain_logits) return launch_size<T, false>(launch, args, grid);
-  return launch_size<T, true>(launch, args, grid);
+void launch_type(const Launch& launch, const AttentionArgs& args, dim3 grid, bool widens) {
+  if (args.plain_logits) return launch_size<T, false>(launch, args, grid, widens);
+  return launch_size<T, true>(launch, args, grid, widens);
 }
 
 bool fits(const AttentionShape& shape, const Launch& launch, const KvCacheView& cache) {
-  return launch.in[0].dtype == cache.dtype && cache.dtype != ir::DType::kF32 &&
-         shape.relative_buckets == 0 && shape.head_size % kStepKeys == 0 &&
-         shape.v_head_size % kStepKeys == 0 && has_packed_keys(cache) &&
-         reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
+  const ir::DType q = launch.in[0].dtype;
+  const bool type_fits = cache.dtype == q || ir::dtype_size(cache.dtype) == 1;
+  return type_fits && q != ir::DType::kF32 && shape.relative_buckets == 0 &&
+         shape.head_size % kStepKeys == 0 && shape.v_head_size % kStepKeys == 0 &&
+         has_packed_keys(cache) && reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
 }
 
 }  // namespace
 
 bool attention_context_mma(const Launch& launch, const AttentionShape& shape, int sequences,
                            int longest) {
-  if (!fits(shape, launch, *SequenceRows(launch.in, 1).cache)) return false;
+  const KvCacheView& cache = *SequenceRows(launch.in, 1).cache;
+  if (!fits(shape, launch, cache)) return false;
   if (sequences == 0 || longest == 0) return true;
   const dim3 grid(static_cast<unsigned>((longest * shape.group() + kRows - 1) / kRows),
                   static_cast<unsigned>(shape.kv_heads), static_cast<unsigned>(sequences));
   const AttentionArgs args = attention_args(launch, shape, 0);
+  const bool widens = ir::dtype_size(cache.dtype) == 1;
   if (launch.in[0].dtype == ir::DType::kF16) {
-    launch_type<__half>(launch, args, grid);
+    launch_type<__half>(launch, args, grid, widens);
   } else {
-    launch_type<__nv_bfloat16>(launch, args, grid);
+    launch_type<__nv_bfloat16>(launch, args, grid, widens);
   }
   return true;
 }

@@ -134,9 +134,9 @@ class ContextKernel {
     const int64_t hidden = std::clamp<int64_t>(window_begin - first, sinks, num_keys_);
     const int64_t padded = (num_keys_ + Block::kRows - 1) / Block::kRows * Block::kRows;
     const auto widen_run = [&](int64_t begin, int64_t end) {
-      keys.for_each(first + begin, end - begin, [&](int64_t i, const T* k, const T* v) {
-        copy(k, shape_.head_size, k_ + (begin + i) * shape_.head_size);
-        copy(v, shape_.v_head_size, v_ + (begin + i) * v_padded_);
+      keys.for_each(first + begin, end - begin, [&](int64_t i, const KeySlot<T>& slot) {
+        copy(slot.k, slot.k_scale, shape_.head_size, k_ + (begin + i) * shape_.head_size);
+        copy(slot.v, slot.v_scale, shape_.v_head_size, v_ + (begin + i) * v_padded_);
         for (int64_t d = shape_.v_head_size; d < v_padded_; ++d)
           v_[(begin + i) * v_padded_ + d] = 0;
       });
@@ -147,9 +147,12 @@ class ContextKernel {
     widen_run(hidden, num_keys_);
     std::fill_n(k_ + num_keys_ * shape_.head_size, (padded - num_keys_) * shape_.head_size, 0.0F);
   }
-  static void copy(const T* from, int64_t count, float* to) {
-    for_vectors<V>(count,
-                   [&](int64_t i, auto lanes) { store(load<V>(from + i, lanes), to + i, lanes); });
+  static void copy(const T* from, const float* scale, int64_t count, float* to) {
+    for_vectors<V>(count, [&](int64_t i, auto lanes) {
+      V x = load<V>(from + i, lanes);
+      if constexpr (kHasScale<T>) x = x * V::set(*scale);
+      store(x, to + i, lanes);
+    });
   }
 
   /// One tile of keys for one block of columns.
@@ -313,7 +316,7 @@ void attention_context_simd(const Launch& launch) {
       static_cast<float*>(launch.workspace) + launch.pool().thread_count() * sizes.floats);
   std::atomic<int64_t> next{0};
   const auto work = [&](int thread, int) {
-    with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
+    with_kv_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
       float* workspace = static_cast<float*>(launch.workspace) + thread * sizes.floats;
       ContextKernel<V, T> kernel(launch, shape, sequences, tables, workspace);
       for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < tiles.count();)

@@ -52,7 +52,8 @@ TEST_P(AttentionContextTest, KnowsEveryKindOfLogits) {
 
 TEST_P(AttentionContextTest, ReadsEveryCacheType) {
   const AttentionShape shape{6, 2, 40, 24, 0.15f, 0, 0};
-  for (const ir::DType dtype : {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16}) {
+  for (const ir::DType dtype :
+       {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16, ir::DType::kI8, ir::DType::kF8E4M3}) {
     SCOPED_TRACE(ir::dtype_name(dtype));
     KvCaseSpec spec = with_heads(kRagged, shape);
     spec.dtype = dtype;

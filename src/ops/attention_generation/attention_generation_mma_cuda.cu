@@ -1,27 +1,25 @@
-// Generated tokens on tensor cores, for bf16 or f16 queries and a cache of the same type: one
-// launch reads every key once, however sequences differ in length, and joins what it has split.
-// Logits, weights and sums are fp32; weights are rounded to the cache's type for their product with
-// the values.
+// Generated tokens on tensor cores, for bf16 or f16 queries and a cache of the same type, of int8
+// or of fp8: one launch reads every key once, however sequences differ in length, and joins what it
+// has split. Logits, weights and sums are fp32; weights are rounded to the cache's type, or to
+// halves, for their product with the values.
 #include <algorithm>
 #include <bit>
 
 #include "ops/attention_generation/attention_generation.h"
 #include "ops/attention_generation/attention_generation_tactics.h"
-#include "ops/attention_generation/generation_kernel_cuda.cuh"
+#include "ops/attention_generation/generation_launch_cuda.cuh"
 #include "ops/common/queue_number_cuda.h"
 
 namespace millrace::ops {
 namespace {
 
+using generation::Kind;
 using generation::kMaxPieces;
+using generation::kMaxSequences;
 using generation::kMultiprocessors;
+using generation::partial_rows;
 using generation::Sizes;
 using generation::Work;
-
-constexpr int kMaxSequences = 1024;
-
-/// Which kernel: for up to 8 query rows of a KV head, or up to 16.
-enum class Kind { kNarrow, kWide };
 
 /// Calls `function(Sizes<...>{})` with the sizes of the kernel to be used where `kind` is wanted;
 /// false when there is none for these heads.
@@ -74,39 +72,16 @@ int most_pieces(const AttentionGeneration& a) {
   return a.splits > 0 ? a.splits : std::max(usual_pieces(a), pieces_if_long(a));
 }
 
-/// Query rows of a partial result; even, so that the next one is aligned.
-int partial_rows(const Launch& launch, int group, int unit_rows) {
-  const int64_t rows = launch.in[0].dim(0) * group;
-  return static_cast<int>(std::min<int64_t>((rows + 1) / 2 * 2, unit_rows));
-}
-
 /// What is known only when there is memory; else the other tactic does it.
 bool fits(const Launch& launch, const SequenceRows& rows) {
   const KvCacheView& cache = *rows.cache;
+  const bool type_fits = ir::dtype_size(cache.dtype) == 1 ? generation::can_widen(cache.k_size)
+                                                          : cache.dtype == launch.in[0].dtype;
   const bool tiles_fit = rows.blocks_per_sequence == 1 ||
                          (cache.tokens_per_block % generation::kTileKeys == 0 &&
                           std::has_single_bit(static_cast<unsigned>(cache.tokens_per_block)));
-  return cache.dtype == launch.in[0].dtype && tiles_fit && has_packed_keys(cache) &&
+  return type_fits && tiles_fit && has_packed_keys(cache) &&
          reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
-}
-
-template <typename T, typename S>
-void launch_generation(const Launch& launch, const AttentionArgs& args, Work work) {
-  constexpr int kMaxShared = S::shared_bytes(kMaxSequences);
-  constexpr auto* kKernel = generation::attend_generation<T, S::kHeadSize, S::kColumns>;
-  static const bool allowed = [] {
-    // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
-    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       "attend_generation", "shared memory");
-    return device::allow_shared("attend_generation", kKernel, kMaxShared);
-  }();
-  static_cast<void>(allowed);
-  work.blocks_per_multiprocessor = S::kBlocks;
-  work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  device::launch_kernel("attend_generation", *launch.queue, kMultiprocessors * S::kBlocks,
-                        S::kThreads, static_cast<size_t>(S::shared_bytes(work.sequences)), kKernel,
-                        args, work);
 }
 
 }  // namespace
@@ -135,8 +110,10 @@ int64_t attention_generation_mma_cuda_workspace(const Launch& launch,
   for (const Kind kind : {Kind::kNarrow, Kind::kWide}) {  // smaller steps may differ
     with_sizes(a.head_size, kind, [&]<typename S>(S) {
       const int rows = partial_rows(launch, shape.group(), S::kRows);
-      bytes = std::max(bytes, int64_t{kMultiprocessors} * S::kBlocks * most_pieces(a) *
-                                  S::partial_floats(rows) * static_cast<int64_t>(sizeof(float)));
+      constexpr int64_t kSharers =
+          int64_t{kMultiprocessors} * S::kBlocks * (S::kHasSolo ? S::kWarps : 1);
+      bytes = std::max(bytes, kSharers * most_pieces(a) * S::partial_floats(rows) *
+                                  static_cast<int64_t>(sizeof(float)));
     });
   }
   return std::max(bytes, attention_generation_cuda_workspace(launch, properties));
@@ -162,11 +139,18 @@ void attention_generation_mma_cuda(const Launch& launch) {
                          : std::countr_zero(static_cast<unsigned>(args.tokens_per_block));
   work.partials = static_cast<float*>(launch.workspace);
   work.queue = queue_number(*launch.queue);
-  with_sizes(a.head_size, choose_kind(launch, shape, first, sequences), [&]<typename S>(S) {
-    if (launch.in[0].dtype == ir::DType::kF16) {
-      launch_generation<__half, S>(launch, args, work);
+  const Kind kind = choose_kind(launch, shape, first, sequences);
+  const ir::DType stored = rows.cache->dtype;
+  if (ir::dtype_size(stored) == 1) {
+    generation::launch_widening(launch, args, work, kind, stored);
+    return;
+  }
+  with_sizes(a.head_size, kind, [&]<typename S>(S) {
+    constexpr int kSize = S::kHeadSize, kColumns = S::kColumns;
+    if (launch.in[0].dtype == ir::DType::kBF16) {
+      generation::launch_kernel<__nv_bfloat16, kSize, kColumns, __nv_bfloat16>(launch, args, work);
     } else {
-      launch_generation<__nv_bfloat16, S>(launch, args, work);
+      generation::launch_kernel<__half, kSize, kColumns, __half>(launch, args, work);
     }
   });
 }

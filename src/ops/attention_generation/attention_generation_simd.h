@@ -97,6 +97,8 @@ class GenerationKernel {
     int64_t count = 0;
     const T* k[kTileKeys];
     const T* v[kTileKeys];
+    float k_scale[kTileKeys];  // where T has some
+    float v_scale[kTileKeys];
   };
 
   /// The rows of a unit over kTileKeys keys at a time. Memory is kept busy while it computes:
@@ -146,10 +148,12 @@ class GenerationKernel {
           r += score<1>(r);
         }
       }
+      if constexpr (kHasScale<T>) scale_rows(now_->k_scale);
       if (!kernel_.plain_) bend_logits(key, now_->count);
       hide_keys(key, now_->count);
       for (int32_t r = 0; r < unit_.rows; ++r)
         exponentiate(r, now_->count);
+      if constexpr (kHasScale<T>) scale_rows(now_->v_scale);
       for (int32_t r = 0; r < unit_.rows;) {
         const int32_t left = unit_.rows - r;
         if (left >= 3) {
@@ -175,9 +179,13 @@ class GenerationKernel {
       list->count = std::clamp<int64_t>(end - key, 0, kTileKeys);
       int64_t done = 0;
       const auto take = [&](int64_t position, int64_t run) {
-        keys_.for_each(position, run, [&](int64_t i, const T* k, const T* v) {
-          list->k[done + i] = k;
-          list->v[done + i] = v;
+        keys_.for_each(position, run, [&](int64_t i, const KeySlot<T>& slot) {
+          list->k[done + i] = slot.k;
+          list->v[done + i] = slot.v;
+          if constexpr (kHasScale<T>) {
+            list->k_scale[done + i] = *slot.k_scale;
+            list->v_scale[done + i] = *slot.v_scale;
+          }
         });
         done += run;
       };
@@ -238,6 +246,13 @@ class GenerationKernel {
             sums[r * kKeys + i] = fma(query, keys[i], sums[r * kKeys + i]);
         }
       });
+    }
+
+    void scale_rows(const float* scales) {
+      for (int32_t r = 0; r < unit_.rows; ++r) {
+        for (int64_t j = 0; j < now_->count; ++j)
+          p_[r][j] *= scales[j];
+      }
     }
 
     /// Soft cap and position biases.
@@ -378,7 +393,7 @@ template <typename V>
 void attention_generation_simd(const Launch& launch) {
   constexpr double kWorthThreads = 100e3;  // multiplications: some ten microseconds
   GenerationPlan plan(launch);
-  with_float_type(plan.sequences().cache->dtype, [&]<typename T>(TypeTag<T>) {
+  with_kv_type(plan.sequences().cache->dtype, [&]<typename T>(TypeTag<T>) {
     const GenerationKernel<V, T> kernel(launch, plan);
     GenerationWave wave;
     while (plan.next_wave(&wave)) {

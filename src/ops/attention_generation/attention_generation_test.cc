@@ -56,7 +56,8 @@ TEST_P(AttentionGenerationTest, KnowsEveryKindOfLogits) {
 
 TEST_P(AttentionGenerationTest, ReadsEveryCacheType) {
   const AttentionShape shape{6, 2, 40, 24, 0.15f, 0, 0};
-  for (const ir::DType dtype : {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16}) {
+  for (const ir::DType dtype :
+       {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16, ir::DType::kI8, ir::DType::kF8E4M3}) {
     SCOPED_TRACE(ir::dtype_name(dtype));
     KvCaseSpec spec = with_heads(kRagged, shape);
     spec.dtype = dtype;
@@ -90,9 +91,11 @@ TEST_P(AttentionGenerationTest, FollowsBeams) {
   KvCaseSpec beams{.sequences = {{2, 3, kContext}}, .row_gap = 1};
   for (const int past : {40, 40, 40, 300, 300, 300})
     beams.sequences.push_back({past, 1, kGeneration});
-  for (const auto& [window, sinks] : {std::pair{0, 0}, {33, 2}}) {
+  for (const auto& [window, sinks, dtype] :
+       {std::tuple{0, 0, ir::DType::kF32}, {33, 2, ir::DType::kF32}, {33, 2, ir::DType::kI8}}) {
+    beams.dtype = dtype;
     for (const int block : {1, 8, 64, 0}) {
-      SCOPED_TRACE(str("window ", window, ", ", block, " tokens per block"));
+      SCOPED_TRACE(str(ir::dtype_name(dtype), ", window ", window, ", ", block, " tokens a block"));
       const AttentionShape shape{.heads = 4,
                                  .kv_heads = 2,
                                  .head_size = 24,

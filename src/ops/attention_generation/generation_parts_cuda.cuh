@@ -2,9 +2,9 @@
 //
 // The keys of a sequence are tiles of 16 positions; a unit is one KV head of one sequence with up
 // to 8 or 16 query rows, and its tiles are cut into pieces whose size follows from the sequence
-// alone. All tiles of all units, one after the other, are shared evenly by the blocks of the grid:
-// block b has the pieces that begin in its part. So what a piece is does not depend on the batch,
-// only who computes it does. For .cu files.
+// alone. All tiles of all units, one after the other, are shared evenly by the blocks of the grid,
+// or by their warps: sharer s has the pieces that begin in its part. So what a piece is does not
+// depend on the batch, only who computes it does. For .cu files.
 #pragma once
 
 #include "ops/common/attention_cuda.cuh"
@@ -16,14 +16,16 @@ inline constexpr int kTileKeys = 16;
 inline constexpr int kQuarters = 4;
 inline constexpr int kMaxPieces = 32;
 inline constexpr int kLongTiles = 512;  // of a sequence that is cut into more pieces
+/// Of a sequence that is one piece: joining pieces would take longer than their keys.
+inline constexpr int kShortTiles = 16;
 /// Multiprocessors of the GPU that the grid is made for; others run it in more or less than one go.
 inline constexpr int kMultiprocessors = 132;
 
-inline constexpr int kMaxBlocks = 8 * kMultiprocessors;
+inline constexpr int kMaxSharers = 8 * kMultiprocessors;
 
-/// Pieces of a unit that are stored, by the block where the unit begins. Zeros between launches;
-/// launches that overlap use different rows.
-static __device__ unsigned arrivals[kNumberedQueues][kMaxBlocks];
+/// Pieces of a unit that are stored, by the sharer (a block or a warp) where the unit begins. Zeros
+/// between launches; launches that overlap use different rows.
+static __device__ unsigned arrivals[kNumberedQueues][kMaxSharers];
 
 /// What a launch adds to the arguments that all attention kernels have.
 struct Work {
@@ -32,9 +34,9 @@ struct Work {
   int wanted_pieces, wanted_pieces_if_long;  // of a sequence, if splits is 0
   int block_shift;  // log2 of tokens_per_block; 30 where one block holds a sequence
   int blocks_per_multiprocessor;
-  int partial_slots;  // of a block: as many as a unit may have pieces
+  int partial_slots;  // of a sharer: as many as a unit may have pieces
   int partial_rows;   // query rows of one of them
-  float* partials;    // [blocks, partial_slots] of Sizes::partial_floats()
+  float* partials;    // [sharers, partial_slots] of Sizes::partial_floats()
   int queue;          // whose counters (arrivals) this launch uses
 };
 
@@ -77,7 +79,10 @@ __device__ inline SequencePlan plan_sequence(const AttentionArgs& a, const Work&
     p.piece_tiles = max(1, div_up(p.tiles, work.splits));
   } else {
     const int wanted = p.tiles < kLongTiles ? work.wanted_pieces : work.wanted_pieces_if_long;
-    p.piece_tiles = max(1, div_up(div_up(p.tiles, wanted), kQuarters)) * kQuarters;
+    const int least = p.tiles <= kShortTiles       ? kShortTiles
+                      : p.tiles <= 3 * kShortTiles ? kShortTiles / 2
+                                                   : kQuarters;
+    p.piece_tiles = max(least, div_up(div_up(p.tiles, wanted), kQuarters) * kQuarters);
   }
   p.pieces = div_up(p.tiles, p.piece_tiles);
   p.row_tiles = div_up(p.tokens * a.group, unit_rows);
@@ -85,57 +90,98 @@ __device__ inline SequencePlan plan_sequence(const AttentionArgs& a, const Work&
   return p;
 }
 
+/// Of all sequences of a launch.
+struct Totals {
+  unsigned units, pieces;
+  int longest_piece;  // in tiles
+  unsigned scratch[kQuarters];
+};
+
 /// For blocks of kThreads. offsets[s]: tiles of the sequences before s, for s up to and with
 /// work.sequences.
 template <int kThreads>
 __device__ inline void add_up_tiles(const AttentionArgs& a, const Work& work, int unit_rows,
-                                    unsigned* offsets, unsigned* scratch) {
+                                    unsigned* offsets, Totals* totals) {
   const int thread = static_cast<int>(threadIdx.x), lane = thread % kWarp, warp = thread / kWarp;
+  static_assert(kThreads == kQuarters * kWarp);
+  if (thread == 0) *totals = {};
+  __syncthreads();
   unsigned before = 0;
   for (int base = 0; base < work.sequences; base += kThreads) {
     unsigned sum = 0;
     if (base + thread < work.sequences) {
       const SequencePlan plan = plan_sequence(a, work, base + thread, unit_rows);
-      sum = static_cast<unsigned>(plan.units) * static_cast<unsigned>(plan.tiles);
+      const auto units = static_cast<unsigned>(plan.units);
+      sum = units * static_cast<unsigned>(plan.tiles);
+      atomicAdd(&totals->units, units);
+      atomicAdd(&totals->pieces, units * static_cast<unsigned>(plan.pieces));
+      if (units > 0) atomicMax(&totals->longest_piece, min(plan.piece_tiles, plan.tiles));
     }
     for (int step = 1; step < kWarp; step *= 2) {
       const unsigned below = __shfl_up_sync(0xffffffffu, sum, step);
       if (lane >= step) sum += below;
     }
-    if (lane == kWarp - 1) scratch[warp] = sum;
+    if (lane == kWarp - 1) totals->scratch[warp] = sum;
     __syncthreads();
     for (int w = 0; w < kThreads / kWarp; ++w) {
-      if (w < warp) sum += scratch[w];
+      if (w < warp) sum += totals->scratch[w];
     }
     if (base + thread < work.sequences) offsets[base + thread + 1] = before + sum;
     for (int w = 0; w < kThreads / kWarp; ++w)
-      before += scratch[w];
+      before += totals->scratch[w];
     __syncthreads();
   }
   if (thread == 0) offsets[0] = 0;
   __syncthreads();
 }
 
+/// Whether warps should work by themselves: an estimate of the time of both ways, in tiles of one
+/// warp. Where a block's warps share pieces, meeting at the end of each takes them kMeeting.
+__device__ inline bool is_better_solo(const Totals& totals, unsigned tiles, unsigned blocks) {
+  constexpr unsigned kMeeting = 6;
+  constexpr unsigned kLongUnit = 64;  // tiles; these are bound by memory, which likes neighbours
+  if (totals.pieces == 0 || tiles > kLongUnit * totals.units) return false;
+  const auto rounds = [&](unsigned sharers) { return (totals.pieces + sharers - 1) / sharers; };
+  const float piece = static_cast<float>(tiles) / static_cast<float>(totals.pieces);
+  const float alone = static_cast<float>(rounds(blocks * kQuarters)) * piece;
+  const float together = static_cast<float>(rounds(blocks)) * (piece / kQuarters + kMeeting);
+  return fmaxf(alone, static_cast<float>(totals.longest_piece)) < together;
+}
+
+/// Warps that share what there is, of `most`: as many as get equally much where all units, or all
+/// pieces, are alike. Whole units need not be joined.
+__device__ inline unsigned solo_sharers(const Totals& totals, unsigned most) {
+  for (const unsigned count : {totals.units, totals.pieces}) {
+    if (count == 0) continue;
+    const unsigned each = (count + most - 1) / most;
+    const unsigned sharers = (count + each - 1) / each;
+    if (4 * sharers >= 3 * most) return sharers;
+  }
+  return most;
+}
+
 /// Who has which tiles.
 class Shares {
  public:
   Shares() = default;
-  __device__ Shares(unsigned tiles, unsigned sharing) : total_(tiles), blocks_(sharing) {}
+  __device__ Shares(unsigned tiles, unsigned sharing) : total_(tiles), sharers_(sharing) {}
 
-  __device__ unsigned begin(unsigned block) const {
-    if (is_small()) return (block * total_ + blocks_ - 1) / blocks_;
-    return static_cast<unsigned>((uint64_t{block} * total_ + blocks_ - 1) / blocks_);
+  /// The end of all for sharers that there are not.
+  __device__ unsigned begin(unsigned sharer) const {
+    if (sharer >= sharers_) return total_;
+    if (is_small()) return (sharer * total_ + sharers_ - 1) / sharers_;
+    return static_cast<unsigned>((uint64_t{sharer} * total_ + sharers_ - 1) / sharers_);
   }
   __device__ unsigned owner(unsigned tile) const {
-    if (is_small()) return tile * blocks_ / total_;
-    return static_cast<unsigned>(uint64_t{tile} * blocks_ / total_);
+    if (is_small()) return tile * sharers_ / total_;
+    return static_cast<unsigned>(uint64_t{tile} * sharers_ / total_);
   }
 
  private:
   /// 64-bit divisions take long.
-  __device__ bool is_small() const { return total_ < (1u << 31) / blocks_ - 1; }
+  __device__ bool is_small() const { return total_ < (1u << 31) / sharers_ - 1; }
 
-  unsigned total_ = 0, blocks_ = 1;
+  unsigned total_ = 0, sharers_ = 1;
 };
 
 /// A walk over the pieces of one block, in order.

@@ -4,9 +4,33 @@
 
 #include "ops/common/attention_ref.h"
 #include "ops/common/cuda_kernel.cuh"
+#include "ops/common/kv_types.h"
 #include "ops/common/sequence_rows.h"
 
 namespace millrace::ops {
+
+__device__ inline float to_float(KvInt8 x) {
+  return widen(x);
+}
+__device__ inline float to_float(KvFp8 x) {
+  return widen(x);
+}
+template <>
+__device__ inline KvInt8 from_float<KvInt8>(float x) {  // of 0: others need a scale
+  return {static_cast<int8_t>(x)};
+}
+template <>
+__device__ inline KvFp8 from_float<KvFp8>(float x) {
+  return to_fp8(x);
+}
+
+/// Calls `function` with a value of the C++ type of a cache's elements.
+template <typename F>
+void with_cache_type(ir::DType dtype, F&& function) {
+  if (dtype == ir::DType::kI8) return function(KvInt8{});
+  if (dtype == ir::DType::kF8E4M3) return function(KvFp8{});
+  with_float_type(dtype, function);
+}
 
 /// A launch's tensors and attributes as kernels take them. Lengths and the block table are on the
 /// device.
@@ -21,6 +45,8 @@ struct AttentionArgs {
   int64_t blocks_per_sequence;
   const std::byte* k;  // in block 0
   const std::byte* v;
+  const std::byte* k_scale;  // of the vectors in block 0; null where the cache has no scales
+  const std::byte* v_scale;
   int64_t block_bytes;
   int tokens_per_block;
   int heads, kv_heads, group, head_size, v_head_size;
@@ -38,6 +64,7 @@ struct AttentionArgs {
   const void* sinks;          // [heads] or null
   ir::DType relative_bias_type, sinks_type;
 
+  __device__ bool has_scales() const { return k_scale != nullptr; }
   __device__ int64_t window_begin(int64_t position) const {
     return window > 0 && position + 1 > window ? position + 1 - window : 0;
   }
@@ -51,6 +78,7 @@ inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& 
                                     int first_sequence) {
   const SequenceRows rows = attention_rows(launch, shape);
   const KvCacheView& cache = *rows.cache;
+  const bool with_scales = has_scales(cache.dtype);
   AttentionArgs args{.q = launch.in[0].data,
                      .out = launch.out[0].data,
                      .type = launch.in[0].dtype,
@@ -61,6 +89,8 @@ inline AttentionArgs attention_args(const Launch& launch, const AttentionShape& 
                      .blocks_per_sequence = rows.blocks_per_sequence,
                      .k = cache.pool + cache.k_offset,
                      .v = cache.pool + cache.v_offset,
+                     .k_scale = with_scales ? cache.pool + cache.k_scale_offset : nullptr,
+                     .v_scale = with_scales ? cache.pool + cache.v_scale_offset : nullptr,
                      .block_bytes = cache.block_bytes,
                      .tokens_per_block = cache.tokens_per_block,
                      .heads = shape.heads,
@@ -121,16 +151,30 @@ struct KeyAddress {
   const std::byte* v;
 };
 
-__device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, int kv_head,
-                                         int position, int element_bytes) {
+/// The block in which a sequence finds a position: of a beam, perhaps one of another sequence.
+__device__ inline int block_of(const AttentionArgs& a, int sequence, int position) {
   if (a.indirection != nullptr) {
     sequence += a.indirection[a.slots[sequence] * a.positions + position];
   }
-  const int block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+  return a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
+}
+
+__device__ inline KeyAddress key_address(const AttentionArgs& a, int sequence, int kv_head,
+                                         int position, int element_bytes) {
+  const int block = block_of(a, sequence, position);
   const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
   const int64_t base = block * a.block_bytes;
   return {a.k + base + slot * a.head_size * element_bytes,
           a.v + base + slot * a.v_head_size * element_bytes};
+}
+
+/// Where their scales lie.
+__device__ inline KeyAddress scale_address(const AttentionArgs& a, int sequence, int kv_head,
+                                           int position) {
+  const int block = block_of(a, sequence, position);
+  const int64_t slot = int64_t{kv_head} * a.tokens_per_block + position % a.tokens_per_block;
+  const int64_t at = block * a.block_bytes + slot * static_cast<int64_t>(sizeof(float));
+  return {a.k_scale + at, a.v_scale + at};
 }
 
 /// Element `index` of a tensor of a type known when the kernel runs only.

@@ -6,8 +6,9 @@
 
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "ops/common/float_types.h"
+#include "ops/common/kv_elements.h"
 #include "ops/common/scalar_access.h"
+#include "ops/common/softmax_ref.h"
 
 namespace millrace::ops {
 namespace {
@@ -27,20 +28,6 @@ void for_each_visible(const AttentionShape& shape, int64_t position, const Visit
     visit(j);
   for (int64_t j = begin; j <= position; ++j)
     visit(j);
-}
-
-/// Four running sums: one would wait for itself.
-template <typename T>
-double dot(const double* q, const T* k, int64_t size) {
-  double sums[4] = {};
-  int64_t d = 0;
-  for (; d + 4 <= size; d += 4) {
-    for (int64_t i = 0; i < 4; ++i)
-      sums[i] += q[d + i] * double{widen(k[d + i])};
-  }
-  for (; d < size; ++d)
-    sums[0] += q[d] * double{widen(k[d])};
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 /// What the attributes add to the logits of one head.
@@ -76,8 +63,7 @@ class LogitsOf {
   HeadLogits logits_;
 };
 
-/// softmax(logits) V of one head, [Dv]: over the keys in order, and whenever a larger logit
-/// comes, what there is so far is scaled down.
+/// softmax(logits) V of one head, [Dv], over the keys in order.
 template <typename T>
 void attend(const Launch& launch, const AttentionShape& shape, const SequenceRows& sequences,
             const Query& query, double* out) {
@@ -89,26 +75,18 @@ void attend(const Launch& launch, const AttentionShape& shape, const SequenceRow
         q_rows.data, q_rows.dtype, (query.row * shape.heads + query.head) * shape.head_size + d);
   }
   const LogitsOf logits(launch, shape, query.head);
-  double largest = logits.sink(), total = shape.sink_logits ? 1 : 0;
-  std::fill_n(out, shape.v_head_size, 0.0);
+  SoftmaxMean mean(out, shape.v_head_size, logits.sink());
   for_each_visible(shape, query.position, [&](int64_t j) {
     const auto* k = reinterpret_cast<const T*>(sequences.k(query.sequence, kv_head, j));
     const auto* v = reinterpret_cast<const T*>(sequences.v(query.sequence, kv_head, j));
-    const double logit = logits.logit(dot(q.data(), k, shape.head_size), query.position, j);
-    if (logit > largest) {
-      const double correction = std::exp(largest - logit);
-      total *= correction;
-      for (int d = 0; d < shape.v_head_size; ++d)
-        out[d] *= correction;
-      largest = logit;
+    double product = dot_ref(q.data(), k, shape.head_size), v_scale = 1;
+    if constexpr (kHasScale<T>) {
+      product *= double{*sequences.k_scale(query.sequence, kv_head, j)};
+      v_scale = double{*sequences.v_scale(query.sequence, kv_head, j)};
     }
-    const double p = std::exp(logit - largest);
-    total += p;
-    for (int d = 0; d < shape.v_head_size; ++d)
-      out[d] += p * double{widen(v[d])};
+    mean.add(logits.logit(product, query.position, j), v, v_scale);
   });
-  for (int d = 0; d < shape.v_head_size; ++d)
-    out[d] /= total;
+  mean.divide();
 }
 
 }  // namespace
@@ -129,7 +107,7 @@ void attend_ref(const Launch& launch, const AttentionShape& shape, RequestType t
       const int64_t i = task / shape.heads;
       const Query query{s, sequences.query_start[s] + i, first + i, task % shape.heads};
       std::array<double, kMaxHeadSize> result;
-      with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
+      with_kv_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
         attend<T>(launch, shape, sequences, query, result.data());
       });
       const int64_t at = (query.row * shape.heads + query.head) * shape.v_head_size;
@@ -149,7 +127,7 @@ double attention_exact(const Launch& launch, const AttentionShape& shape, Reques
     const int64_t i = row - sequences.query_start[s];
     if (i < 0 || i >= sequences.query_length[s] || !sequences.is(s, type)) continue;
     std::array<double, kMaxHeadSize> result;
-    with_float_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
+    with_kv_type(sequences.cache->dtype, [&]<typename T>(TypeTag<T>) {
       attend<T>(launch, shape, sequences, {s, row, sequences.first_position(s) + i, head},
                 result.data());
     });
@@ -207,12 +185,13 @@ void check_attention(std::span<const ir::TensorType> in, const AttentionShape& s
 Cost attention_cost(const Launch& launch, const AttentionShape& shape, RequestType type) {
   const VisibleKeys keys = count_visible_keys(launch, type, shape.window, shape.sink_tokens);
   const auto* cache = launch.in[kCache].as<KvCacheView>();
-  const auto kv_bytes =
-      static_cast<double>(ir::dtype_size(cache != nullptr ? cache->dtype : launch.in[kQ].dtype));
+  const ir::DType stored = cache != nullptr ? cache->dtype : launch.in[kQ].dtype;
+  const auto key_bytes = static_cast<double>(kv_vector_bytes(stored, shape.head_size) +
+                                             kv_vector_bytes(stored, shape.v_head_size));
   const double width = shape.head_size + shape.v_head_size;
   Cost cost;
   cost.flops = 2 * keys.per_row * shape.heads * width;
-  cost.bytes = keys.read * shape.kv_heads * width * kv_bytes +
+  cost.bytes = keys.read * shape.kv_heads * key_bytes +
                keys.rows * shape.heads *
                    (shape.head_size * static_cast<double>(ir::dtype_size(launch.in[kQ].dtype)) +
                     shape.v_head_size * static_cast<double>(ir::dtype_size(launch.out[0].dtype)));

@@ -232,6 +232,12 @@ class UnitKernel {
       s_.logits[(part * kRows + r) * l_.tile_keys + key] = sums[r];
   }
 
+  /// Of the key and of the value of a position.
+  __device__ __forceinline__ float2 scales_of(const Unit& unit, int position) const {
+    const KeyAddress at = scale_address(a_, unit.sequence, unit.kv_head, position);
+    return {*reinterpret_cast<const float*>(at.k), *reinterpret_cast<const float*>(at.v)};
+  }
+
   /// Products become logits that are more than scaled products: part 0 of them, the others zeros.
   __device__ __forceinline__ void bend_logits(const Unit& unit, int begin, int count) {
     const int parts = kThreads / l_.tile_keys;
@@ -248,6 +254,9 @@ class UnitKernel {
         product = 0;
       }
       if (key_position > position) continue;
+      if constexpr (kHasScale<T>) {
+        sum *= scales_of(unit, key_position).x;
+      }
       s_.logits[row * l_.tile_keys + key] =
           logit_of(a_, unit.kv_head * a_.group + at % a_.group, sum, position, key_position);
     }
@@ -265,17 +274,23 @@ class UnitKernel {
       const int row = static_cast<int>(threadIdx.x) / kWarp + i * kWarps;
       if (row >= kRows) continue;
       const int position = unit.first_position + (unit.first_row + row) / a_.group;
-      float logits[kLaneKeys];
+      float logits[kLaneKeys], v_scale[kLaneKeys];
       float largest = largest_[i];
 #pragma unroll
       for (int j = 0; j < kLaneKeys; ++j) {
         const int key = lane + j * kWarp;
         logits[j] = -INFINITY;
+        v_scale[j] = 1;
         if (key >= count || row >= unit.rows) continue;
         if (!a_.sees(position, unit.position(begin + key))) continue;
         float sum = 0;
         for (int part = 0; part < parts; ++part)
           sum += s_.logits[(part * kRows + row) * l_.tile_keys + key];
+        if constexpr (kHasScale<T>) {
+          const float2 scales = scales_of(unit, unit.position(begin + key));
+          if (a_.plain_logits) sum *= scales.x;
+          v_scale[j] = scales.y;
+        }
         logits[j] = scale * sum;
         largest = fmaxf(largest, logits[j]);
       }
@@ -288,7 +303,8 @@ class UnitKernel {
         const int key = lane + j * kWarp;
         const float weight = expf(logits[j] - shift);
         sum += weight;
-        if (key < l_.tile_keys) s_.weights[key * kRows + row] = weight;
+        if (key >= l_.tile_keys) continue;
+        s_.weights[key * kRows + row] = kHasScale<T> ? weight * v_scale[j] : weight;
       }
       total_[i] = total_[i] * correction + warp_sum(sum);
       largest_[i] = largest;
@@ -555,7 +571,7 @@ void attend_units_cuda(const Launch& launch, const AttentionShape& shape, int fi
   const UnitLayout layout = layout_of(shape, cache);
   const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(std::min(blocks, 65535)));
-  with_float_type(cache.dtype, [&]<typename T>(T) {
+  with_cache_type(cache.dtype, [&]<typename T>(T) {
     switch (unit_rows(shape, pieces.whole)) {
       case 4:
         return launch_units<T, 4>(launch, args, layout, pieces, grid);

@@ -11,13 +11,14 @@
 namespace millrace::ops {
 namespace {
 
-constexpr std::array<std::pair<const char*, RopeRule>, 6> kRules = {{
+constexpr std::array<std::pair<const char*, RopeRule>, 7> kRules = {{
     {"default", RopeRule::kDefault},
     {"linear", RopeRule::kLinear},
     {"dynamic", RopeRule::kDynamic},
     {"llama3", RopeRule::kLlama3},
     {"yarn", RopeRule::kYarn},
     {"longrope", RopeRule::kLongRope},
+    {"ntk_steps", RopeRule::kNtkSteps},
 }};
 
 /// fp32 power, rounded once: the libraries behind fp32 tensors differ from it, and from each other,
@@ -55,6 +56,20 @@ float dynamic_theta(const RopeScaling& s, int64_t prompt_length) {
                             static_cast<float>(s.max_position) -
                         static_cast<float>(s.factor - 1);
   return static_cast<float>(s.theta) * power(stretch, static_cast<float>(exponent));
+}
+
+/// 1 up to max_position, then 3 up to twice as much, 7 up to four times ...
+int64_t ntk_alpha(const RopeScaling& s, int64_t prompt_length) {
+  int64_t alpha = 1;
+  for (double end = s.max_position; static_cast<double>(prompt_length) > end; end *= 2)
+    alpha = 2 * alpha + 1;
+  return alpha;
+}
+
+float ntk_theta(const RopeScaling& s, int64_t prompt_length) {
+  const auto size = static_cast<double>(s.rotary_dim);
+  return static_cast<float>(
+      s.theta * std::pow(static_cast<double>(ntk_alpha(s, prompt_length)), size / (size - 2)));
 }
 
 void scale_llama3(const RopeScaling& s, std::vector<float>* inv_freq) {
@@ -172,6 +187,9 @@ RopeFrequencies rope_frequencies(const RopeScaling& scaling, int64_t prompt_leng
       out.inv_freq = longrope_frequencies(scaling, prompt_length);
       out.attention_scaling = static_cast<float>(longrope_attention_factor(scaling));
       break;
+    case RopeRule::kNtkSteps:
+      out.inv_freq = default_frequencies(ntk_theta(scaling, prompt_length), scaling.rotary_dim);
+      break;
   }
   return out;
 }
@@ -180,6 +198,7 @@ int64_t rope_variant(const RopeScaling& scaling, int64_t prompt_length) {
   const auto length = static_cast<double>(prompt_length);
   if (scaling.rule == RopeRule::kLongRope) return length > scaling.original_max_position ? 1 : 0;
   if (scaling.rule == RopeRule::kDynamic) return length > scaling.max_position ? prompt_length : 0;
+  if (scaling.rule == RopeRule::kNtkSteps) return ntk_alpha(scaling, prompt_length);
   return 0;
 }
 

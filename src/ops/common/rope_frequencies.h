@@ -16,9 +16,11 @@ enum class RopeRule {
   kLlama3,    // long wavelengths divided by factor, short ones kept, smooth in between
   kYarn,      // as llama3, with a ramp over the dimensions, and scaled cosines and sines
   kLongRope,  // one factor per frequency, another set beyond original_max_position
+  kNtkSteps,  // a larger theta for prompts up to twice, four times ... max_position (Qwen)
 };
 
-/// "default", "linear", "dynamic", "llama3", "yarn", "longrope"; empty for another name.
+/// "default", "linear", "dynamic", "llama3", "yarn", "longrope", "ntk_steps"; empty for another
+/// name.
 std::optional<RopeRule> parse_rope_rule(std::string_view name);
 const char* rope_rule_name(RopeRule rule);
 
@@ -27,7 +29,7 @@ struct RopeScaling {
   int64_t rotary_dim = 0;  // R
   double theta = 10000;
   double factor = 1;                      // linear, dynamic, llama3, yarn, longrope
-  double max_position = 0;                // dynamic: max_position_embeddings
+  double max_position = 0;                // dynamic: max_position_embeddings; ntk_steps
   double original_max_position = 0;       // llama3, yarn, longrope
   double attention_factor = 0;            // yarn, longrope; 0: by the rule's formula
   double low_freq_factor = 1;             // llama3
@@ -44,8 +46,9 @@ struct RopeFrequencies {
   float attention_scaling = 1;  // multiplies cosines and sines
 };
 
-/// `prompt_length` is the full length of the sequence's prompt; only dynamic and longrope look at
-/// it. REQUIRES: the parameters of the rule are given; the factor lists have R/2 entries.
+/// `prompt_length` is the full length of the sequence's prompt; only dynamic, longrope and
+/// ntk_steps look at it. REQUIRES: the parameters of the rule are given; the factor lists have R/2
+/// entries.
 RopeFrequencies rope_frequencies(const RopeScaling& scaling, int64_t prompt_length);
 
 /// Prompts with the same value share their frequencies; 0 for every prompt unless the rule depends

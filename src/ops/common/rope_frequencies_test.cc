@@ -2,12 +2,13 @@
 
 #include <bit>
 #include <cmath>
-#include <fstream>
 #include <set>
 #include <string>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+
+#include "base/json.h"
 
 namespace millrace::ops {
 namespace {
@@ -42,8 +43,7 @@ RopeScaling scaling_of(const Json& row) {
 }
 
 Json goldens() {
-  std::ifstream file(MILLRACE_SOURCE_DIR "/tests/data/rope/rope_goldens.json");
-  return Json::parse(file);
+  return parse_json_file(MILLRACE_SOURCE_DIR "/tests/data/rope/rope_goldens.json");
 }
 
 // Recorded from transformers (tests/data/rope/make_rope_goldens.py). Its fp32 power is off by one
@@ -52,7 +52,7 @@ TEST(RopeFrequencies, AreThoseOfTransformers) {
   std::set<std::string> rules;
   int exact = 0, total = 0;
   for (const Json& row : goldens()) {
-    SCOPED_TRACE(row["parameters"].dump() + " length " + row["prompt_length"].dump());
+    SCOPED_TRACE(json_line(row["parameters"]) + " length " + json_line(row["prompt_length"]));
     const RopeFrequencies got =
         rope_frequencies(scaling_of(row), row["prompt_length"].get<int64_t>());
     const auto want = row["inv_freq_bits"].get<std::vector<uint32_t>>();
@@ -80,12 +80,18 @@ TEST(RopeFrequencies, VariantsSeparateWhatDiffers) {
   EXPECT_EQ(rope_variant(s, 1), rope_variant(s, 20));
   EXPECT_NE(rope_variant(s, 20), rope_variant(s, 21));
   EXPECT_EQ(rope_variant(s, 21), rope_variant(s, 22));
+  s.rule = RopeRule::kNtkSteps;
+  EXPECT_EQ(rope_variant(s, 1), rope_variant(s, 20));
+  EXPECT_NE(rope_variant(s, 20), rope_variant(s, 21));
+  EXPECT_EQ(rope_variant(s, 21), rope_variant(s, 40));
+  EXPECT_NE(rope_variant(s, 40), rope_variant(s, 41));
   s.rule = RopeRule::kYarn;
   EXPECT_EQ(rope_variant(s, 1), rope_variant(s, 1000));
 }
 
 TEST(RopeFrequencies, RulesHaveNames) {
-  for (const char* name : {"default", "linear", "dynamic", "llama3", "yarn", "longrope"}) {
+  for (const char* name :
+       {"default", "linear", "dynamic", "llama3", "yarn", "longrope", "ntk_steps"}) {
     ASSERT_TRUE(parse_rope_rule(name).has_value()) << name;
     EXPECT_STREQ(rope_rule_name(*parse_rope_rule(name)), name);
   }

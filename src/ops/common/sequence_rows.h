@@ -62,6 +62,13 @@ struct SequenceRows {
     return cache->v(block(sequence, position), head) +
            slot * cache->v_size * ir::dtype_size(cache->dtype);
   }
+  /// Of i8: what the elements of these vectors are to be multiplied by.
+  float* k_scale(int64_t sequence, int64_t head, int64_t position) const {
+    return cache->k_scales(block(sequence, position), head) + position % cache->tokens_per_block;
+  }
+  float* v_scale(int64_t sequence, int64_t head, int64_t position) const {
+    return cache->v_scales(block(sequence, position), head) + position % cache->tokens_per_block;
+  }
 };
 
 /// Throws Error unless `in[first]` and those after it are the sequence inputs and a KV cache.

@@ -70,6 +70,13 @@ __device__ inline void copy_async(uint32_t shared_address, const void* from) {
                : "memory");
 }
 
+/// 4 bytes, or zeros where `inside` is false.
+__device__ inline void copy_async_4(uint32_t shared_address, const void* from, bool inside) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address), "l"(from),
+               "r"(inside ? 4 : 0)
+               : "memory");
+}
+
 /// Ends a group of this thread's copies.
 __device__ inline void commit_copies() {
   asm volatile("cp.async.commit_group;" ::: "memory");

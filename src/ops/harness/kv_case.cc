@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "ops/common/kv_types.h"
 #include "ops/common/scalar_access.h"
 
 namespace millrace::ops {
@@ -21,10 +22,30 @@ uint64_t mix(uint64_t z) {  // the finaliser of SplitMix64 (Steele, Lea, Flood 2
   return z ^ (z >> 31);
 }
 
+/// One element of a cache, without its scale.
+float load_kv(const void* data, ir::DType dtype, int64_t i) {
+  if (dtype == ir::DType::kI8) return static_cast<const int8_t*>(data)[i];
+  if (dtype == ir::DType::kF8E4M3) {
+    return ir::f8e4m3_to_float(static_cast<const uint8_t*>(data)[i]);
+  }
+  return load_float(data, dtype, i);
+}
+
+/// To nearest.
+void store_kv(void* data, ir::DType dtype, int64_t i, float value) {
+  if (dtype == ir::DType::kI8) {
+    static_cast<int8_t*>(data)[i] = static_cast<int8_t>(std::lround(value));
+  } else if (dtype == ir::DType::kF8E4M3) {
+    static_cast<KvFp8*>(data)[i] = to_fp8(value);
+  } else {
+    store_float(data, dtype, i, value);
+  }
+}
+
 float rounded(ir::DType dtype, float value) {
   float element = 0;
-  store_float(&element, dtype, 0, value);
-  return load_float(&element, dtype, 0);
+  store_kv(&element, dtype, 0, value);
+  return load_kv(&element, dtype, 0);
 }
 
 int64_t div_ceil(int64_t a, int64_t b) {
@@ -80,8 +101,14 @@ void KvCase::lay_out_blocks() {
   view.k_offset = kBytesOfOtherLayers;
   view.v_offset = view.k_offset + kBytesOfOtherLayers +
                   div_ceil(slots * view.k_size * ir::dtype_size(view.dtype), 64) * 64;
-  view.block_bytes = view.v_offset + kBytesOfOtherLayers +
-                     div_ceil(slots * view.v_size * ir::dtype_size(view.dtype), 64) * 64;
+  const int64_t v_bytes = div_ceil(slots * view.v_size * ir::dtype_size(view.dtype), 64) * 64;
+  view.block_bytes = view.v_offset + v_bytes + kBytesOfOtherLayers;
+  if (has_scales(view.dtype)) {
+    const int64_t scale_bytes = div_ceil(slots * static_cast<int64_t>(sizeof(float)), 64) * 64;
+    view.k_scale_offset = view.block_bytes;
+    view.v_scale_offset = view.k_scale_offset + scale_bytes + kBytesOfOtherLayers;
+    view.block_bytes = view.v_scale_offset + scale_bytes + kBytesOfOtherLayers;
+  }
 
   const int64_t used = div_ceil(longest, view.tokens_per_block);
   blocks_per_sequence = paged ? used + kSpareEntries : 1;
@@ -137,15 +164,26 @@ int64_t KvCase::holder(int64_t sequence, int64_t position) const {
   return sequence + indirection[static_cast<size_t>(slot * positions + position)];
 }
 
+int64_t KvCase::block(int64_t sequence, int64_t position) const {
+  const int64_t row = view.group * num_sequences() + holder(sequence, position);
+  return block_offsets[static_cast<size_t>(row * blocks_per_sequence +
+                                           position / view.tokens_per_block)];
+}
+
 int64_t KvCase::slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const {
-  const int64_t entry =
-      (view.group * num_sequences() + holder(sequence, position)) * blocks_per_sequence +
-      position / view.tokens_per_block;
   const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
   const int64_t slot = head * view.tokens_per_block + position % view.tokens_per_block;
-  return block_offsets[static_cast<size_t>(entry)] * view.block_bytes +
+  return block(sequence, position) * view.block_bytes +
          (plane == KvPlane::kK ? view.k_offset : view.v_offset) +
          slot * size * ir::dtype_size(view.dtype);
+}
+
+int64_t KvCase::scale_offset(KvPlane plane, int64_t sequence, int64_t head,
+                             int64_t position) const {
+  const int64_t slot = head * view.tokens_per_block + position % view.tokens_per_block;
+  return block(sequence, position) * view.block_bytes +
+         (plane == KvPlane::kK ? view.k_scale_offset : view.v_scale_offset) +
+         slot * static_cast<int64_t>(sizeof(float));
 }
 
 void KvCase::fill_pool() {
@@ -160,29 +198,55 @@ void KvCase::fill_pool() {
           std::byte* slot = pool.data() + slot_offset(plane, s, head, position);
           const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
           for (int64_t d = 0; d < size; ++d)
-            store_float(slot, view.dtype, d, value(plane, s, head, position, d));
+            store_kv(slot, view.dtype, d, element(plane, s, head, position, d));
+          if (!has_scales(view.dtype)) continue;
+          store_float(pool.data() + scale_offset(plane, s, head, position), ir::DType::kF32, 0,
+                      scale(plane, s, head, position));
         }
       }
     }
   }
 }
 
+float KvCase::scale(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const {
+  if (!has_scales(spec_.dtype)) return 1;
+  const auto a = static_cast<uint64_t>(sequence * 2 + (plane == KvPlane::kV ? 1 : 0));
+  const float size = std::abs(hashed_value(spec_.seed + 5, a, static_cast<uint64_t>(position),
+                                           static_cast<uint64_t>(head)));
+  return (1 + size) / 100;
+}
+
 float KvCase::value(KvPlane plane, int64_t sequence, int64_t head, int64_t position,
                     int64_t d) const {
+  return element(plane, sequence, head, position, d) * scale(plane, sequence, head, position);
+}
+
+float KvCase::element(KvPlane plane, int64_t sequence, int64_t head, int64_t position,
+                      int64_t d) const {
+  const float factor = spec_.dtype == ir::DType::kI8 ? 70 : 1;  // 1.7 becomes 121
   const auto a = static_cast<uint64_t>(sequence * 2 + (plane == KvPlane::kV ? 1 : 0));
-  return rounded(spec_.dtype, hashed_value(spec_.seed, a, static_cast<uint64_t>(position),
-                                           static_cast<uint64_t>(head * kMaxHeadSize + d)));
+  return rounded(spec_.dtype,
+                 factor * hashed_value(spec_.seed, a, static_cast<uint64_t>(position),
+                                       static_cast<uint64_t>(head * kMaxHeadSize + d)));
 }
 
 float KvCase::stored(KvPlane plane, int64_t sequence, int64_t head, int64_t position,
                      int64_t d) const {
-  return load_float(pool.data() + slot_offset(plane, sequence, head, position), view.dtype, d);
+  const float x =
+      load_kv(pool.data() + slot_offset(plane, sequence, head, position), view.dtype, d);
+  if (!has_scales(view.dtype)) return x;
+  return x * load_float(pool.data() + scale_offset(plane, sequence, head, position),
+                        ir::DType::kF32, 0);
 }
 
 void KvCase::clear(KvPlane plane, int64_t sequence, int64_t head, int64_t position) {
   const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
   std::fill_n(pool.begin() + slot_offset(plane, sequence, head, position),
               size * ir::dtype_size(view.dtype), kUnused);
+  if (has_scales(view.dtype)) {
+    std::fill_n(pool.begin() + scale_offset(plane, sequence, head, position), sizeof(float),
+                kUnused);
+  }
 }
 
 std::vector<Tensor> KvCase::tensors() {

@@ -82,7 +82,12 @@ class KvCase {
   void shuffle_beams();
   int64_t holder(int64_t sequence, int64_t position) const;
   bool is_freed(const KvCaseSequence& sequence, int64_t block) const;
+  int64_t block(int64_t sequence, int64_t position) const;
   int64_t slot_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const;
+  int64_t scale_offset(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const;
+  // What value() is the product of; scales are 1 where the cache has none.
+  float scale(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const;
+  float element(KvPlane plane, int64_t sequence, int64_t head, int64_t position, int64_t d) const;
 
   KvCaseSpec spec_;
   int64_t rows_ = 0;

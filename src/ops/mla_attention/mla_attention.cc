@@ -42,10 +42,11 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   if (!(a.scale > 0) || !std::isfinite(a.scale)) {
     throw_bad_input(str("scale must be a positive number, got ", a.scale));
   }
-  if (in.size() != In::kCount)
-    throw_bad_input(str("expected ", In::kCount, " inputs, got ", in.size()));
+  const size_t count = In::kCount + (a.beams > 0 ? size_t{kNumBeamInputs} : 0);
+  if (in.size() != count) throw_bad_input(str("expected ", count, " inputs, got ", in.size()));
   check_rows(in[In::kQ], int64_t{a.heads} * shape.q_size(), "q");
   check_sequence_inputs(in, In::kSequence);
+  if (a.beams > 0) check_beam_inputs(in);
   check_rows(in[In::kKvB], a.latent_size, "kv_b");
   if (in[In::kKvB].shape[0] != ir::Dim(int64_t{a.heads} * (a.nope_size + a.v_size))) {
     throw_bad_input(str("kv_b is ", ir::to_string(in[In::kKvB]), " instead of ",

@@ -3,7 +3,8 @@
 //
 //   q: [T, H*(Dn+R)], rotated; the sequence inputs (ops/common/sequence_inputs.h); the layer's KV
 //   cache (state) of C+R elements a token, this step's in it; kv_b: float [H*(Dn+Dv), C], for each
-//   head the rows that make its key, K_h, then those that make its value, V_h
+//   head the rows that make its key, K_h, then those that make its value, V_h; the beam inputs if
+//   beams > 0, which sequences in generation follow
 //   -> out: q's type [T, H*Dv]; only rows that a sequence owns are written
 //
 //   logit_ij = scale * (qn_i . K_h c_j + qr_i . r_j)     p = softmax over j <= i
@@ -28,12 +29,14 @@ struct MlaAttention {
   int latent_size = 0;  // C
   int v_size = 0;       // Dv
   double scale = 0;
+  int beams = 0;  // above 0: of beams that share their past, so many of a request at most
   bool operator==(const MlaAttention&) const = default;
   static constexpr auto fields() {
     using A = MlaAttention;
     return std::tuple{Field{"heads", &A::heads},         Field{"nope_size", &A::nope_size},
                       Field{"rope_size", &A::rope_size}, Field{"latent_size", &A::latent_size},
-                      Field{"v_size", &A::v_size},       Field{"scale", &A::scale}};
+                      Field{"v_size", &A::v_size},       Field{"scale", &A::scale},
+                      Field{"beams", &A::beams}};
   }
 };
 

@@ -9,10 +9,11 @@ namespace {
 
 constexpr RequestType kContext = RequestType::kContext, kGeneration = RequestType::kGeneration;
 
-Case make(std::string name, const MlaAttention& a, KvCaseSpec spec, ir::DType q = ir::DType::kF32,
+Case make(std::string name, MlaAttention a, KvCaseSpec spec, ir::DType q = ir::DType::kF32,
           ir::DType weight = ir::DType::kBF16) {
   spec.k_size = a.latent_size + a.rope_size;
   spec.v_size = 0;
+  a.beams = spec.beams;
   const int64_t rows = KvCase(spec).rows();
   Case c{.name = std::move(name), .attrs = to_attrs(a)};
   c.inputs = {normal(q, {rows, int64_t{a.heads} * (a.nope_size + a.rope_size)}, 2)};
@@ -21,6 +22,10 @@ Case make(std::string name, const MlaAttention& a, KvCaseSpec spec, ir::DType q 
   // Keys and values of about 1.
   c.inputs.push_back(normal(weight, {int64_t{a.heads} * (a.nope_size + a.v_size), a.latent_size},
                             1 / std::sqrt(static_cast<double>(a.latent_size))));
+  if (a.beams > 0) {
+    for (InputSpec& input : beam_inputs(spec))
+      c.inputs.push_back(std::move(input));
+  }
   // As for attention: logits of up to some tens, summed in float.
   c.tolerance = q == ir::DType::kF32 ? 5e-6 : 0;
   return c;
@@ -59,6 +64,9 @@ std::vector<Case> mla_attention_cases() {
   even.nope_size = 24;
   even.latent_size = 64;
   even.v_size = 40;
+  KvCaseSpec beams{.sequences = {{5, 9, kContext}}, .row_gap = 1, .beams = 3};
+  for (const int past : {21, 21, 21, 70, 70, 70})
+    beams.sequences.push_back({past, 1, kGeneration});
   std::vector<Case> cases = {
       make("sizes that no vector divides", odd, mixed),
       make("f32 weight", odd, mixed, kF32, kF32),
@@ -69,6 +77,8 @@ std::vector<Case> mla_attention_cases() {
       make("f16 activations, odd sizes", odd, stored_as(mixed, kF16, 16), kF16, kF16),
       make("deepseek v2 lite", lite(4), stored_as(mixed, kBF16, 32)),
       make("bf16, deepseek v2 lite", lite(5), stored_as(mixed, kBF16, 32), kBF16),
+      make("beams behind a prompt", odd, stored_as(beams, kF32, 4)),
+      make("beams, 16-bit", lite(4), stored_as(beams, kBF16, 64), kBF16),
       make("one token of 700", lite(16),
            stored_as({.sequences = {{700, 1, kGeneration}}}, kBF16, 64)),
       make("a prompt of 150", lite(16), stored_as({.sequences = {{0, 150, kContext}}}, kBF16, 64)),

@@ -32,11 +32,23 @@ struct MlaArgs {
   const int32_t* blocks;           // [S, blocks_per_sequence]
   int64_t blocks_per_sequence;
   int sequences;
+  int context_sequences;       // which come first and have their past in their own blocks
+  const int32_t* indirection;  // [R, positions] of beams, or null
+  const int32_t* slots;        // [S]
+  int64_t positions;
   const std::byte* plane;  // in block 0
   int64_t block_bytes;
   int tokens_per_block;
   MlaShape shape;
   float scale;
+
+  __device__ int64_t block(int sequence, int64_t position) const {
+    int64_t holder = sequence;
+    if (indirection != nullptr && sequence >= context_sequences) {
+      holder += indirection[slots[sequence] * positions + position];
+    }
+    return blocks[holder * blocks_per_sequence + position / tokens_per_block];
+  }
 };
 
 struct Shared {
@@ -74,15 +86,15 @@ struct Part {
   }
 
   /// Every kParts-th key up to `position`.
-  __device__ void attend(const int32_t* blocks, int64_t position) const {
+  __device__ void attend(int sequence, int64_t position) const {
     const MlaShape& s = a.shape;
     const float* q = shared.q[local_head];
     float latents[kLaneLatents] = {};
     float largest = -INFINITY, total = 0;
     for (int64_t j = part; j <= position; j += kParts) {
-      const Stored* key = reinterpret_cast<const Stored*>(a.plane + blocks[j / a.tokens_per_block] *
-                                                                        a.block_bytes) +
-                          j % a.tokens_per_block * s.cached();
+      const Stored* key =
+          reinterpret_cast<const Stored*>(a.plane + a.block(sequence, j) * a.block_bytes) +
+          j % a.tokens_per_block * s.cached();
       float values[kLaneLatents];
       float logit = 0;
 #pragma unroll
@@ -166,7 +178,7 @@ __global__ void __launch_bounds__(kThreads)
                            a.query_start[sequence];
   if (has_head) part.absorb(row);
   __syncthreads();
-  if (has_head) part.attend(a.blocks + sequence * a.blocks_per_sequence, position);
+  if (has_head) part.attend(sequence, position);
   __syncthreads();
   if (has_head) part.join();
   __syncthreads();
@@ -174,7 +186,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 MlaArgs mla_args(const Launch& launch) {
-  const SequenceRows sequences(launch.in, In::kSequence);
+  const SequenceRows sequences = mla_sequences(launch, RequestType::kGeneration);
   const KvCacheView& cache = *sequences.cache;
   const auto& attributes = launch.attrs<MlaAttention>();
   return {.q = launch.in[In::kQ].as<std::byte>(),
@@ -186,6 +198,10 @@ MlaArgs mla_args(const Launch& launch) {
           .blocks = sequences.block_offsets,
           .blocks_per_sequence = sequences.blocks_per_sequence,
           .sequences = static_cast<int>(sequences.num_sequences),
+          .context_sequences = count_context_sequences(launch),
+          .indirection = sequences.indirection,
+          .slots = sequences.slots,
+          .positions = sequences.positions,
           .plane = cache.pool + cache.k_offset,
           .block_bytes = cache.block_bytes,
           .tokens_per_block = cache.tokens_per_block,

@@ -6,6 +6,7 @@
 #include "base/thread_pool.h"
 #include "ops/common/float_types.h"
 #include "ops/common/scalar_access.h"
+#include "ops/common/softmax_ref.h"
 #include "ops/mla_attention/mla_attention_tactics.h"
 
 namespace millrace::ops {
@@ -19,20 +20,6 @@ using Vector = std::array<double, kMaxHeadSize>;
 struct Query {
   int64_t sequence, row, position, head;
 };
-
-/// Four running sums: one would wait for itself.
-template <typename T>
-double dot(const double* a, const T* b, int64_t size) {
-  double sums[4] = {};
-  int64_t d = 0;
-  for (; d + 4 <= size; d += 4) {
-    for (int64_t i = 0; i < 4; ++i)
-      sums[i] += a[d + i] * double{widen(b[d + i])};
-  }
-  for (; d < size; ++d)
-    sums[0] += a[d] * double{widen(b[d])};
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
 
 /// The query as a token is cached: K_h^T qn [C], then qr [R].
 template <typename W>
@@ -50,30 +37,16 @@ void absorb(const Launch& launch, const MlaShape& shape, const Query& query, con
     out[shape.latent_size + d] = load_float(q.data, q.dtype, first + shape.nope_size + d);
 }
 
-/// The weighted mean of latents, [C]: over the keys in order, and whenever a larger logit comes,
-/// what there is so far is scaled down.
+/// The weighted mean of latents, [C].
 template <typename T>
 void attend(const SequenceRows& sequences, const MlaShape& shape, double scale, const Query& query,
             const double* q, double* out) {
-  double largest = -INFINITY, total = 0;
-  std::fill_n(out, shape.latent_size, 0.0);
+  SoftmaxMean mean(out, shape.latent_size);
   for (int64_t j = 0; j <= query.position; ++j) {
     const auto* cached = reinterpret_cast<const T*>(sequences.k(query.sequence, 0, j));
-    const double logit = scale * dot(q, cached, shape.cached());
-    if (logit > largest) {
-      const double correction = std::exp(largest - logit);
-      total *= correction;
-      for (int64_t c = 0; c < shape.latent_size; ++c)
-        out[c] *= correction;
-      largest = logit;
-    }
-    const double p = std::exp(logit - largest);
-    total += p;
-    for (int64_t c = 0; c < shape.latent_size; ++c)
-      out[c] += p * double{widen(cached[c])};
+    mean.add(scale * dot_ref(q, cached, shape.cached()), cached);
   }
-  for (int64_t c = 0; c < shape.latent_size; ++c)
-    out[c] /= total;
+  mean.divide();
 }
 
 /// out [Dv] of one query.
@@ -90,7 +63,7 @@ void attend_query(const Launch& launch, const SequenceRows& sequences, const Que
       attend<T>(sequences, shape, a.scale, query, q.data(), mean.data());
     });
     for (int64_t d = 0; d < a.v_size; ++d)
-      out[d] = dot(mean.data(), rows + (a.nope_size + d) * a.latent_size, a.latent_size);
+      out[d] = dot_ref(mean.data(), rows + (a.nope_size + d) * a.latent_size, a.latent_size);
   });
 }
 
@@ -98,9 +71,11 @@ void attend_query(const Launch& launch, const SequenceRows& sequences, const Que
 
 void mla_attention_ref(const Launch& launch) {
   const auto& a = launch.attrs<MlaAttention>();
-  const SequenceRows sequences(launch.in, In::kSequence);
+  const SequenceRows beams = mla_sequences(launch, RequestType::kGeneration);
+  const SequenceRows prompts = mla_sequences(launch, RequestType::kContext);
   const Tensor& out = launch.out[0];
-  for (int64_t s = 0; s < sequences.num_sequences; ++s) {
+  for (int64_t s = 0; s < prompts.num_sequences; ++s) {
+    const SequenceRows& sequences = prompts.is(s, RequestType::kContext) ? prompts : beams;
     const int64_t first = sequences.first_position(s);
     launch.pool().parallel_for(int64_t{sequences.query_length[s]} * a.heads, [&](int64_t task) {
       const int64_t i = task / a.heads;
@@ -117,10 +92,12 @@ void mla_attention_ref(const Launch& launch) {
 
 double mla_attention_exact(const Launch& launch, int64_t index) {
   const auto& a = launch.attrs<MlaAttention>();
-  const SequenceRows sequences(launch.in, In::kSequence);
+  const SequenceRows beams = mla_sequences(launch, RequestType::kGeneration);
+  const SequenceRows prompts = mla_sequences(launch, RequestType::kContext);
   const int64_t head = index / a.v_size % a.heads;
   const int64_t row = index / a.v_size / a.heads;
-  for (int64_t s = 0; s < sequences.num_sequences; ++s) {
+  for (int64_t s = 0; s < prompts.num_sequences; ++s) {
+    const SequenceRows& sequences = prompts.is(s, RequestType::kContext) ? prompts : beams;
     const int64_t i = row - sequences.query_start[s];
     if (i < 0 || i >= sequences.query_length[s]) continue;
     Vector result;

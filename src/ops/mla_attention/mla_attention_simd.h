@@ -76,7 +76,8 @@ class MlaRows {
   explicit MlaRows(const Launch& launch)
       : a_(launch.attrs<MlaAttention>()),
         shape_(mla_shape(a_)),
-        sequences_(launch.in, MlaInputs::kSequence),
+        sequences_(mla_sequences(launch, RequestType::kContext)),
+        beams_(mla_sequences(launch, RequestType::kGeneration)),
         q_(launch.in[MlaInputs::kQ].as<float>()),
         kv_b_(launch.in[MlaInputs::kKvB].as<W>()),
         out_(launch.out[0].as<float>()),
@@ -97,8 +98,8 @@ class MlaRows {
   }
 
  private:
-  const T* cached(int64_t sequence, int64_t position) const {
-    return reinterpret_cast<const T*>(sequences_.k(sequence, 0, position));
+  static const T* cached(const SequenceRows& rows, int64_t sequence, int64_t position) {
+    return reinterpret_cast<const T*>(rows.k(sequence, 0, position));
   }
   /// Row d of K_h, or of V_h.
   const W* key_weight(int64_t head, int64_t d) const {
@@ -133,7 +134,7 @@ class MlaRows {
       alignas(64) float weights[kMlaTile];
       const T* key[kMlaTile];
       for (int64_t j = 0; j < count; ++j) {
-        key[j] = cached(sequence, tile + j);
+        key[j] = cached(beams_, sequence, tile + j);
         weights[j] = static_cast<float>(a_.scale) * mla_dot<V>(q, key[j], shape_.cached());
       }
       const V correction = V::set(softmax.weigh(weights, count));
@@ -186,7 +187,7 @@ class MlaRows {
     for (int64_t j = 0; j < kMlaTile; ++j) {
       alignas(64) float row[kMlaMaxCached] = {};  // zeros behind the last key
       if (j < count) {
-        const T* from = cached(sequence, begin + j);
+        const T* from = cached(sequences_, sequence, begin + j);
         for_vectors<V>(shape_.cached(), [&](int64_t c, auto lanes) {
           store(load<V>(from + c, lanes), row + c, lanes);
         });
@@ -276,7 +277,7 @@ class MlaRows {
 
   const MlaAttention& a_;
   const MlaShape shape_;
-  const SequenceRows sequences_;
+  const SequenceRows sequences_, beams_;  // as prompts and as generation see them
   const float* q_;
   const W* kv_b_;
   float* out_;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "ops/common/mla_shape.h"
+#include "ops/common/sequence_rows.h"
 #include "ops/mla_attention/mla_attention.h"
 
 namespace millrace::ops {
@@ -15,6 +16,16 @@ struct MlaInputs {
 
 inline MlaShape mla_shape(const MlaAttention& a) {
   return {a.heads, a.nope_size, a.rope_size, a.latent_size, a.v_size};
+}
+
+/// The sequences of a launch as those of this phase see them: with beams, generation finds its past
+/// in the blocks of others. A prompt is in its own.
+inline SequenceRows mla_sequences(const Launch& launch, RequestType phase) {
+  SequenceRows rows(launch.in, MlaInputs::kSequence);
+  if (phase == RequestType::kGeneration && launch.attrs<MlaAttention>().beams > 0) {
+    rows.follow_beams(launch.in.last(kNumBeamInputs));
+  }
+  return rows;
 }
 
 void mla_attention_ref(const Launch& launch);

@@ -65,11 +65,17 @@ class MlaCase {
     in.emplace_back(weight_.data(), ir::DType::kF32,
                     std::vector<int64_t>{static_cast<int64_t>(weight_.size()) / kShape.latent_size,
                                          kShape.latent_size});
+    MlaAttention shape = kShape;
+    shape.beams = kv.spec().beams;
+    if (shape.beams > 0) {
+      for (const Tensor& tensor : kv.beam_tensors())
+        in.push_back(tensor);
+    }
     const std::vector<Tensor> out = {
         {result.data(), ir::DType::kF32, std::vector{kv.rows(), out_columns()}}};
     ThreadPool pool(threads);
     device::Queue queue{.pool = &pool};
-    const auto attributes = op.parse_attrs(to_attrs(kShape));
+    const auto attributes = op.parse_attrs(to_attrs(shape));
     Launch launch{.in = in, .out = out, .attributes = attributes.get(), .queue = &queue};
     const int64_t bytes = tactic.workspace == nullptr ? 0 : tactic.workspace(launch, {});
     std::vector<std::byte> workspace(static_cast<size_t>(bytes) + 64, std::byte{0xff});
@@ -210,6 +216,26 @@ TEST_P(MlaAttentionTest, BitsDoNotDependOnChunks) {
   }
 }
 
+// Two requests of three beams behind a prompt that has its past in its own blocks.
+TEST_P(MlaAttentionTest, BeamsFindTheirPastWhereverItIs) {
+  KvCaseSpec spec{.sequences = {{4, 3, kContext}}, .row_gap = 1};
+  for (const int past : {21, 21, 21, 70, 70, 70})
+    spec.sequences.push_back({past, 1, kGeneration});
+  for (const int block : {8, 0}) {
+    spec.tokens_per_block = block;
+    spec.beams = 0;
+    MlaCase alone(spec);
+    spec.beams = 3;
+    MlaCase beams(spec);
+    const std::vector<float> found = beams.run(tactic), wanted = alone.run(tactic);
+    for (int64_t s = 0; s < beams.kv.num_sequences(); ++s) {
+      const std::vector<float> rows = beams.rows_of(found, s);
+      EXPECT_EQ(rows, alone.rows_of(wanted, s)) << "sequence " << s;
+      EXPECT_NEAR(rows[0], beams.formula(s, 0, 0, 0), 3e-6);
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Tactics, MlaAttentionTest, testing::ValuesIn(runnable()),
                          [](const auto& test) {
                            return std::string(find_op("mla_attention")->tactics[test.param].name);
@@ -228,6 +254,9 @@ TEST(MlaAttention, RefusesWhatDoesNotFit) {
   a.scale = 0;
   EXPECT_EQ(refuse(a), "scale must be a positive number, got 0");
   EXPECT_EQ(refuse(kShape), "expected 10 inputs, got 0");
+  a = kShape;
+  a.beams = 2;
+  EXPECT_EQ(refuse(a), "expected 12 inputs, got 0");
 }
 
 }  // namespace

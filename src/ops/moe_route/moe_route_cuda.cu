@@ -54,7 +54,8 @@ __device__ void drop_groups(const RouteJob& job, double* choices) {
   __syncwarp();
 }
 
-/// The best expert that is left, the lower id of equal ones; the same in all lanes.
+/// The best expert that is left, the lower id of equal ones; the same in all lanes. The first where
+/// none is a number: rows that belong to no sequence may hold anything.
 __device__ int best_expert(const RouteJob& job, const double* choices) {
   double value = -INFINITY;
   int best = job.experts;
@@ -72,7 +73,7 @@ __device__ int best_expert(const RouteJob& job, const double* choices) {
       best = other;
     }
   }
-  return best;
+  return best < job.experts ? best : 0;
 }
 
 /// What the scores of the chosen experts are divided by, unless they are normalised.

@@ -32,7 +32,7 @@ RopeScaling scaling_of(const RopeAngles& a) {
   const auto rule = parse_rope_rule(a.rule);
   if (!rule) {
     throw_bad_input(str("unknown rotary scaling rule \"", a.rule, "\""), "rope_angles",
-                    "known are default, linear, dynamic, llama3, yarn and longrope");
+                    "known are default, linear, dynamic, llama3, yarn, longrope and ntk_steps");
   }
   return {.rule = *rule,
           .rotary_dim = a.rotary_dim,
@@ -62,8 +62,10 @@ void check_attributes(const RopeAngles& a) {
   if (rule != RopeRule::kDefault && !(a.factor > 0)) {
     throw_bad_input(str("factor must be positive, got ", a.factor), "rope_angles");
   }
-  if (rule == RopeRule::kDynamic && (!(a.max_position > 0) || a.rotary_dim == 2)) {
-    throw_bad_input("rule dynamic needs max_position and a rotary_dim above 2", "rope_angles");
+  const bool changes_theta = rule == RopeRule::kDynamic || rule == RopeRule::kNtkSteps;
+  if (changes_theta && (!(a.max_position > 0) || a.rotary_dim == 2)) {
+    throw_bad_input(str("rule ", a.rule, " needs max_position and a rotary_dim above 2"),
+                    "rope_angles");
   }
   if ((rule == RopeRule::kLlama3 || rule == RopeRule::kYarn || rule == RopeRule::kLongRope) &&
       !(a.original_max_position > 0)) {

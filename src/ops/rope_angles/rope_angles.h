@@ -4,9 +4,9 @@
 //   i < R/2 position_ids: i32 [T], context_lengths, query_start, query_length: i32 [S] -> f32 [T,
 //   R]
 // Angles are products of floats, as in transformers. The frequencies and the factor a follow the
-// scaling rule (ops/common/rope_frequencies.h); rules that depend on length (dynamic, longrope)
-// choose once per sequence, from max(context_lengths[s], 1): the full prompt. Rows that no sequence
-// owns are not written.
+// scaling rule (ops/common/rope_frequencies.h); rules that depend on length (dynamic, longrope,
+// ntk_steps) choose once per sequence, from max(context_lengths[s], 1): the full prompt. Rows that
+// no sequence owns are not written.
 #pragma once
 
 #include "ops/attributes.h"
@@ -17,7 +17,7 @@ struct RopeAngles {
   static constexpr std::string_view kName = "rope_angles";
   int rotary_dim = 0;            // R
   double theta = 10000;          // base
-  std::string rule = "default";  // default, linear, dynamic, llama3, yarn, longrope
+  std::string rule = "default";  // default, linear, dynamic, llama3, yarn, longrope, ntk_steps
   double factor = 1;
   double original_max_position = 0;  // 0: the rule does not use it
   double max_position = 0;           // max_position_embeddings, where the rule needs it

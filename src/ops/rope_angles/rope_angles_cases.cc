@@ -19,6 +19,9 @@ std::vector<Case> rope_angles_cases() {
        .attrs = to_attrs(
            RopeAngles{.rotary_dim = 8, .rule = "dynamic", .factor = 2, .max_position = 16}),
        .inputs = inputs(6, {16, 17, 40}, {0, 2, 4}, {2, 2, 2})},
+      {.name = "prompts in the steps of a rule",
+       .attrs = to_attrs(RopeAngles{.rotary_dim = 8, .rule = "ntk_steps", .max_position = 16}),
+       .inputs = inputs(8, {16, 17, 32, 33}, {0, 2, 4, 6}, {2, 2, 2, 2})},
       {.name = "batch 16 of 1B",
        .attrs = to_attrs(RopeAngles{.rotary_dim = 64, .theta = 500000}),
        .inputs = inputs(16, std::vector<int32_t>(16, 9),

@@ -17,10 +17,12 @@ struct AnglesArgs {
   float* out;                      // [T, 2 * half]
   int sequences, half;
   bool is_dynamic;  // prompts longer than `limit` have a theta of their own,
+  bool has_steps;   // or one of their step,
   double limit;     // the others, or all, `usual`;
   bool has_longer;  // or they have `longer`
   float scaling, longer_scaling;
   float theta = 0, factor = 0, factor_less_one = 0, exponent = 0;  // dynamic
+  double step_theta = 0, step_exponent = 0;                        // ntk_steps
   float usual[kMaxCudaFrequencies] = {}, longer[kMaxCudaFrequencies] = {};
 };
 
@@ -29,14 +31,27 @@ __device__ float power(float base, float exponent) {
   return static_cast<float>(pow(static_cast<double>(base), static_cast<double>(exponent)));
 }
 
+/// 1 / theta^(2i/R).
+__device__ float frequency_of(const AnglesArgs& a, float theta, int i) {
+  const float exponent = __fdiv_rn(static_cast<float>(2 * i), static_cast<float>(2 * a.half));
+  return __fdiv_rn(1.0F, power(theta, exponent));
+}
+
 /// Rule dynamic beyond its limit, as rope_frequencies() computes it, operation by operation.
 __device__ float dynamic_frequency(const AnglesArgs& a, int prompt, int i) {
   const float scaled =
       __fdiv_rn(__fmul_rn(a.factor, static_cast<float>(prompt)), static_cast<float>(a.limit));
   const float stretch = __fsub_rn(scaled, a.factor_less_one);
-  const float theta = __fmul_rn(a.theta, power(stretch, a.exponent));
-  const float exponent = __fdiv_rn(static_cast<float>(2 * i), static_cast<float>(2 * a.half));
-  return __fdiv_rn(1.0F, power(theta, exponent));
+  return frequency_of(a, __fmul_rn(a.theta, power(stretch, a.exponent)), i);
+}
+
+/// Rule ntk_steps beyond its limit, as rope_frequencies() computes it.
+__device__ float step_frequency(const AnglesArgs& a, int prompt, int i) {
+  int64_t alpha = 1;
+  for (double end = a.limit; prompt > end; end *= 2)
+    alpha = 2 * alpha + 1;
+  const double stretch = pow(static_cast<double>(alpha), a.step_exponent);
+  return frequency_of(a, static_cast<float>(__dmul_rn(a.step_theta, stretch)), i);
 }
 
 /// One block to a row.
@@ -57,6 +72,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = static_cast<int>(threadIdx.x); i < a.half; i += kThreads) {
     float frequency = longer ? a.longer[i] : a.usual[i];
     if (a.is_dynamic && beyond) frequency = dynamic_frequency(a, prompt, i);
+    if (a.has_steps && beyond) frequency = step_frequency(a, prompt, i);
     // A product of floats; float functions would lose digits at large angles.
     const double angle = __fmul_rn(position, frequency);
     double sine, cosine;
@@ -81,7 +97,8 @@ void rope_angles_cuda(const Launch& launch) {
                .sequences = static_cast<int>(launch.in[kContextLengths].dim(0)),
                .half = plan.rotary_dim / 2,
                .is_dynamic = s.rule == RopeRule::kDynamic,
-               .limit = s.rule == RopeRule::kDynamic ? s.max_position : s.original_max_position,
+               .has_steps = s.rule == RopeRule::kNtkSteps,
+               .limit = s.rule == RopeRule::kLongRope ? s.original_max_position : s.max_position,
                .has_longer = s.rule == RopeRule::kLongRope,
                .scaling = plan.usual.attention_scaling,
                .longer_scaling = plan.longer.attention_scaling};
@@ -94,6 +111,8 @@ void rope_angles_cuda(const Launch& launch) {
                                     static_cast<double>(s.rotary_dim - 2));
     a.factor_less_one = static_cast<float>(s.factor - 1);
   }
+  a.step_theta = s.theta;
+  a.step_exponent = static_cast<double>(s.rotary_dim) / static_cast<double>(s.rotary_dim - 2);
   device::launch_kernel("rope_angles_cuda", *launch.queue, static_cast<unsigned>(rows), kThreads, 0,
                         rope_angles_kernel, a);
 }

@@ -69,12 +69,13 @@ Cost cost(const Launch& launch) {
   const RopeAppendInputs at(a);
   const auto* cache = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>();
   const auto element = static_cast<double>(ir::dtype_size(launch.in[0].dtype));
-  const double stored =
-      cache != nullptr ? static_cast<double>(ir::dtype_size(cache->dtype)) : element;
+  const ir::DType stored = cache != nullptr ? cache->dtype : launch.in[0].dtype;
+  const auto stored_bytes = static_cast<double>(kv_vector_bytes(stored, a.head_size) +
+                                                kv_vector_bytes(stored, a.v_head_size));
   const auto rows = static_cast<double>(launch.in[0].dim(0));
   const double q = double{1} * a.heads * a.head_size;
   const double kv = double{1} * a.kv_heads * (a.head_size + a.v_head_size);
-  return {.bytes = rows * ((2 * q + kv) * element + kv * stored + 4.0 * a.rotary_dim),
+  return {.bytes = rows * ((2 * q + kv) * element + a.kv_heads * stored_bytes + 4.0 * a.rotary_dim),
           .flops = rows * 3.0 * a.rotary_dim * (a.heads + a.kv_heads)};
 }
 

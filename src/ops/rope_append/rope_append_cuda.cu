@@ -26,6 +26,8 @@ struct AppendArgs {
   int64_t blocks_per_sequence, sequences;
   std::byte* k_plane;  // in block 0
   std::byte* v_plane;
+  std::byte* k_scale;  // of the vectors in block 0, where the cache has scales
+  std::byte* v_scale;
   int64_t block_bytes;
   int tokens_per_block;
   int heads, kv_heads, head_size, v_head_size, rotary_dim;
@@ -64,11 +66,11 @@ __device__ float norm_factor(const T* x, int size, float eps) {
   return __fdiv_rn(1.0F, __fsqrt_rn(mean + eps));
 }
 
-/// A warp writes one head, normalised and rotated. Products and sums are rounded one by one, as on
-/// a CPU.
-template <typename T, typename Out>
-__device__ void write_head(const AppendArgs& a, const T* x, const void* norm, ir::DType norm_type,
-                           const float* angles, Out* out) {
+/// Calls emit(d, value) for this lane's elements of one head, normalised and rotated. Products and
+/// sums are rounded one by one, as on a CPU.
+template <typename T, typename Emit>
+__device__ void for_each_element(const AppendArgs& a, const T* x, const void* norm,
+                                 ir::DType norm_type, const float* angles, const Emit& emit) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const HeadReader<T> head{x, norm, norm_type, a.norm_offset,
                            norm == nullptr ? 1 : norm_factor(x, a.head_size, a.eps)};
@@ -77,17 +79,34 @@ __device__ void write_head(const AppendArgs& a, const T* x, const void* norm, ir
     const int first = a.interleaved ? 2 * i : i, second = a.interleaved ? 2 * i + 1 : i + half;
     const float c = angles[i], s = angles[half + i];
     const float x0 = head.at(first), x1 = head.at(second);
-    out[first] = from_float<Out>(__fsub_rn(__fmul_rn(x0, c), __fmul_rn(x1, s)));
-    out[second] = from_float<Out>(__fadd_rn(__fmul_rn(x1, c), __fmul_rn(x0, s)));
+    emit(first, __fsub_rn(__fmul_rn(x0, c), __fmul_rn(x1, s)));
+    emit(second, __fadd_rn(__fmul_rn(x1, c), __fmul_rn(x0, s)));
   }
   for (int d = a.rotary_dim + lane; d < a.head_size; d += kWarp)
-    out[d] = from_float<Out>(head.at(d));
+    emit(d, head.at(d));
+}
+
+/// A warp writes a vector whose elements `each(emit)` gives, and its scale if Out has one.
+template <typename Out, typename Each>
+__device__ void write_vector(const Each& each, Out* out, float* scale) {
+  if constexpr (kHasScale<Out>) {
+    float largest = 0;
+    each([&](int, float value) { largest = larger_size(largest, value); });
+    for (int step = kWarp / 2; step > 0; step /= 2)
+      largest = larger_size(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+    const Int8Scale stored(largest);
+    each([&](int d, float value) { out[d] = stored(value); });
+    if (threadIdx.x % kWarp == 0) *scale = stored.scale;
+  } else {
+    each([&](int d, float value) { out[d] = from_float<Out>(value); });
+  }
 }
 
 /// Grid: rows, groups of kWarps heads. The heads of Q, then of K, then of V.
 template <typename T, typename Stored>
 __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ AppendArgs a) {
   __shared__ int scratch;
+  device::let_successor_start();
   // Where rows go follows from lengths and block tables, which no kernel writes.
   const int64_t row = blockIdx.x;
   const int sequence =
@@ -101,13 +120,13 @@ __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ Appen
     token = position % a.tokens_per_block;
   }
   device::wait_for_predecessor();
-  device::let_successor_start();
   if (sequence < 0) return;
   const float* angles = a.angles == nullptr ? nullptr : a.angles + row * a.rotary_dim;
   if (head < a.heads) {
     const T* x = reinterpret_cast<const T*>(a.q) + row * a.q_stride + head * a.head_size;
     T* out = reinterpret_cast<T*>(a.q_out) + (row * a.heads + head) * a.head_size;
-    write_head<T, T>(a, x, a.q_norm, a.q_norm_type, angles, out);
+    for_each_element(a, x, a.q_norm, a.q_norm_type, angles,
+                     [&](int d, float value) { out[d] = from_float<T>(value); });
     return;
   }
   head -= a.heads;
@@ -116,15 +135,21 @@ __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ Appen
     const T* x = reinterpret_cast<const T*>(a.k) + row * a.k_stride + head * a.head_size;
     const int64_t slot = int64_t{head} * a.tokens_per_block + token;
     Stored* out = reinterpret_cast<Stored*>(a.k_plane + block * a.block_bytes) + slot * a.head_size;
-    write_head<T, Stored>(a, x, a.k_norm, a.k_norm_type, angles, out);
+    const auto each = [&](const auto& emit) {
+      for_each_element(a, x, a.k_norm, a.k_norm_type, angles, emit);
+    };
+    write_vector(each, out, reinterpret_cast<float*>(a.k_scale + block * a.block_bytes) + slot);
     return;
   }
   head -= a.kv_heads;
   const T* x = reinterpret_cast<const T*>(a.v) + row * a.v_stride + head * a.v_head_size;
   const int64_t slot = int64_t{head} * a.tokens_per_block + token;
   Stored* out = reinterpret_cast<Stored*>(a.v_plane + block * a.block_bytes) + slot * a.v_head_size;
-  for (int d = static_cast<int>(threadIdx.x) % kWarp; d < a.v_head_size; d += kWarp)
-    out[d] = from_float<Stored>(to_float(x[d]));
+  const auto each = [&](const auto& emit) {
+    for (int d = static_cast<int>(threadIdx.x) % kWarp; d < a.v_head_size; d += kWarp)
+      emit(d, to_float(x[d]));
+  };
+  write_vector(each, out, reinterpret_cast<float*>(a.v_scale + block * a.block_bytes) + slot);
 }
 
 AppendArgs append_args(const Launch& launch) {
@@ -148,6 +173,8 @@ AppendArgs append_args(const Launch& launch) {
                .sequences = sequences.num_sequences,
                .k_plane = cache.pool + cache.k_offset,
                .v_plane = cache.pool + cache.v_offset,
+               .k_scale = cache.pool + cache.k_scale_offset,
+               .v_scale = cache.pool + cache.v_scale_offset,
                .block_bytes = cache.block_bytes,
                .tokens_per_block = cache.tokens_per_block,
                .heads = attributes.heads,
@@ -181,7 +208,7 @@ void rope_append_cuda(const Launch& launch) {
   const dim3 grid(static_cast<unsigned>(rows),
                   static_cast<unsigned>((heads + kWarps - 1) / kWarps));
   with_float_type(launch.in[0].dtype, [&]<typename T>(T) {
-    with_float_type(cache->dtype, [&]<typename S>(S) {
+    with_cache_type(cache->dtype, [&]<typename S>(S) {
       device::launch_kernel("rope_append_cuda", *launch.queue, grid, kThreads, 0, append<T, S>,
                             append_args(launch));
     });

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "base/thread_pool.h"
+#include "ops/common/kv_elements.h"
 #include "ops/common/scalar_access.h"
 #include "ops/rope_append/rope_append.h"
 #include "ops/rope_append/rope_append_inputs.h"
@@ -60,16 +61,15 @@ class RowAppend {
       for (int d = 0; d < a_.head_size; ++d)
         store_float(q_out.data, q_out.dtype, first + d, head[static_cast<size_t>(d)]);
     }
-    const ir::DType stored = sequences_.cache->dtype;
     for (int g = 0; g < a_.kv_heads; ++g) {
       prepare(rows_.k, row * rows_.k_stride + int64_t{g} * a_.head_size, at_.k_norm, angles, head);
-      std::byte* k = sequences_.k(sequence, g, position);
-      for (int d = 0; d < a_.head_size; ++d)
-        store_float(k, stored, d, head[static_cast<size_t>(d)]);
-      std::byte* v = sequences_.v(sequence, g, position);
+      store(head, a_.head_size, sequences_.k(sequence, g, position),
+            sequences_.k_scale(sequence, g, position));
       const int64_t first = row * rows_.v_stride + int64_t{g} * a_.v_head_size;
       for (int d = 0; d < a_.v_head_size; ++d)
-        store_float(v, stored, d, load_float(rows_.v, rows_.dtype, first + d));
+        head[static_cast<size_t>(d)] = load_float(rows_.v, rows_.dtype, first + d);
+      store(head, a_.v_head_size, sequences_.v(sequence, g, position),
+            sequences_.v_scale(sequence, g, position));
     }
   }
 
@@ -83,6 +83,24 @@ class RowAppend {
       head[static_cast<size_t>(d)] = load_float(data, rows_.dtype, first + d);
     if (norm >= 0) normalise(input(norm), a_, head);
     if (angles != nullptr) rotate(angles, a_, head);
+  }
+
+  /// A vector as the cache stores it, and its scale where there is one.
+  void store(const Head& x, int size, std::byte* to, float* scale) const {
+    with_kv_type(sequences_.cache->dtype, [&]<typename T>(TypeTag<T>) {
+      auto* out = reinterpret_cast<T*>(to);
+      if constexpr (kHasScale<T>) {
+        store_int8(x.data(), size, out, scale);
+      } else {
+        for (int d = 0; d < size; ++d) {
+          if constexpr (std::is_same_v<T, KvFp8>) {
+            out[d] = to_fp8(x[static_cast<size_t>(d)]);
+          } else {
+            out[d] = narrow<T>(x[static_cast<size_t>(d)]);
+          }
+        }
+      }
+    });
   }
 
   const Launch& launch_;

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "ops/common/cpu_tactic.h"
-#include "ops/common/float_types.h"
+#include "ops/common/kv_elements.h"
 #include "ops/common/vec_loops.h"
 #include "ops/rope_append/rope_append.h"
 #include "ops/rope_append/rope_append_inputs.h"
@@ -42,9 +42,18 @@ class AppendKernel {
     }
     for (int64_t g = 0; g < a_.kv_heads; ++g) {
       const float* k = floats(rows_.k) + row * rows_.k_stride + g * a_.head_size;
-      prepare(k, at_.k_norm, angles, reinterpret_cast<T*>(sequences_.k(sequence, g, position)));
+      auto* k_out = reinterpret_cast<T*>(sequences_.k(sequence, g, position));
       const float* v = floats(rows_.v) + row * rows_.v_stride + g * a_.v_head_size;
-      copy(v, a_.v_head_size, reinterpret_cast<T*>(sequences_.v(sequence, g, position)));
+      auto* v_out = reinterpret_cast<T*>(sequences_.v(sequence, g, position));
+      if constexpr (kHasScale<T>) {
+        float head[kMaxHeadSize];
+        prepare(k, at_.k_norm, angles, head);
+        store_int8(head, a_.head_size, k_out, sequences_.k_scale(sequence, g, position));
+        store_int8(v, a_.v_head_size, v_out, sequences_.v_scale(sequence, g, position));
+      } else {
+        prepare(k, at_.k_norm, angles, k_out);
+        copy(v, a_.v_head_size, v_out);
+      }
     }
   }
 
@@ -126,7 +135,7 @@ template <typename V>
 void rope_append_simd(const Launch& launch) {
   const RopeAppendInputs at(launch.attrs<RopeAppend>());
   const auto* cache = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>();
-  with_float_type(cache->dtype, [&]<typename T>(TypeTag<T>) {
+  with_kv_type(cache->dtype, [&]<typename T>(TypeTag<T>) {
     const AppendKernel<V, T> kernel(launch);
     const SequenceRows& sequences = kernel.sequences();
     int64_t rows = 0;  // that sequences own

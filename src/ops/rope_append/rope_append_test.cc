@@ -135,6 +135,15 @@ double rounding(ir::DType dtype) {
   }
 }
 
+/// Of one value in 8 bits, half of the distance to the next one: int8 has 127 steps up to the
+/// largest element of the vector, e4m3 eight from a power of two to the next, down to 2^-6.
+double half_step(ir::DType dtype, double value, double largest) {
+  constexpr double kOtherRoundings = 1.001;
+  if (dtype == ir::DType::kI8) return largest / 127 / 2 * kOtherRoundings;
+  const int exponent = std::max(std::ilogb(value), -6);
+  return std::ldexp(1.0, exponent - 4) * kOtherRoundings;
+}
+
 class RopeAppendTest : public testing::TestWithParam<size_t> {
  protected:
   const Tactic& tactic = find_op("rope_append")->tactics[GetParam()];
@@ -188,11 +197,17 @@ class RopeAppendTest : public testing::TestWithParam<size_t> {
     for (const KvPlane plane : {KvPlane::kK, KvPlane::kV}) {
       for (int g = 0; g < c.a.kv_heads; ++g) {
         const std::vector<double> want = c.exact(plane == KvPlane::kK ? 1 : 2, row, g);
+        double largest = 0;
+        for (const double x : want)
+          largest = std::max(largest, std::abs(x));
         for (size_t d = 0; d < want.size(); ++d) {
           const float got = c.kv.stored(plane, s, g, position, static_cast<int64_t>(d));
-          ASSERT_TRUE(close(got, want[d], c.kv.spec().dtype))
-              << "sequence " << s << " position " << position << " head " << g << " element " << d
-              << ": " << got << " instead of " << want[d];
+          const bool near =
+              ir::dtype_size(c.kv.spec().dtype) > 1
+                  ? close(got, want[d], c.kv.spec().dtype)
+                  : std::abs(got - want[d]) <= half_step(c.kv.spec().dtype, want[d], largest);
+          ASSERT_TRUE(near) << "sequence " << s << " position " << position << " head " << g
+                            << " element " << d << ": " << got << " instead of " << want[d];
         }
       }
     }
@@ -241,7 +256,8 @@ TEST_P(RopeAppendTest, KnowsManyHeads) {
 }
 
 TEST_P(RopeAppendTest, StoresEveryCacheTypePagedOrNot) {
-  for (const ir::DType dtype : {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16}) {
+  for (const ir::DType dtype :
+       {ir::DType::kF32, ir::DType::kBF16, ir::DType::kF16, ir::DType::kI8, ir::DType::kF8E4M3}) {
     for (const int block : {1, 4, 64, 0}) {
       SCOPED_TRACE(str(ir::dtype_name(dtype), ", ", block, " tokens per block"));
       KvCaseSpec spec = kRagged;

@@ -1,12 +1,12 @@
 #include "ops/sample_process/sample_process.h"
 
 #include <cmath>
-#include <fstream>
 #include <limits>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "ops/common/sampling_testing.h"
 #include "ops/harness/op_call.h"
 
@@ -104,8 +104,8 @@ std::vector<float> wanted(const Json& golden, const std::vector<float>& logits) 
 
 // Bit for bit: the arithmetic is transformers' own.
 TEST(SampleProcess, AsTransformers) {
-  std::ifstream file(MILLRACE_SOURCE_DIR "/tests/data/sampling/processors.json");
-  const Json goldens = Json::parse(file).at("cases");
+  const Json goldens =
+      parse_json_file(MILLRACE_SOURCE_DIR "/tests/data/sampling/processors.json").at("cases");
   ASSERT_GT(goldens.size(), 250u);
   for (const std::string& tactic : cpu_tactics("sample_process")) {
     for (size_t i = 0; i < goldens.size(); ++i) {

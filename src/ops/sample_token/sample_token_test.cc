@@ -1,13 +1,13 @@
 #include "ops/sample_token/sample_token.h"
 
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <numeric>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "base/json.h"
 #include "ops/common/sampling_math.h"
 #include "ops/common/sampling_testing.h"
 #include "ops/harness/op_call.h"
@@ -95,8 +95,7 @@ std::vector<int32_t> kept_of(const std::vector<float>& x, const SamplingRow& row
 }
 
 Json warper_goldens() {
-  std::ifstream file(MILLRACE_SOURCE_DIR "/tests/data/sampling/warpers.json");
-  return Json::parse(file).at("cases");
+  return parse_json_file(MILLRACE_SOURCE_DIR "/tests/data/sampling/warpers.json").at("cases");
 }
 
 std::vector<float> logits_of(const Json& golden) {

@@ -1,0 +1,124 @@
+// The memory plan of a session against what is asked of the device.
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "forwarding_device.h"
+#include "millrace/engine.h"
+#include "runtime/session_setup.h"
+
+namespace millrace {
+namespace {
+
+/// Counts what it gives out, and says that it has no more than `free`.
+class CountingDevice : public ForwardingDevice {
+ public:
+  std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
+    allocated += bytes;
+    return ForwardingDevice::allocate(bytes, purpose);
+  }
+  std::unique_ptr<device::Memory> allocate_host(int64_t bytes, const std::string& p) override {
+    return allocate(bytes, p);
+  }
+  int64_t free_bytes() const override { return free; }
+
+  int64_t allocated = 0, free = int64_t{1} << 40;
+};
+
+struct Case {
+  const char* model;
+  int beams;
+  SetupOptions setup;
+};
+
+class MemoryPlanTest : public testing::TestWithParam<Case> {
+ protected:
+  MemoryPlanTest() {
+    EngineOptions options;
+    options.device = "cpu";
+    options.dtype = options.kv_dtype = "fp32";
+    options.dummy_weights = 0;
+    options.max_beam_width = GetParam().beams;
+    options.use_cache = false;
+    const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/";
+    original_ = Engine::open(folder + GetParam().model, options)->loaded();
+    loaded_ = std::make_shared<const runtime::LoadedEngine>(runtime::LoadedEngine{
+        original_->file, device_, original_->weights, original_->decoder_start_token_id});
+  }
+
+  const std::shared_ptr<CountingDevice> device_ = std::make_shared<CountingDevice>();
+  // The weights are of the engine as it was opened; sessions use it on the device above.
+  std::shared_ptr<const runtime::LoadedEngine> original_, loaded_;
+};
+
+TEST_P(MemoryPlanTest, IsWhatIsAllocated) {
+  const runtime::SessionParts parts = runtime::set_up_session(loaded_, GetParam().setup);
+  const runtime::MemoryPlan& plan = parts.stepper->memory();
+  EXPECT_GT(plan.kv_pool, 0);
+  EXPECT_EQ(plan.session(), device_->allocated);
+}
+
+TEST_P(MemoryPlanTest, IsCheckedBeforeAnythingIsAllocated) {
+  const int64_t needed =
+      runtime::set_up_session(loaded_, GetParam().setup).stepper->memory().session();
+  device_->allocated = 0;
+  device_->free = needed - 1;
+  try {
+    runtime::set_up_session(loaded_, GetParam().setup);
+    FAIL() << "a session that does not fit";
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    EXPECT_NE(what.find("the session needs " + format_bytes(needed)), std::string::npos) << what;
+    EXPECT_NE(what.find("are free"), std::string::npos) << what;
+  }
+  EXPECT_EQ(device_->allocated, 0);
+  device_->free = needed;
+  EXPECT_NO_THROW(runtime::set_up_session(loaded_, GetParam().setup));
+}
+
+TEST_P(MemoryPlanTest, GivesTheLargestBatchThatFits) {
+  SetupOptions setup = GetParam().setup;
+  const auto session_bytes = [&](int batch) {
+    setup.batch_size = batch;
+    return runtime::set_up_session(loaded_, setup).stepper->memory().session();
+  };
+  const int64_t three = session_bytes(3), four = session_bytes(4);
+  setup.batch_size = 100;
+  device_->free = (three + (four - three) / 2) / 95 * 100;  // 5 % are left over for other things
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 3);
+  setup.batch_size = 2;
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 2);
+  setup.batch_size = 100;
+  device_->free = 1000;
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 1);
+  device_->free = int64_t{1} << 40;
+  setup.kv_memory = runtime::set_up_session(loaded_, setup).stepper->memory().kv_pool / 100 * 7;
+  EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 7);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, MemoryPlanTest,
+    testing::Values(
+        Case{"llama_gqa", 1, {.batch_size = 5, .max_context_length = 60, .max_new_tokens = 32}},
+        Case{"llama_gqa",
+             4,
+             {.batch_size = 2,
+              .max_context_length = 30,
+              .max_new_tokens = 9,
+              .beam_width = 3,
+              .max_logprobs = 7}},
+        Case{"gemma2",
+             1,
+             {.batch_size = 3,
+              .max_context_length = 40,
+              .max_new_tokens = 20,
+              .max_logprobs = 5,
+              .tokens_per_block = 8}},
+        Case{"t5_relu",
+             1,
+             {.batch_size = 2,
+              .max_context_length = 4,
+              .max_new_tokens = 12,
+              .max_encoder_length = 20}}));
+
+}  // namespace
+}  // namespace millrace
