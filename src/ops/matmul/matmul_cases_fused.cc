@@ -13,7 +13,7 @@ using enum ir::DType;
 
 /// What gated outputs of 16 bits may be off. Tactics that run as two kernels round gate and up, and
 /// all round the result, as the reference does: by half a unit each. The slope of silu, g f'(g) /
-/// f(g), takes the gate's to 1.28 halves, and is less than that for the other functions here.
+/// f(g), makes at most 1.28 halves of the gate's; without a function it is one.
 double gated_tolerance(std::string_view out) {
   constexpr double kHalves = 1.28 + 1 + 1 + 1;
   return out == "f32" ? 0 : kHalves / 2 * default_tolerance(*ir::parse_dtype(out));
