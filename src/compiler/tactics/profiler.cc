@@ -147,11 +147,10 @@ class Profiler::SmallKernel {
  public:
   explicit SmallKernel(device::Device& device) : problem_(norm()) {
     const int64_t bytes = problem_.in[0].bytes();
-    memory_ = device.allocate(2 * bytes, "a small kernel");
-    const std::vector<std::byte> zeros(static_cast<size_t>(bytes));
-    device.copy_to_device(memory_->data(), zeros.data(), bytes);
+    memory_ = device.allocate(3 * bytes, "a small kernel");  // zeros: x, weight, output
     problem_.in[0].data = memory_->data();
-    problem_.out[0].data = memory_->data() + bytes;
+    problem_.in[1].data = memory_->data() + bytes;
+    problem_.out[0].data = memory_->data() + 2 * bytes;
     placed_ = std::make_unique<Placed>(problem_);
     placed_->launch.queue = &device.queue();
     for (const ops::Tactic& tactic : problem_.op->tactics) {
@@ -175,7 +174,7 @@ class Profiler::SmallKernel {
     problem.op = ops::find_op(ops::RmsNorm::kName);
     problem.attributes = problem.op->parse_attrs({});
     const ops::Tensor row(nullptr, ir::DType::kBF16, std::array{int64_t{1}, kWidth});
-    problem.in = {row};
+    problem.in = {row, ops::Tensor(nullptr, ir::DType::kBF16, std::array{kWidth})};
     problem.out = {row};
     return problem;
   }
