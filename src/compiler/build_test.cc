@@ -2,6 +2,7 @@
 #include "compiler/build.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include <gtest/gtest.h>
@@ -10,6 +11,7 @@
 #include "checkpoint/test_folder.h"
 #include "compiler/passes/plan_passes.h"
 #include "compiler/pipeline.h"
+#include "compiler/trace_model.h"
 #include "ops/op.h"
 
 namespace millrace::compiler {
@@ -140,6 +142,32 @@ TEST(Build, WithoutEachPass) {
       check(build(config(text), options));
     }
   }
+}
+
+// Of a layer four products are left, with attention between them: what stands beside them is
+// theirs.
+TEST(Build, PassesForCudaLeaveProductsOnly) {
+  BuildReport report;
+  const HfConfig llama = config(as("LlamaForCausalLM"));
+  TracedModel traced = trace_model({.model = "small", .config = llama}, small_options(),
+                                   device::Kind::kCpu, &report);
+  run_passes(traced.graph, pipeline(),
+             {.dump_folder = "", .disabled = {}, .device = device::Kind::kCuda});
+  constexpr int kLayers = 2;
+  std::map<std::string, int> found;
+  for (const ir::NodeId id : traced.graph.order()) {
+    const ir::Node& node = traced.graph.node(id);
+    ++found[node.op];
+    if (node.op != "matmul") continue;
+    for (const char* part : {"gated", "residual", "norm"})
+      found[part] += node.attrs.find(part) != nullptr ? 1 : 0;
+  }
+  EXPECT_EQ(found["matmul"], 4 * kLayers + 1);
+  EXPECT_EQ(found["gated"], kLayers);
+  EXPECT_EQ(found["residual"], 2 * kLayers);
+  EXPECT_EQ(found["norm"], 2 * kLayers + 1);
+  for (const char* op : {"rms_norm", "add_rms_norm", "add", "gated_activation"})
+    EXPECT_EQ(found[op], 0) << op;
 }
 
 // Parameters by hand: embedding and head 2 x 50 x 32; a layer: two norms 2 x 32, Q and O 2 x 32 x
