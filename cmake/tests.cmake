@@ -14,10 +14,14 @@ function(add_gtest_program name labels)
                        ENVIRONMENT "MILLRACE_BUILD_DIR=${PROJECT_BINARY_DIR}")
 endfunction()
 
-# What the tests of src/runtime use. Its other files call operations; without this, the TSan build would compile the 190
-# files of src/ops for a program that contains none of them. (Other builds compile all folders anyway.)
+# What the tests of src/runtime use: of src/ops only what operations share. Other files of src/runtime call operations; the
+# TSan build would compile 190 files more for a program that contains none of them. (Other builds compile all folders anyway.)
 if(MILLRACE_SANITIZE STREQUAL "thread")
-  set(TEST_LIBRARIES_runtime runtime engine device ir base)
+  set(TEST_LIBRARIES_runtime runtime ops_common engine device ir base)
+  file(GLOB shared CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/ops/common/*.cc")
+  list(FILTER shared EXCLUDE REGEX "_(test|cuda|ref|cpu|avx2|avx512|avx512bf16)\\.cc$")
+  add_library(millrace_ops_common STATIC EXCLUDE_FROM_ALL ${shared})
+  target_link_libraries(millrace_ops_common PUBLIC millrace_flags)
 endif()
 
 # One program and one ctest entry per folder: starting a program per test case would take longer than the tests.

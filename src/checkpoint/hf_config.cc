@@ -92,6 +92,7 @@ constexpr std::pair<const char*, const char*> kArchitectureOfType[] = {
     {"cohere2", "Cohere2ForCausalLM"},
     {"olmo", "OlmoForCausalLM"},
     {"olmo2", "Olmo2ForCausalLM"},
+    {"olmo3", "Olmo3ForCausalLM"},
     {"granite", "GraniteForCausalLM"},
     {"nemotron", "NemotronForCausalLM"},
     {"smollm3", "SmolLM3ForCausalLM"},

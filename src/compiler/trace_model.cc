@@ -142,7 +142,7 @@ void check_kv_storage(const ir::Graph& graph, const ResolvedLimits& limits,
 void trace_encoder(const models::Model& model, const models::InputLimits& limits,
                    const nn::Trace& decoder, TracedModel* traced) {
   ir::Graph& graph = traced->encoder.emplace(str(traced->graph.name(), "_encoder"));
-  nn::Trace trace{graph, decoder.weights, decoder.activation};
+  nn::Trace trace{graph, decoder.weights, decoder.activation, decoder.asked};
   const nn::EncoderInputs inputs =
       models::prepare_encoder_inputs(trace, model.kv_layers(), *model.encoder(), limits);
   const std::vector<nn::Value> caches = model.forward_encoder(trace, inputs);
@@ -173,7 +173,8 @@ TracedModel trace_model(const BuildInput& input, const BuildOptions& options, de
   } else {
     weights = std::make_unique<DummyWeights>(traced.limits.compute);
   }
-  nn::Trace trace{traced.graph, *weights, activation_type(device, traced.limits.compute)};
+  nn::Trace trace{traced.graph, *weights, activation_type(device, traced.limits.compute),
+                  storage_type(traced.limits.compute)};
   const models::InputLimits limits{.max_num_tokens = traced.limits.max_num_tokens,
                                    .max_sequences = traced.limits.max_sequences,
                                    .max_seq_len = traced.limits.max_seq_len,

@@ -128,6 +128,7 @@ void list_weights(const Checkpoint* checkpoint, engine::Engine& engine) {
     weight.name = std::get<std::string>(*node.attrs.find("name"));
     weight.dtype = type.dtype;
     weight.transposed = node.attrs.find("transposed") != nullptr;
+    weight.unit_rows = node.attrs.find("unit_rows") != nullptr;
     int64_t elements = 1;
     for (const ir::Dim& dim : type.shape) {
       weight.shape.push_back(dim.value());

@@ -71,7 +71,7 @@ void pack_weights(AtomicFile& file, const WeightProducer& produce, Engine* engin
                       .row_bytes = rows == 0 ? 0 : static_cast<int64_t>(bytes.size()) / rows,
                       .dtype = weight.dtype,
                       .tensor = weight.name}};
-    weight.transposed = false;
+    weight.transposed = weight.unit_rows = false;
   }
   if (!chunk.empty()) hashes->push_back(hash64(chunk));
 }

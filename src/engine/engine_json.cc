@@ -155,11 +155,13 @@ Json to_json(const Weight& w) {
     }
     slices.push_back(std::move(slice));
   }
-  return {{"name", w.name},
-          {"shape", w.shape},
-          {"dtype", ir::dtype_name(w.dtype)},
-          {"transposed", w.transposed},
-          {"slices", std::move(slices)}};
+  Json weight = {{"name", w.name},
+                 {"shape", w.shape},
+                 {"dtype", ir::dtype_name(w.dtype)},
+                 {"transposed", w.transposed},
+                 {"slices", std::move(slices)}};
+  if (w.unit_rows) weight["unit_rows"] = true;
+  return weight;
 }
 
 Weight weight_from(const Json& j) {
@@ -167,7 +169,8 @@ Weight weight_from(const Json& j) {
            .shape = j.at("shape"),
            .dtype = dtype_from(j.at("dtype")),
            .transposed = j.at("transposed"),
-           .slices = {}};
+           .slices = {},
+           .unit_rows = j.value("unit_rows", false)};
   for (const Json& s : j.at("slices")) {
     w.slices.push_back({.file = s.at("file"),
                         .offset = s.at("offset"),

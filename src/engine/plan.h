@@ -68,13 +68,14 @@ struct WeightSlice {
 };
 
 /// One weight of the graph. `shape` and `dtype` are what ops read; the slices are stacked along
-/// dimension 0, then transposed if asked, then converted.
+/// dimension 0, then transposed, or rows divided by their length, if asked, then converted.
 struct Weight {
   std::string name;  // as in the graph's weight node
   std::vector<int64_t> shape;
   ir::DType dtype = ir::DType::kF32;
   bool transposed = false;
   std::vector<WeightSlice> slices;
+  bool unit_rows = false;
 };
 
 /// A file that weights lie in, as it was when the engine was built.

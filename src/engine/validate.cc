@@ -194,6 +194,8 @@ class Validator {
 
   // A reader goes through the slices row by row of the weight.
   void rows(const Weight& weight) const {
+    require(!weight.unit_rows || (weight.shape.size() == 2 && !weight.transposed),
+            "a weight whose rows cannot be divided by their length");
     if (weight.transposed) {
       const size_t rank = weight.shape.size();
       require((rank == 2 || rank == 3) && weight.slices.size() == 1,

@@ -35,7 +35,8 @@ struct Value {
 ///   input   what a step brings; names that begin with `host_` lie in host memory
 ///   weight  from the checkpoint. `name` is the tensor's own; several joined by '|' are stacked
 ///   along dimension 0, with
-///           `rows` of each; `transposed` = true: the checkpoint stores [K, N] for our [N, K].
+///           `rows` of each; `transposed` = true: the checkpoint stores [K, N] for our [N, K];
+///           `unit_rows` = true: each row is divided by its length.
 inline constexpr std::string_view kInputOp = "input";
 inline constexpr std::string_view kWeightOp = "weight";
 

@@ -1,6 +1,6 @@
-// Baichuan 7B and 13B: Llama with Q, K and V stored as one (W_pack); 13B has ALiBi instead of
-// rotary positions. Yang et al.: "Baichuan 2: open large-scale language models", 2023, sections 2.2
-// and 2.3, of which this is the first generation.
+// Baichuan 1 and 2, 7B and 13B: Llama with Q, K and V stored as one (W_pack); 13B has ALiBi instead
+// of rotary positions. Baichuan 2 divides the rows of the head by their length. Yang et al.:
+// "Baichuan 2: open large-scale language models", 2023, sections 2.2 and 2.3.
 #include "models/pre_norm_common.h"
 
 namespace millrace::models {
@@ -9,12 +9,13 @@ namespace {
 using nn::Scope;
 using nn::Value;
 
-DecoderConfig read_config(const HfConfig& json, const WindowOptions& window) {
-  if (json.has("z_loss_weight")) {
-    json.fail("z_loss_weight", "says Baichuan 2, whose head is normalised: not supported",
-              "use a checkpoint of Baichuan 7B or 13B");
-  }
-  DecoderConfig c = read_decoder(json, window, {.norm_eps = 1e-6, .max_positions = 4096});
+struct Config : DecoderConfig {
+  bool second = false;
+};
+
+Config read_config(const HfConfig& json, const WindowOptions& window) {
+  Config c{read_decoder(json, window, {.norm_eps = 1e-6, .max_positions = 4096})};
+  c.second = json.has("z_loss_weight");  // only its configurations have one
   // Only the configuration of 7B, which has rotary positions, has a number of them.
   if (!json.has("max_position_embeddings")) {
     c.max_positions = json.get_int("model_max_length", 4096);
@@ -24,7 +25,7 @@ DecoderConfig read_config(const HfConfig& json, const WindowOptions& window) {
   return c;
 }
 
-class Baichuan : public PreNormDecoder<DecoderConfig> {
+class Baichuan : public PreNormDecoder<Config> {
  public:
   using PreNormDecoder::PreNormDecoder;
 
@@ -35,6 +36,9 @@ class Baichuan : public PreNormDecoder<DecoderConfig> {
     const auto [q, k, v] = nn::split_qkv(qkv, c_.sizes);
     const Value o = nn::attention(attention_attrs(in.layer), q, k, v, in);
     return nn::linear(s["o_proj"], o, c_.dim);
+  }
+  Value logits(const Scope& s, Value x) const override {
+    return c_.second ? nn::unit_rows_logits(s, x, c_.vocab) : PreNormDecoder::logits(s, x);
   }
 };
 

@@ -88,6 +88,8 @@ TEST(DecoderFamilies, LayersDifferByPatternOrList) {
   EXPECT_EQ(windows("Cohere2ForCausalLM", slides + R"(, "sliding_window_pattern": 2)"),
             (std::vector{8, 0}));
   EXPECT_EQ(windows("Cohere2ForCausalLM", slides + list), (std::vector{0, 8}));
+  EXPECT_EQ(windows("Olmo3ForCausalLM", slides), (std::vector{8, 8}));
+  EXPECT_EQ(windows("Olmo3ForCausalLM", slides + list), (std::vector{0, 8}));
   EXPECT_EQ(windows("MinistralForCausalLM", slides), (std::vector{8, 8}));
   EXPECT_EQ(windows("MinistralForCausalLM", slides + list), (std::vector{0, 8}));
   EXPECT_EQ(windows("SmolLM3ForCausalLM", slides), (std::vector{0, 0}));
@@ -95,14 +97,9 @@ TEST(DecoderFamilies, LayersDifferByPatternOrList) {
             (std::vector{0, 8}));
 }
 
-// Qwen's rules for long texts are not there: the length of the training is the limit.
-TEST(DecoderFamilies, QwenEndsWhereItsRulesForLongTextsBegin) {
+TEST(DecoderFamilies, QwenGoesBeyondTheLengthOfItsTraining) {
   const char* longer = R"(, "max_position_embeddings": 32768, "seq_length": 2048)";
-  EXPECT_EQ(model("QWenLMHeadModel", longer)->max_positions(), 2048);
-  EXPECT_EQ(
-      model("QWenLMHeadModel", str(longer, R"(, "use_dynamic_ntk": false, "use_logn_attn": false)"))
-          ->max_positions(),
-      32768);
+  EXPECT_EQ(model("QWenLMHeadModel", longer)->max_positions(), 32768);
 }
 
 TEST(DecoderFamilies, RefuseWhatTheyCannotCompute) {

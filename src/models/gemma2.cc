@@ -25,15 +25,6 @@ struct Config : DecoderConfig {
   ops::RopeAngles sliding_rope;
 };
 
-/// Where the parameters are not given by layer type, only full attention is scaled.
-ops::RopeAngles read_sliding_rope(const HfConfig& json, int64_t head_size) {
-  const bool by_type = json.is_object("rope_parameters") &&
-                       json.object("rope_parameters").is_object("sliding_attention");
-  if (by_type) return rope_options(json, head_size, {}, "sliding_attention");
-  return {.rotary_dim = static_cast<int>(head_size),
-          .theta = json.get_float("rope_local_base_freq", 10000, kPositive)};
-}
-
 /// A soft cap: absent means `otherwise`, null means none.
 double read_cap(const HfConfig& json, std::string_view key, double otherwise) {
   return json.is_null(key) ? 0 : json.get_float(key, otherwise, {0, 1e308});
@@ -72,7 +63,9 @@ Config read_config(const HfConfig& json, const WindowOptions& asked) {
                               return (layer + 1) % period == 0 ? "full_attention"
                                                                : "sliding_attention";
                             }),
-           gemma3 ? read_sliding_rope(json, base.sizes.head_size) : base.rope};
+           gemma3 ? sliding_rope_options(json, base.sizes.head_size,
+                                         json.get_float("rope_local_base_freq", 10000, kPositive))
+                  : base.rope};
   c.biases = read_biases(json);
   c.windows = windows_by_layer_type(json, c.types, asked);
   return c;

@@ -17,7 +17,7 @@ float rounded_to(ir::DType type, float value) {
 
 nn::Value gemma_embedding(const nn::Scope& scope, nn::Value ids, int64_t vocab, int64_t dim) {
   const nn::Value rows = nn::embedding(scope, ids, vocab, dim);
-  return nn::scale(rows, rounded_to(scope.trace().activation, std::sqrt(static_cast<float>(dim))));
+  return nn::scale(rows, rounded_to(scope.trace().asked, std::sqrt(static_cast<float>(dim))));
 }
 
 }  // namespace millrace::models

@@ -6,7 +6,7 @@
 namespace millrace::models {
 
 /// Rows of `weight` [vocab, dim] below the scope by id, times sqrt(dim) as transformers has it: in
-/// the type of the embeddings (bf16 makes 55.5 of 55.4256) -> [T, dim].
+/// the type that the model runs in (bf16 makes 55.5 of 55.4256) -> [T, dim].
 nn::Value gemma_embedding(const nn::Scope& scope, nn::Value ids, int64_t vocab, int64_t dim);
 
 }  // namespace millrace::models

@@ -41,11 +41,11 @@ class PreNormDecoder : public Decoder<Config> {
       x = x + feed_forward(s[names_.ffn], norm(s[names_.ffn_norm], x), i);
     }
     x = norm(m[names_.norm], x);
-    return nn::logits(c_.tied ? m[names_.embedding] : root[names_.head], x, c_.vocab);
+    return logits(c_.tied ? m[names_.embedding] : root[names_.head], x);
   }
 
  protected:
-  // Below the scope of each: ids i32 [T] -> [T, dim]; x [T, dim] -> [T, dim].
+  // Below the scope of each: ids i32 [T] -> [T, dim]; x [T, dim] -> [T, dim], logits [T, vocab].
 
   virtual nn::Value embedding(const nn::Scope& s, nn::Value ids) const {
     return nn::embedding(s, ids, c_.vocab, c_.dim);
@@ -59,6 +59,10 @@ class PreNormDecoder : public Decoder<Config> {
   }
   virtual nn::Value feed_forward(const nn::Scope& s, nn::Value x, int64_t /*layer*/) const {
     return nn::gated_mlp(s, x, c_.ffn_dim, c_.activation, c_.biases.ffn);
+  }
+
+  virtual nn::Value logits(const nn::Scope& s, nn::Value x) const {
+    return nn::logits(s, x, c_.vocab);
   }
 
   using Decoder<Config>::c_;

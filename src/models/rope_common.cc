@@ -23,6 +23,13 @@ ops::RopeAngles rope_options(const HfConfig& config, int64_t head_dim, const Rop
           .long_factor = rope.long_factor};
 }
 
+ops::RopeAngles sliding_rope_options(const HfConfig& config, int64_t head_dim, double theta) {
+  const bool by_type = config.is_object("rope_parameters") &&
+                       config.object("rope_parameters").is_object("sliding_attention");
+  if (by_type) return rope_options(config, head_dim, {.theta = theta}, "sliding_attention");
+  return {.rotary_dim = static_cast<int>(head_dim), .theta = theta};
+}
+
 int64_t rope_positions(const ops::RopeAngles& rope, int64_t max_positions) {
   if (rope.rule != "dynamic") return max_positions;
   return static_cast<int64_t>(rope.factor * static_cast<double>(max_positions));

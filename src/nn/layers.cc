@@ -59,6 +59,12 @@ Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias) {
   return add_op(ops::Matmul{.bias = true}, {x, weight, bias});
 }
 
+Value unit_rows_logits(const Scope& scope, Value x, int64_t vocabulary) {
+  scope.enter();
+  scope.trace().hidden = x;
+  return add_op(ops::Matmul{}, {x, scope.unit_rows_weight("weight", vocabulary, x.dim(-1))});
+}
+
 Value conv1d(const Scope& scope, Value x, int64_t out) {
   scope.enter();
   const Value weight = scope.transposed_weight("weight", out, x.dim(-1));

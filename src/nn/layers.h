@@ -13,6 +13,8 @@ Value linear_rows(const Scope& scope, Value x, int64_t stored_out, const RowRuns
 /// The head: x [T, K] times weight [vocabulary, K]^T, in f32 whatever the activation type -> [T,
 /// vocabulary]; plus `bias` [vocabulary], where it is given. Notes x as the last hidden states.
 Value logits(const Scope& scope, Value x, int64_t vocabulary, Value bias = {});
+/// The same without bias, with rows of the weight divided by their length.
+Value unit_rows_logits(const Scope& scope, Value x, int64_t vocabulary);
 /// GPT-2's Conv1D: a linear layer with bias whose weight is stored [K, out].
 Value conv1d(const Scope& scope, Value x, int64_t out);
 /// Rows of `weight` [rows, dim] by id -> [T, dim] in the activation type.

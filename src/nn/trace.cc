@@ -90,6 +90,12 @@ Value Scope::stacked_weights(const std::vector<std::string>& leaves,
   return {&graph(), graph().add(std::string(ir::kWeightOp), {}, type, std::move(attrs))};
 }
 
+Value Scope::unit_rows_weight(std::string_view leaf, int64_t rows, int64_t k) const {
+  const Value weight = add_weight(*trace_, name(leaf), {rows, k}, false);
+  graph().node(graph().value(weight.id).producer).attrs.set("unit_rows", true);
+  return weight;
+}
+
 Value Scope::transposed_weight(std::string_view leaf, int64_t n, int64_t k) const {
   return add_weight(*trace_, name(leaf), {k, n}, true);
 }

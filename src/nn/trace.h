@@ -36,6 +36,7 @@ struct Trace {
   ir::Graph& graph;
   WeightSource& weights;
   ir::DType activation = ir::DType::kF32;  // type of the values between the layers
+  ir::DType asked = ir::DType::kF32;  // that of `--dtype`; on a CPU, activations are floats anyhow
   // Prompt tuning: embeddings of these ids know virtual tokens, so many of a sequence.
   ir::ValueId token_ids = ir::kNone;
   int64_t prompt_table_rows = 0;
@@ -74,6 +75,8 @@ class Scope {
   /// Tensors of one shape, stacked along dimension 0: one weight of the graph.
   Value stacked_weights(const std::vector<std::string>& leaves,
                         const std::vector<int64_t>& shape) const;
+  /// A weight [rows, K] whose rows are divided by their Euclidean length.
+  Value unit_rows_weight(std::string_view leaf, int64_t rows, int64_t k) const;
   /// A weight [N, K] that the checkpoint stores as [K, N] (GPT-2's Conv1D).
   Value transposed_weight(std::string_view leaf, int64_t n, int64_t k) const;
   /// Weights [count, N, K] that the checkpoint stores as one tensor [count, K, N].

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
@@ -68,7 +69,8 @@ const std::byte* WeightReader::data(const engine::WeightSlice& slice) const {
 }
 
 const std::byte* WeightReader::in_place(const engine::Weight& weight) const {
-  if (engine_.dummy_weights || weight.transposed || weight.slices.size() != 1) return nullptr;
+  if (engine_.dummy_weights || weight.transposed || weight.unit_rows || weight.slices.size() != 1)
+    return nullptr;
   const engine::WeightSlice& slice = weight.slices[0];
   const std::byte* bytes = data(slice);
   const auto address = reinterpret_cast<uintptr_t>(bytes);
@@ -131,9 +133,34 @@ void WeightReader::read_slice(const engine::Weight& weight, const engine::Weight
   }
 }
 
+void WeightReader::read_unit_rows(const engine::Weight& weight, int64_t begin, int64_t end,
+                                  std::byte* target) const {
+  constexpr double kLeastLength = 1e-12;  // as in torch: a row of zeros stays one
+  engine::Weight stored = weight;
+  stored.unit_rows = false;
+  stored.dtype = ir::DType::kF32;
+  const int64_t count = row_elements(weight);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (int64_t row = begin; row < end; ++row) {
+    read_rows(stored, row, row + 1, reinterpret_cast<std::byte*>(values.data()));
+    double squares = 0;
+    for (const float value : values)
+      squares += double{value} * double{value};
+    const double length = std::max(std::sqrt(squares), kLeastLength);
+    for (float& value : values)
+      value = static_cast<float>(double{value} / length);
+    ir::convert(ir::DType::kF32, values.data(), weight.dtype, target, count);
+    target += count * ir::dtype_size(weight.dtype);
+  }
+}
+
 void WeightReader::read_rows(const engine::Weight& weight, int64_t begin, int64_t end,
                              std::byte* target) const {
   const int64_t row_bytes = row_elements(weight) * ir::dtype_size(weight.dtype);
+  if (weight.unit_rows) {
+    read_unit_rows(weight, begin, end, target);
+    return;
+  }
   if (weight.transposed) {
     for (int64_t row = begin; row < end; ++row)
       read_transposed(weight, row, target + (row - begin) * row_bytes);

@@ -34,6 +34,9 @@ class WeightReader {
   /// Rows [begin, end) of one slice.
   void read_slice(const engine::Weight& weight, const engine::WeightSlice& slice, int64_t begin,
                   int64_t end, std::byte* target) const;
+  /// Rows [begin, end) of a weight whose rows are divided by their length.
+  void read_unit_rows(const engine::Weight& weight, int64_t begin, int64_t end,
+                      std::byte* target) const;
   /// One row of a weight whose matrices are stored transposed.
   void read_transposed(const engine::Weight& weight, int64_t row, std::byte* target) const;
 

@@ -237,6 +237,23 @@ TEST_F(WeightsTest, StacksOfTransposedWeightsAreTurned) {
 }
 
 // More than one thread's piece; rows of several kinds next to each other.
+// 3-4-5 triangles; a row of zeros stays one.
+TEST_F(WeightsTest, RowsAreDividedByTheirLength) {
+  const std::vector<float> stored = {3, 4, -6, 8, 0, 0};
+  const WeightSlice f32 = source_.add("F32", DType::kF32, 3, bytes_of(stored));
+  Weight weight{"head", {3, 2}, DType::kF32, false, {f32}};
+  weight.unit_rows = true;
+  Weight narrow = weight;
+  narrow.name = "narrow";
+  narrow.dtype = DType::kBF16;
+  const auto weights = load(source_.write({weight, narrow}));
+  EXPECT_EQ(read<float>(*weights, 0), (std::vector<float>{0.6F, 0.8F, -0.6F, 0.8F, 0, 0}));
+  // bf16 has 8 digits: 0.6 is 0.6015625 and 0.8 is 0.80078125.
+  EXPECT_EQ(read<uint16_t>(*weights, 1),
+            (std::vector<uint16_t>{bf16(0.6015625F), bf16(0.80078125F), bf16(-0.6015625F),
+                                   bf16(0.80078125F), 0, 0}));
+}
+
 TEST_F(WeightsTest, LargeWeightsAreWhole) {
   const WeightSlice a = source_.add_bf16(2500, bf16_values(2500 * 100));
   const WeightSlice b = source_.add_bf16(501, bf16_values(501 * 100, 7));

@@ -7,6 +7,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "harness"))
 
+import model_golden
 import program
 
 SCORE_TOLERANCE = 1e-4
@@ -100,6 +101,11 @@ for model in NAMES:
 
 
 class Recorded(unittest.TestCase):
+    def test_every_model_that_generates_has_beams(self):
+        for name in model_golden.names():
+            architecture = json.loads((program.GOLDENS / name / "config.json").read_text())["architectures"][0]
+            self.assertEqual(name in NAMES, not architecture.endswith("ForMaskedLM"), name)
+
     def test_beams_change_places(self):
         for name in NAMES:
             entries = json.loads((program.GOLDENS / name / "beams.json").read_text())["entries"]

@@ -44,6 +44,10 @@ CONFIG_FAULTS = [
     ("stablelm_parallel", {"use_parallel_residual": False}),
     ("glm", {"partial_rotary_factor": 1.0}),
     ("qwen_bias", {"rotary_pct": 1.0}),
+    ("qwen_long", {"use_dynamic_ntk": False}),
+    ("qwen_long", {"use_logn_attn": False}),
+    ("qwen_long_logn", {"seq_length": 21}),
+    ("baichuan2_7b", {"z_loss_weight": None}),
     ("internlm_no_bias", {"rotary": None}),
     ("chatglm_ratio", {"rope_ratio": 45}),
     ("chatglm_residual", {"apply_residual_connection_post_layernorm": False}),
@@ -55,6 +59,8 @@ CONFIG_FAULTS = [
     ("olmo_clip", {"clip_qkv": None}),
     ("olmo_tied", {"clip_qkv": None}),
     ("olmo2_tied", {"rms_norm_eps": 1e-5}),
+    ("olmo3", {"sliding_window": 9}),
+    ("olmo3_layer_types", {"rope_parameters": {"rope_theta": 300000.0, "rope_type": "linear", "factor": 4.0}}),
     ("granite", {"embedding_multiplier": 1.51}),
     ("granite", {"residual_multiplier": 1.31}),
     ("granite", {"attention_multiplier": 0.41}),
@@ -119,6 +125,17 @@ class ModelGoldens(program.ProgramTest):
     def test_other_seed(self):
         findings, _ = self.compare_run(Golden("llama_gqa"), "default", seed=21)
         self.assertNotEqual(findings, [])
+
+    def test_gemma_scales_embeddings_in_its_type(self):
+        """torch.tensor(48**0.5) in float32, bfloat16 and float16, which transformers multiplies by."""
+        for name in ("gemma", "gemma2", "gemma3"):
+            for dtype, factor in (("fp32", 6.928203105926514), ("bf16", 6.9375), ("fp16", 6.9296875)):
+                dump = self.folder / f"{name}_{dtype}"
+                self.good("build", program.GOLDENS / name, "--dummy-weights=20", "--dtype", dtype, "-o", self.folder / "scaled.engine",
+                          "--dump-graph", dump)
+                line = next(line for line in (dump / "00_traced.ir").read_text().splitlines() if "rescale" in line)
+                with self.subTest(model=name, dtype=dtype):
+                    self.assertIn(f"{{factor={factor}}} @model.embed_tokens", line)
 
     def test_alone(self):
         """One prompt a run: the batch changes nothing."""

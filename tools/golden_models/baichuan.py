@@ -1,5 +1,5 @@
-"""Baichuan 7B and 13B. transformers has neither: the reference follows the published description (Baichuan 2 technical
-report, section 2, on the first generation, and the configurations of the model cards)."""
+"""Baichuan 1 and 2, 7B and 13B. transformers has neither: the reference follows the published description (Baichuan 2
+technical report, section 2, and the configurations of the model cards)."""
 import torch
 
 from golden_models.common import without
@@ -21,6 +21,8 @@ CONFIGS = {
     # 13B has 40 heads: no power of two.
     "baichuan_13b_ten_heads": BAICHUAN_13B | {
         "hidden_size": 120, "num_attention_heads": 10, "intermediate_size": 77, "num_hidden_layers": 3},
+    "baichuan2_7b": BAICHUAN | {"architectures": ["BaichuanForCausalLM"], "model_max_length": 128, "z_loss_weight": 0},
+    "baichuan2_13b": BAICHUAN_13B | {"z_loss_weight": 0, "vocab_size": 201, "num_attention_heads": 6},
 }
 
 
@@ -94,7 +96,9 @@ class Baichuan(Decoder):
         return self.model.norm(x), maps
 
     def head(self, x):
-        return self.lm_head(x)
+        if not hasattr(self.config, "z_loss_weight"):
+            return self.lm_head(x)
+        return x @ torch.nn.functional.normalize(self.lm_head.weight).T
 
 
 build = Baichuan

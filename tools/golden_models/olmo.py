@@ -27,4 +27,14 @@ CONFIGS = {
     "olmo2_tied": OLMO2 | new_spelling() | {
         "tie_word_embeddings": True, "attention_bias": True, "rms_norm_eps": 0.02, "num_attention_heads": 2,
         "num_key_value_heads": 2, "vocab_size": 160},
+    # As published: one set of parameters, which scales the layers without a window.
+    "olmo3": OLMO3 | old_spelling(theta=500000.0, scaling={
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32.0, "beta_slow": 1.0,
+        "attention_factor": 1.2079441541679836}),
+    "olmo3_layer_types": without(OLMO3, "num_key_value_heads") | {
+        "num_hidden_layers": 3, "num_attention_heads": 3, "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+        "sliding_window": 12, "attention_bias": True, "dtype": "float32",
+        "rope_parameters": {"full_attention": {"rope_theta": 300000.0, "rope_type": "linear", "factor": 4.0},
+                            "sliding_attention": {"rope_theta": 2000.0, "rope_type": "default"}}},
+    "olmo3_defaults": without(OLMO3, "rms_norm_eps") | {"tie_word_embeddings": True, "num_attention_heads": 4, "dtype": "float32"},
 }

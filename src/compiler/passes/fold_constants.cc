@@ -17,8 +17,7 @@ bool foldable(const ir::Graph& graph, const ir::Node& concat) {
   const ir::Node& first = graph.producer(concat.inputs[0]);
   for (const ir::ValueId in : concat.inputs) {
     const ir::Node& weight = graph.producer(in);
-    if (weight.op != ir::kWeightOp) return false;
-    if (weight.attrs.find("transposed") != nullptr) return false;
+    if (weight.op != ir::kWeightOp || !is_stored_so(weight)) return false;
     if (graph.type(in).dtype != graph.type(first.outputs[0]).dtype) return false;
   }
   return true;

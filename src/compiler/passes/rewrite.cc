@@ -22,7 +22,7 @@ bool can_stack(const ir::Graph& graph, const std::vector<ir::NodeId>& products) 
     if (node.inputs[0] != first.inputs[0] || graph.num_uses(node.outputs[0]) != 1) return false;
     for (size_t i = 1; i < node.inputs.size(); ++i) {
       const ir::Node& weight = graph.producer(node.inputs[i]);
-      if (weight.op != ir::kWeightOp || weight.attrs.find("transposed") != nullptr) return false;
+      if (weight.op != ir::kWeightOp || !is_stored_so(weight)) return false;
       if (graph.type(node.inputs[i]).dtype != graph.type(first.inputs[i]).dtype) return false;
     }
     if (std::count(products.begin(), products.end(), id) != 1) return false;

@@ -21,6 +21,11 @@ Attributes attrs_of(const ir::Graph& graph, ir::NodeId node) {
   return ops::from_attrs<Attributes>(graph.node(node).attrs);
 }
 
+/// Whether a weight is what its tensors hold, row by row: neither transposed nor divided.
+inline bool is_stored_so(const ir::Node& weight) {
+  return weight.attrs.find("transposed") == nullptr && weight.attrs.find("unit_rows") == nullptr;
+}
+
 /// Adds an op before `at`, in its scope; returns its outputs.
 template <typename Attributes>
 std::vector<ir::ValueId> add_before(ir::Graph& graph, ir::NodeId at, const Attributes& attributes,

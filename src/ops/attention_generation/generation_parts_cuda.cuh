@@ -136,14 +136,16 @@ __device__ inline void add_up_tiles(const AttentionArgs& a, const Work& work, in
 }
 
 /// Whether warps should work by themselves: an estimate of the time of both ways, in tiles of one
-/// warp. Where a block's warps share pieces, meeting at the end of each takes them kMeeting.
+/// warp. Where a block's warps share pieces, meeting at the end of each takes them kMeeting; where
+/// warps have pieces of one unit, joining them takes kJoining.
 __device__ inline bool is_better_solo(const Totals& totals, unsigned tiles, unsigned blocks) {
-  constexpr unsigned kMeeting = 6;
+  constexpr float kMeeting = 3, kJoining = 4;
   constexpr unsigned kLongUnit = 64;  // tiles; these are bound by memory, which likes neighbours
   if (totals.pieces == 0 || tiles > kLongUnit * totals.units) return false;
   const auto rounds = [&](unsigned sharers) { return (totals.pieces + sharers - 1) / sharers; };
   const float piece = static_cast<float>(tiles) / static_cast<float>(totals.pieces);
-  const float alone = static_cast<float>(rounds(blocks * kQuarters)) * piece;
+  const float alone = static_cast<float>(rounds(blocks * kQuarters)) * piece +
+                      (totals.pieces > totals.units ? kJoining : 0);
   const float together = static_cast<float>(rounds(blocks)) * (piece / kQuarters + kMeeting);
   return fmaxf(alone, static_cast<float>(totals.longest_piece)) < together;
 }

@@ -59,16 +59,6 @@ __device__ inline void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 
-/// Starts to copy `bytes` bytes to shared memory, a multiple of 16 as both addresses are; `barrier`
-/// counts them.
-__device__ inline void copy_bytes(uint32_t to, const void* from, int bytes, uint32_t barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(to),
-      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
-      : "memory");
-}
-
 /// Starts to copy a box to shared memory; `barrier` counts its bytes.
 __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, uint32_t barrier, int x,
                                 int y) {

@@ -70,6 +70,23 @@ TEST(RopeFrequencies, AreThoseOfTransformers) {
   EXPECT_GT(exact, total * 9 / 10) << exact << " of " << total;
 }
 
+// Python: 1 / (10000 * alpha ** (8 / 6)) ** (2 * i / 8) with alpha 1 up to 20 tokens, 3 up to 40, 7
+// up to 80.
+TEST(RopeFrequencies, NtkStepsAreThoseOfTheFormula) {
+  const RopeScaling s{.rule = RopeRule::kNtkSteps, .rotary_dim = 8, .max_position = 20};
+  const std::vector<std::pair<int64_t, std::vector<double>>> wanted = {
+      {20, {1.0, 0.1, 0.01, 0.001}},
+      {21, {1.0, 0.06933612743506347, 0.004807498567691361, 0.0003333333333333334}},
+      {40, {1.0, 0.06933612743506347, 0.004807498567691361, 0.0003333333333333334}},
+      {60, {1.0, 0.052275795857471025, 0.0027327588325319844, 0.00014285714285714287}}};
+  for (const auto& [prompt, frequencies] : wanted) {
+    const RopeFrequencies got = rope_frequencies(s, prompt);
+    ASSERT_EQ(got.inv_freq.size(), frequencies.size());
+    for (size_t i = 0; i < frequencies.size(); ++i)
+      EXPECT_NEAR(double{got.inv_freq[i]} / frequencies[i], 1, 3e-7) << prompt << ", " << i;
+  }
+}
+
 TEST(RopeFrequencies, VariantsSeparateWhatDiffers) {
   RopeScaling s{.rule = RopeRule::kDynamic, .rotary_dim = 16, .factor = 2, .max_position = 20};
   EXPECT_EQ(rope_variant(s, 1), rope_variant(s, 20));

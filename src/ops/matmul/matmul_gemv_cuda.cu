@@ -14,7 +14,6 @@
 #include <limits>
 
 #include "base/str.h"
-#include "ops/common/hopper.cuh"
 #include "ops/common/tensor_core_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
@@ -35,11 +34,7 @@ constexpr int kLoads = kRows * kPieces;
 /// Steps of a warp that wait in the second-level cache, behind the two in its registers, until x is
 /// there: 96 KiB a block.
 constexpr int kStepsAhead = 3;
-constexpr int kMaxShared = 225 << 10;
-constexpr int kElementBytes = 2;
-/// A barrier for each step of x, and one for the norm's weight.
-constexpr int kBarrierBytes = 1024;
-static_assert((kMaxShared - kBarrierBytes) / (kStep * kElementBytes) + 1 <= kBarrierBytes / 8);
+constexpr int kMaxShared = 224 << 10;
 /// A block takes as much at least: there is no room for two on one multiprocessor, but for one
 /// beside a block of attention_generation_mma_cuda.
 constexpr int kLeastShared = 116 << 10;
@@ -158,97 +153,69 @@ class GemvLoads {
   const T* at_;
 };
 
-/// What a block has in shared memory: barriers, x [T, steps * kStep] with K padded with zeros, the
-/// norm's weight [K] as it lies. x comes step by step: a warp multiplies with the first ones while
-/// others are on their way.
+/// x to shared memory: [T, steps * kStep], K padded with zeros.
 template <typename T>
-struct GemvMemory {
-  unsigned char* bytes;
-  int rows, depth, steps;
-
-  __device__ T* token(int i) const {
-    return reinterpret_cast<T*>(bytes + kBarrierBytes) + int64_t{i} * steps * kStep;
+__device__ void stage_tokens(const MatmulJob& job, int steps, T* to) {
+  const int packs = steps * (kStep / kPackOf<T>);
+  const auto depth = static_cast<int>(job.depth);
+  for (int i = threadIdx.x; i < static_cast<int>(job.rows) * packs; i += kThreads) {
+    const int token = i / packs;
+    const int k = (i - token * packs) * kPackOf<T>;
+    copy_async(shared_address_of(to + int64_t{i} * kPackOf<T>),
+               static_cast<const T*>(job.x) + token * job.depth + min(k, depth - kPackOf<T>),
+               k < depth);
   }
-  __device__ unsigned char* norm_weight() const {
-    return reinterpret_cast<unsigned char*>(token(rows));
-  }
-  __device__ uint32_t arrived(int step) const { return shared_address_of(bytes) + step * 8; }
-  __device__ uint32_t norm_weight_arrived() const { return arrived(steps); }
-  __device__ void wait_for(int step) const { hopper::wait_barrier(arrived(step), 0); }
+  commit_copies();
+  wait_for_copies<0>();
+}
 
-  /// Before wait_for_predecessor(): all that does not depend on x. Other threads may wait at the
-  /// barriers after the next __syncthreads().
-  __device__ void prepare(const MatmulNorm& norm) const {
-    if (threadIdx.x == 0) {
-      for (int i = 0; i <= steps; ++i)
-        hopper::init_barrier(arrived(i), 1);
-      hopper::publish_barriers();
-      if (norm.weight != nullptr) {
-        const int size = depth * (norm.type == ir::DType::kF32 ? 4 : 2);
-        hopper::arrive_expecting(norm_weight_arrived(), size);
-        hopper::copy_bytes(shared_address_of(norm_weight()), norm.weight, size,
-                           norm_weight_arrived());
-      }
-    }
-    for (int i = 0; i < rows; ++i) {
-      for (int k = depth + static_cast<int>(threadIdx.x); k < steps * kStep; k += kThreads)
-        token(i)[k] = from_float<T>(0);
-    }
-  }
+/// The norm's weight to shared memory, as it lies. It is constant: before wait_for_predecessor().
+__device__ void stage_norm_weight(const MatmulNorm& norm, int64_t depth, unsigned char* to) {
+  const int bytes = static_cast<int>(depth) * (norm.type == ir::DType::kF32 ? 4 : 2);
+  const auto* from = static_cast<const unsigned char*>(norm.weight);
+  for (int i = static_cast<int>(threadIdx.x) * 16; i < bytes; i += kThreads * 16)
+    copy_async(shared_address_of(to + i), from + i);
+}
 
-  /// After it, by the first warp.
-  __device__ void copy_tokens(const T* x) const {
-    for (int step = static_cast<int>(threadIdx.x); step < steps; step += kWarp) {
-      const int k = step * kStep;
-      const int size = min(kStep, depth - k) * static_cast<int>(sizeof(T));
-      hopper::arrive_expecting(arrived(step), rows * size);
-      for (int i = 0; i < rows; ++i)
-        hopper::copy_bytes(shared_address_of(token(i) + k), x + int64_t{i} * depth + k, size,
-                           arrived(step));
-    }
-  }
-};
-
-/// Rows of x become rms_norm(x), rounded to T. All threads; each has the same elements of every
-/// row, so that a row's bits do not depend on the others.
+/// Staged rows of x become rms_norm(x), rounded to T. All threads; each has the same elements of
+/// every row, so that a row's bits do not depend on the others.
 template <typename T, int kTokens>
-__device__ void normalise_tokens(const GemvMemory<T>& memory, const MatmulNorm& norm) {
+__device__ void normalise_tokens(const MatmulJob& job, const MatmulNorm& norm, int steps, T* tokens,
+                                 const unsigned char* norm_weight) {
   __shared__ float squares[kTokens][kWarps];
-  constexpr int kPack = kPackOf<T>;
-  const int first = static_cast<int>(threadIdx.x) * kPack;
-  for (int step = 0; step < memory.steps; ++step)
-    memory.wait_for(step);
-  float x[kPack];
+  const auto depth = static_cast<int>(job.depth);
+  const auto rows = static_cast<int>(job.rows);
+  const int first = static_cast<int>(threadIdx.x) * kPackOf<T>;
+  float x[kPackOf<T>];
 #pragma unroll 1
-  for (int token = 0; token < memory.rows; ++token) {
+  for (int token = 0; token < rows; ++token) {
     float sum = 0;
-    for (int k = first; k < memory.depth; k += kThreads * kPack) {
-      load_floats<kPack>(memory.token(token) + k, x);
+    for (int k = first; k < depth; k += kThreads * kPackOf<T>) {
+      load_floats<kPackOf<T>>(tokens + token * steps * kStep + k, x);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i)
+      for (int i = 0; i < kPackOf<T>; ++i)
         sum += x[i] * x[i];
     }
     sum = warp_sum(sum);
     if (threadIdx.x % kWarp == 0) squares[token][threadIdx.x / kWarp] = sum;
   }
-  hopper::wait_barrier(memory.norm_weight_arrived(), 0);
   __syncthreads();
 #pragma unroll 1
-  for (int token = 0; token < memory.rows; ++token) {
+  for (int token = 0; token < rows; ++token) {
     float total = 0;
     for (int warp = 0; warp < kWarps; ++warp)
       total += squares[token][warp];
-    const float scale = 1.0F / sqrtf(total / static_cast<float>(memory.depth) + norm.eps);
-    for (int k = first; k < memory.depth; k += kThreads * kPack) {
-      T* at = memory.token(token) + k;
-      float weight[kPack];
-      load_eight(memory.norm_weight(), norm.type, k, weight);
-      load_floats<kPack>(at, x);
-      Pack<T, kPack> normed;
+    const float scale = 1.0F / sqrtf(total / static_cast<float>(depth) + norm.eps);
+    for (int k = first; k < depth; k += kThreads * kPackOf<T>) {
+      T* at = tokens + token * steps * kStep + k;
+      float weight[kPackOf<T>];
+      load_eight(norm_weight, norm.type, k, weight);
+      load_floats<kPackOf<T>>(at, x);
+      Pack<T, kPackOf<T>> normed;
 #pragma unroll
-      for (int i = 0; i < kPack; ++i)
+      for (int i = 0; i < kPackOf<T>; ++i)
         normed.at[i] = from_float<T>(x[i] * scale * (weight[i] + norm.offset));
-      *reinterpret_cast<Pack<T, kPack>*>(at) = normed;
+      *reinterpret_cast<Pack<T, kPackOf<T>>*>(at) = normed;
     }
   }
   __syncthreads();
@@ -356,28 +323,27 @@ template <typename T, int kTokens, bool kGated>
 __global__ void __launch_bounds__(kThreads, kFit)
     matmul_gemv_kernel(const __grid_constant__ MatmulJob job,
                        const __grid_constant__ MatmulNorm norm, int steps) {
-  extern __shared__ __align__(128) unsigned char bytes[];
+  extern __shared__ __align__(16) unsigned char bytes[];
   device::let_successor_start();
-  const GemvMemory<T> memory{bytes, static_cast<int>(job.rows), static_cast<int>(job.depth), steps};
+  T* tokens = reinterpret_cast<T*>(bytes);
   const GemvShare<kGated> share(job);
   GemvLoads<T, kGated> loads(job, share, steps);
   uint4 even[kLoads], odd[kLoads];
   loads.fetch(even);
   loads.fetch(odd);
   loads.prefetch(kStepsAhead);
-  memory.prepare(norm);
-  __syncthreads();
+  unsigned char* norm_weight = bytes + job.rows * steps * kStep * sizeof(T);
+  if (norm.weight != nullptr) stage_norm_weight(norm, job.depth, norm_weight);
   device::wait_for_predecessor();
-  if (threadIdx.x < kWarp) memory.copy_tokens(static_cast<const T*>(job.x));
-  __syncwarp();
-  if (norm.weight != nullptr) normalise_tokens<T, kTokens>(memory, norm);
+  stage_tokens(job, steps, tokens);
+  __syncthreads();
+  if (norm.weight != nullptr) normalise_tokens<T, kTokens>(job, norm, steps, tokens, norm_weight);
 
   GemvOuts<kGated> outs(job, share);
   GemvSums<kTokens> sums = {};
-  const T* x = memory.token(0) + loads.first_k();
+  const T* x = tokens + loads.first_k();
   int step = 0;
   const auto advance = [&](uint4(&w)[kLoads]) {
-    memory.wait_for(step);
     add_step<T, kTokens>(w, x + step * kStep, static_cast<int>(job.rows) - 1, steps * kStep, sums);
     loads.fetch(w);
     if (++step < steps) return;
@@ -397,9 +363,10 @@ int64_t steps_of(int64_t depth) {
   return (depth + kStep - 1) / kStep;
 }
 
-/// Bytes of shared memory for barriers and x.
+/// Bytes of x in shared memory.
 int64_t staged_bytes(int64_t rows, int64_t depth) {
-  return kBarrierBytes + rows * steps_of(depth) * kStep * kElementBytes;
+  constexpr int64_t kElement = 2;
+  return rows * steps_of(depth) * kStep * kElement;
 }
 
 /// And of the norm's weight behind it.

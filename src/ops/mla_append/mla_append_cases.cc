@@ -1,26 +1,13 @@
 #include "ops/harness/cases.h"
-#include "ops/harness/kv_case.h"
+#include "ops/harness/kv_spec.h"
 #include "ops/mla_append/mla_append.h"
 
 namespace millrace::ops {
 namespace {
 
-constexpr RequestType kContext = RequestType::kContext, kGeneration = RequestType::kGeneration;
-
-/// Ragged sequences of both phases, with rows between them that none owns.
-KvCaseSpec mixed_step() {
-  return {.sequences = {{0, 21, kContext},
-                        {7, 5, kContext},
-                        {3, 0, kContext},
-                        {16, 1, kGeneration},
-                        {47, 2, kGeneration}},
-          .row_gap = 2};
-}
-
 Case make(std::string name, const MlaAppend& a, KvCaseSpec spec,
           ir::DType dtype = ir::DType::kF32) {
-  spec.k_size = a.latent_size + a.rope_size;
-  spec.v_size = 0;
+  spec = of_latents(std::move(spec), a.latent_size, a.rope_size);
   spec.has_new_tokens = false;
   const int64_t rows = KvCase(spec).rows();
   Case c{.name = std::move(name), .attrs = to_attrs(a)};
@@ -33,12 +20,6 @@ Case make(std::string name, const MlaAppend& a, KvCaseSpec spec,
   return c;
 }
 
-KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
-  spec.dtype = dtype;
-  spec.tokens_per_block = tokens_per_block;
-  return spec;
-}
-
 }  // namespace
 
 std::vector<Case> mla_append_cases() {
@@ -49,15 +30,16 @@ std::vector<Case> mla_append_cases() {
   MlaAppend odd_pairs = odd;
   odd_pairs.interleaved = true;
   std::vector<Case> cases = {
-      make("deepseek v2 lite", lite, mixed_step()),
-      make("sizes that no vector divides, halves", odd, mixed_step()),
-      make("sizes that no vector divides, pairs", odd_pairs, mixed_step()),
-      make("bf16 cache", lite, stored_as(mixed_step(), kBF16, 4)),
-      make("f16 cache, contiguous", odd_pairs, stored_as(mixed_step(), kF16, 0)),
-      make("bf16 activations", lite, stored_as(mixed_step(), kBF16, 16), kBF16),
-      make("f16 activations", odd, stored_as(mixed_step(), kF16, 16), kF16),
-      make("a prompt of 512", lite,
-           {.sequences = {{0, 512, kContext}}, .dtype = kBF16, .tokens_per_block = 64}),
+      make("deepseek v2 lite", lite, append_step()),
+      make("sizes that no vector divides, halves", odd, append_step()),
+      make("sizes that no vector divides, pairs", odd_pairs, append_step()),
+      make("bf16 cache", lite, stored_as(append_step(), kBF16, 4)),
+      make("f16 cache, contiguous", odd_pairs, stored_as(append_step(), kF16, 0)),
+      make("bf16 activations", lite, stored_as(append_step(), kBF16, 16), kBF16),
+      make("f16 activations", odd, stored_as(append_step(), kF16, 16), kF16),
+      make(
+          "a prompt of 512", lite,
+          {.sequences = {{0, 512, RequestType::kContext}}, .dtype = kBF16, .tokens_per_block = 64}),
   };
   cases.back().benchmark = true;
   return cases;

@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "ops/harness/cases.h"
-#include "ops/harness/kv_case.h"
+#include "ops/harness/kv_spec.h"
 #include "ops/mla_attention/mla_attention.h"
 
 namespace millrace::ops {
@@ -11,8 +11,7 @@ constexpr RequestType kContext = RequestType::kContext, kGeneration = RequestTyp
 
 Case make(std::string name, MlaAttention a, KvCaseSpec spec, ir::DType q = ir::DType::kF32,
           ir::DType weight = ir::DType::kBF16) {
-  spec.k_size = a.latent_size + a.rope_size;
-  spec.v_size = 0;
+  spec = of_latents(std::move(spec), a.latent_size, a.rope_size);
   a.beams = spec.beams;
   const int64_t rows = KvCase(spec).rows();
   Case c{.name = std::move(name), .attrs = to_attrs(a)};
@@ -29,12 +28,6 @@ Case make(std::string name, MlaAttention a, KvCaseSpec spec, ir::DType q = ir::D
   // As for attention: logits of up to some tens, summed in float.
   c.tolerance = q == ir::DType::kF32 ? 5e-6 : 0;
   return c;
-}
-
-KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
-  spec.dtype = dtype;
-  spec.tokens_per_block = tokens_per_block;
-  return spec;
 }
 
 MlaAttention lite(int heads) {

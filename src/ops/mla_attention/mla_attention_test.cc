@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "ops/harness/attention_oracle.h"
+#include "ops/harness/kv_spec.h"
 #include "ops/harness/test_numbers.h"
 
 namespace millrace::ops {
@@ -24,16 +25,11 @@ const KvCaseSpec kRagged = {.sequences = {{0, 5, kContext},
                                           {129, 3, kGeneration}},
                             .row_gap = 2};
 
-KvCaseSpec sized(KvCaseSpec spec) {
-  spec.k_size = kShape.latent_size + kShape.rope_size;
-  spec.v_size = 0;
-  return spec;
-}
-
 /// One call of the op, and the formula in float64, in the expanded form.
 class MlaCase {
  public:
-  explicit MlaCase(const KvCaseSpec& spec) : kv(sized(spec)) {
+  explicit MlaCase(const KvCaseSpec& spec)
+      : kv(of_latents(spec, kShape.latent_size, kShape.rope_size)) {
     for (int64_t i = 0; i < kShape.heads * (kShape.nope_size + kShape.v_size); ++i) {
       for (int64_t c = 0; c < kShape.latent_size; ++c)
         weight_.push_back(0.2F *
