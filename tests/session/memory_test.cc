@@ -76,22 +76,23 @@ TEST_P(MemoryPlanTest, IsCheckedBeforeAnythingIsAllocated) {
 }
 
 TEST_P(MemoryPlanTest, GivesTheLargestBatchThatFits) {
+  constexpr int kMany = 20;
   SetupOptions setup = GetParam().setup;
   const auto session_bytes = [&](int batch) {
     setup.batch_size = batch;
     return runtime::set_up_session(loaded_, setup).stepper->memory().session();
   };
   const int64_t three = session_bytes(3), four = session_bytes(4);
-  setup.batch_size = 100;
+  setup.batch_size = kMany;
   device_->free = (three + (four - three) / 2) / 95 * 100;  // 5 % are left over for other things
   EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 3);
   setup.batch_size = 2;
   EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 2);
-  setup.batch_size = 100;
+  setup.batch_size = kMany;
   device_->free = 1000;
   EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 1);
   device_->free = int64_t{1} << 40;
-  setup.kv_memory = runtime::set_up_session(loaded_, setup).stepper->memory().kv_pool / 100 * 7;
+  setup.kv_memory = runtime::set_up_session(loaded_, setup).stepper->memory().kv_pool / kMany * 7;
   EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 7);
 }
 
