@@ -43,7 +43,8 @@ CaseData::CaseData(const Op& the_op, const Case& c, Contents contents)
     : op(the_op), source(c), inputs(c.inputs.size()), views(c.inputs.size()) {
   Random random(hash(c.name, hash(op.name, 0xcbf29ce484222325u)));
   for (size_t i = 0; i < c.inputs.size(); ++i) {
-    if (contents == kFilled) fill_input(c.inputs[i], random, &inputs[i], &views[i]);
+    const bool fills = contents == kFilled || (contents == kHost && c.inputs[i].host);
+    if (fills) fill_input(c.inputs[i], random, &inputs[i], &views[i]);
     in.emplace_back(nullptr, c.inputs[i].dtype, c.inputs[i].shape);
   }
   const ir::Bindings no_symbols;

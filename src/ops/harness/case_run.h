@@ -21,7 +21,8 @@ namespace millrace::ops {
 /// its outputs.
 class CaseData {
  public:
-  enum Contents { kShapes, kFilled };
+  /// kHost: of inputs in host memory only, which cost() reads.
+  enum Contents { kShapes, kHost, kFilled };
   CaseData(const Op& op, const Case& c, Contents contents = kFilled);
 
   const Op& op;
