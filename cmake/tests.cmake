@@ -4,14 +4,29 @@ include(GoogleTest)
 # Folders whose tests start threads: they run under ThreadSanitizer too (label tsan).
 set(TSAN_FOLDERS base device runtime serving server)
 
+# Programs whose tests take minutes under sanitizers are divided, so that two cores have work.
+set(TEST_PARTS_ops_test 2)
+
 function(add_gtest_program name labels)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE GTest::gtest_main millrace_flags)
   # Where a test finds models/ and tests/data/.
   target_compile_definitions(${name} PRIVATE MILLRACE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)
-  set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT 1200
-                       ENVIRONMENT "MILLRACE_BUILD_DIR=${PROJECT_BINARY_DIR}")
+  set(parts 1)
+  if(DEFINED TEST_PARTS_${name})
+    set(parts ${TEST_PARTS_${name}})
+  endif()
+  foreach(part RANGE 1 ${parts})
+    set(test ${name})
+    if(parts GREATER 1)
+      set(test ${name}_${part})
+    endif()
+    math(EXPR index "${part} - 1")
+    add_test(NAME ${test} COMMAND ${name} --gtest_brief=1)
+    set_tests_properties(
+      ${test} PROPERTIES LABELS "${labels}" TIMEOUT 1200
+                         ENVIRONMENT "MILLRACE_BUILD_DIR=${PROJECT_BINARY_DIR};GTEST_TOTAL_SHARDS=${parts};GTEST_SHARD_INDEX=${index}")
+  endforeach()
 endfunction()
 
 # What the tests of src/runtime use: of src/ops only what operations share. Other files of src/runtime call operations; the
