@@ -82,7 +82,8 @@ class OpChecker {
     try {
       const device::Kind kind = device_.properties().kind;
       // What attention takes follows from lengths, which are contents; a large cache is not.
-      const CaseData known(op_, c, kind == device::Kind::kCpu ? CaseData::kHost : CaseData::kShapes);
+      const CaseData known(op_, c,
+                           kind == device::Kind::kCpu ? CaseData::kHost : CaseData::kShapes);
       const double flops = known.cost().flops;
       if (flops > timed_only_flops(kind)) return;
       if (kind == device::Kind::kCpu && flops > kMuchForReference && only_reference_takes(known)) {
