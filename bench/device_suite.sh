@@ -12,6 +12,7 @@
 #   sanitize   compute-sanitizer (memcheck, racecheck, initcheck, synccheck) on the smallest bundled model
 #   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
 #   prefill    time to the first token of the 8B shape by prompt length
+#   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B
 # Each takes at most 8 minutes. Results are JSON lines in RESULTS_FOLDER/GROUP.jsonl. The exit status is that of the
 # first group that failed.
 set -uo pipefail
@@ -101,6 +102,13 @@ group_prefill() {
   for length in 128 2048 8192; do
     latency bench/models/llama-3.1-8b --max-batch-size 1 --max-seq-len 9216 --input-len "$length" --output-len 1 \
       --num-iters 5
+  done
+}
+
+group_shapes() {
+  local model
+  for model in llama-2-13b code-llama-34b mixtral-8x7b gemma-2-9b; do
+    latency "bench/models/$model" --max-batch-size 1 --max-seq-len 1024 --input-len 128 --output-len 128 --num-iters 3
   done
 }
 
