@@ -6,18 +6,17 @@
 #include "engine/weight_order.h"
 #include "ops/common/beam_row.h"
 #include "runtime/bind_frame.h"
+#include "runtime/op_calls.h"
 
 namespace millrace::runtime {
 namespace {
 
 ops::Tensor matrix(void* data, int64_t rows, int64_t columns) {
-  const std::array<int64_t, 2> shape = {rows, columns};
-  return {data, ir::DType::kI32, shape};
+  return matrix_at(data, ir::DType::kI32, rows, columns);
 }
 
 ops::Tensor vector(void* data, int64_t count) {
-  const std::array<int64_t, 1> shape = {count};
-  return {data, ir::DType::kI32, shape};
+  return vector_at(data, ir::DType::kI32, count);
 }
 
 /// Row `row` of a matrix, as a matrix.

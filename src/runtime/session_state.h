@@ -2,6 +2,7 @@
 // time went.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <vector>
 
