@@ -1,3 +1,6 @@
+#include <array>
+#include <iterator>
+
 #include "ops/harness/attention_case.h"
 #include "ops/harness/kv_spec.h"
 
@@ -57,9 +60,7 @@ Case timed(std::string name, const AttentionShape& shape, const KvCaseSequence& 
   return c;
 }
 
-}  // namespace
-
-std::vector<Case> attention_context_cases() {
+std::vector<Case> plain_cases() {
   using enum ir::DType;
   return {
       attention_case("ragged prompts and chunks", kSmallHeads, mixed_step()),
@@ -78,6 +79,13 @@ std::vector<Case> attention_context_cases() {
       attention_case("f16 cache, contiguous", kSmallHeads, stored_as(mixed_step(), kF16, 0)),
       attention_case("bf16 activations", kSmallHeads, stored_as(mixed_step(), kBF16, 16), kBF16),
       attention_case("f16 activations", kSmallHeads, stored_as(mixed_step(), kF16, 16), kF16),
+  };
+}
+
+/// 16 bits, as tensor cores take them.
+std::vector<Case> narrow_cases() {
+  using enum ir::DType;
+  return {
       narrow("bf16, heads of 64", {8, 2, 64, 64, 0.125F, 0, 0}, kBF16, 64),
       narrow("bf16, heads of 64, one to a KV head", {2, 2, 64, 64, 0.125F, 0, 0}, kBF16, 16),
       narrow("bf16, heads of 128", {8, 2, 128, 128, 0.0884F, 0, 0}, kBF16, 64),
@@ -99,6 +107,13 @@ std::vector<Case> attention_context_cases() {
       narrow("f16, heads of 24", {4, 2, 24, 24, 0.2F, 0, 0}, kF16, 16),
       narrow("bf16, heads of 96", {6, 3, 96, 96, 0.1021F, 0, 0}, kBF16, 32),
       narrow("bf16, V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0}, kBF16, 64),
+  };
+}
+
+/// What is done with logits.
+std::vector<Case> logit_cases() {
+  using enum ir::DType;
+  return {
       attention_case("soft cap", kSoftCapHeads, mixed_step()),
       narrow("soft cap, window, bf16", kWideSoftCapHeads, kBF16, 64),
       attention_case("ALiBi", kAlibiHeads, mixed_step()),
@@ -135,6 +150,13 @@ std::vector<Case> attention_context_cases() {
              kBF16, 64),
       attention_case("everything at once", everything_at_once(90),
                      stored_as(mixed_step(), kBF16, 16)),
+  };
+}
+
+/// Caches of 8 bits.
+std::vector<Case> eight_bit_cases() {
+  using enum ir::DType;
+  return {
       attention_case("int8 cache", kSmallHeads, stored_as(mixed_step(), kI8, 16)),
       attention_case("int8 cache, bf16 activations", kOneBillionHeads,
                      stored_as(mixed_step(), kI8, 64), kBF16),
@@ -156,6 +178,12 @@ std::vector<Case> attention_context_cases() {
       widened("fp8 cache, f16, ALiBi", kSharedAlibiHeads, kF16, kF8E4M3, 16),
       widened("int8 cache, bf16, sink logits", kGptOssHeads, kBF16, kI8, 64),
       widened("int8 cache, bf16, heads of 24", {4, 2, 24, 24, 0.2F, 0, 0}, kBF16, kI8, 16),
+  };
+}
+
+std::vector<Case> timed_cases() {
+  using enum ir::DType;
+  return {
       timed("prompt of 512 of 1B", kOneBillionHeads, {0, 512, kContext}),
       timed("prompt of 2048 of 1B", kOneBillionHeads, {0, 2048, kContext}),
       timed("prompt of 2048 of 8B, bf16", kEightBillionHeads, {0, 2048, kContext}, kBF16),
@@ -168,6 +196,18 @@ std::vector<Case> attention_context_cases() {
             kBF16),
       timed("prompt of 2048 of 1B, bf16", kOneBillionHeads, {0, 2048, kContext}, kBF16),
   };
+}
+
+}  // namespace
+
+std::vector<Case> attention_context_cases() {
+  std::vector<Case> all;
+  for (std::vector<Case>& cases : std::to_array(
+           {plain_cases(), narrow_cases(), logit_cases(), eight_bit_cases(), timed_cases()})) {
+    all.insert(all.end(), std::make_move_iterator(cases.begin()),
+               std::make_move_iterator(cases.end()));
+  }
+  return all;
 }
 
 }  // namespace millrace::ops

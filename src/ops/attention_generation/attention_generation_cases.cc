@@ -1,3 +1,5 @@
+#include <array>
+#include <iterator>
 #include <utility>
 
 #include "ops/harness/attention_case.h"
@@ -65,9 +67,7 @@ Case timed(std::string name, const AttentionShape& shape, int past, size_t batch
   return c;
 }
 
-}  // namespace
-
-std::vector<Case> attention_generation_cases() {
+std::vector<Case> plain_cases() {
   using enum ir::DType;
   return {
       make("ragged", kSmallHeads, mixed_step()),
@@ -88,6 +88,13 @@ std::vector<Case> attention_generation_cases() {
       make("f16 cache, contiguous", kSmallHeads, stored_as(mixed_step(), kF16, 0)),
       make("bf16 activations", kSmallHeads, stored_as(mixed_step(), kBF16, 16), kBF16),
       make("f16 activations", kSmallHeads, stored_as(mixed_step(), kF16, 16), kF16),
+  };
+}
+
+/// 16 bits, as tensor cores take them.
+std::vector<Case> narrow_cases() {
+  using enum ir::DType;
+  return {
       make("16-bit, a head each", {4, 4, 64, 64, 0.125F, 0, 0}, stored_as(mixed_step(), kBF16, 16),
            kBF16),
       make("16-bit, heads of 64", kOneBillionHeads, stored_as(mixed_step(), kF16, 64), kF16),
@@ -120,6 +127,13 @@ std::vector<Case> attention_generation_cases() {
            stored_as(mixed_step(), kBF16, 8), kBF16),
       make("16-bit, cache of another type", kEightBillionHeads, stored_as(mixed_step(), kBF16, 64),
            kF16),
+  };
+}
+
+/// Beams, and heads of other sizes.
+std::vector<Case> beam_cases() {
+  using enum ir::DType;
+  return {
       make("beams",
            {.heads = 6,
             .kv_heads = 2,
@@ -169,6 +183,13 @@ std::vector<Case> attention_generation_cases() {
            kF16),
       make("16-bit, V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0},
            stored_as(mixed_step(), kBF16, 64), kBF16),
+  };
+}
+
+/// What is done with logits.
+std::vector<Case> logit_cases() {
+  using enum ir::DType;
+  return {
       make("soft cap", kSoftCapHeads, mixed_step()),
       make("soft cap, window, bf16", kWideSoftCapHeads, stored_as(mixed_step(), kBF16, 64), kBF16),
       make("ALiBi", kAlibiHeads, mixed_step()),
@@ -188,6 +209,13 @@ std::vector<Case> attention_generation_cases() {
             32),
       make("relative bias", kRelativeHeads, mixed_step()),
       make("everything at once", everything_at_once(200), stored_as(mixed_step(), kBF16, 16)),
+  };
+}
+
+/// Caches of 8 bits.
+std::vector<Case> eight_bit_cases() {
+  using enum ir::DType;
+  return {
       make("int8 cache", kSmallHeads, stored_as(mixed_step(), kI8, 16)),
       make("int8 cache, bf16 activations", kOneBillionHeads, stored_as(mixed_step(), kI8, 64),
            kBF16),
@@ -224,6 +252,12 @@ std::vector<Case> attention_generation_cases() {
            stored_as(mixed_step(), kI8, 8), kBF16),
       make("int8 cache, bf16, heads of 96", {6, 3, 96, 96, 0.1021F, 0, 0},
            stored_as(mixed_step(), kI8, 32), kBF16),
+  };
+}
+
+std::vector<Case> timed_cases() {
+  using enum ir::DType;
+  return {
       timed("1 x 1k of 1B", kOneBillionHeads, 1023, 1),
       timed("1 x 8k of 1B", kOneBillionHeads, 8191, 1),
       timed("1 x 32k of 1B", kOneBillionHeads, 32767, 1),
@@ -240,6 +274,19 @@ std::vector<Case> attention_generation_cases() {
       timed("64 x 4k of 8B, bf16, fp8 cache", kEightBillionHeads, 4095, 64, kBF16, kF8E4M3),
       timed("1 x 128k of 8B, bf16, int8 cache", kEightBillionHeads, 131071, 1, kBF16, kI8),
   };
+}
+
+}  // namespace
+
+std::vector<Case> attention_generation_cases() {
+  std::vector<Case> all;
+  for (std::vector<Case>& cases :
+       std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
+                      timed_cases()})) {
+    all.insert(all.end(), std::make_move_iterator(cases.begin()),
+               std::make_move_iterator(cases.end()));
+  }
+  return all;
 }
 
 }  // namespace millrace::ops
