@@ -132,9 +132,10 @@ group_deterministic() {
   local batch flag
   for batch in 1 32; do
     for flag in "" --deterministic; do
+      echo "{\"batch_size\": $batch, \"deterministic\": $([ -n "$flag" ] && echo true || echo false)}"
       # shellcheck disable=SC2086  # no flag is no argument
       latency bench/models/llama-3.1-8b --max-batch-size 32 --max-seq-len 1024 --input-len 128 --output-len 128 \
-        --batch-size "$batch" --num-iters 3 $flag | sed "s/^{/{\"flag\": \"$flag\", /"
+        --batch-size "$batch" --num-iters 3 $flag
     done
   done
 }
