@@ -15,6 +15,7 @@
 #   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B
 #   long       the 8B shape behind prompts of 32k and 128k tokens, batch 1
 #   deterministic   the 8B shape with and without --deterministic, batch 1 and 32
+#   memory     what sessions take from the GPU is what was planned, within 1 %
 #   attention  both attention operations alone: prompts of 2k and 8k, caches of 64 x 4k and 1 x 128k tokens
 #   sampler    the operations behind the logits alone
 #   random     150 random batches: the same tokens on the GPU as on the CPU, in fp32
@@ -132,11 +133,33 @@ group_deterministic() {
   local batch flag
   for batch in 1 32; do
     for flag in "" --deterministic; do
+      echo "{\"batch_size\": $batch, \"deterministic\": $([ -n "$flag" ] && echo true || echo false)}"
       # shellcheck disable=SC2086  # no flag is no argument
       latency bench/models/llama-3.1-8b --max-batch-size 32 --max-seq-len 1024 --input-len 128 --output-len 128 \
-        --batch-size "$batch" --num-iters 3 $flag | sed "s/^{/{\"flag\": \"$flag\", /"
+        --batch-size "$batch" --num-iters 3 $flag
     done
   done
+}
+
+# The GPU's own count against the plan, for a small, a long and a wide session.
+group_memory() {
+  local sizes
+  for sizes in "1 128" "1 65536" "64 1024"; do
+    # shellcheck disable=SC2086  # two numbers
+    set -- $sizes
+    latency bench/models/llama-3.1-8b --max-batch-size 64 --max-seq-len 65664 --batch-size "$1" --input-len "$2" \
+      --output-len 16 --num-iters 1 --warmup 0
+  done | python3 -c '
+import json, sys
+lines = [json.loads(line) for line in sys.stdin]
+for line in lines:
+    memory = line["memory"]
+    share = memory["taken_by_setup_bytes"] / memory["planned_bytes"] - 1
+    print(json.dumps({"batch_size": line["batch_size"], "input_len": line["input_len"], **memory, "difference": round(share, 5)}))
+    if abs(share) > 0.01:
+        sys.exit("FAILED: setup took %d bytes, planned were %d" % (memory["taken_by_setup_bytes"], memory["planned_bytes"]))
+if len(lines) != 3:
+    sys.exit("FAILED: %d of 3 sessions" % len(lines))' || fail "the memory plan"
 }
 
 # Times all cases of each of the operations.

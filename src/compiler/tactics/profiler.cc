@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "device/named_range.h"
 #include "device/time_launches.h"
 #include "ops/rms_norm/rms_norm.h"
 
@@ -228,6 +229,7 @@ class Profiler::Trial {
   // One that takes more than `enough_us` is not measured more than roughly.
   std::optional<double> time(const ops::Tactic& tactic, int64_t workspace_bytes, double enough_us,
                              const SmallKernel* between) {
+    const device::NamedRange range(device_.properties().kind, tactic.name);
     const auto workspace =
         device_.allocate(std::max<int64_t>(workspace_bytes, 64), "workspace of a trial");
     for (const auto& copy : copies_)

@@ -8,18 +8,33 @@
 #include "base/thread_pool.h"
 #include "device/cuda/check_cuda.h"
 #include "device/device.h"
+#include "device/named_range.h"
 
 namespace millrace::device {
 
 void check_cuda(cudaError_t status, const char* what, const std::string& where) {
   if (status == cudaSuccess) return;
   (void)cudaGetLastError();  // errors that do not stick must not be reported again elsewhere
+  const std::string operation = current_range();
+  const char* separator = where.empty() || operation.empty() ? "" : ", ";
   throw_failed(str("CUDA: ", what, " failed: ", cudaGetErrorString(status), " (",
                    cudaGetErrorName(status), ")"),
-               where, "check the GPU with nvidia-smi; report it if it happens again");
+               str(operation, separator, where),
+               "check the GPU with nvidia-smi; report it if it happens again");
 }
 
 namespace {
+
+/// For what is told only when the host waits: which of the kernels before failed is not known then.
+void check_finished(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();
+  throw_failed(str("CUDA: ", what, " failed: ", cudaGetErrorString(status), " (",
+                   cudaGetErrorName(status), ")"),
+               current_range(),
+               "run it again with CUDA_LAUNCH_BLOCKING=1 and --no-cuda-graphs to learn which, and "
+               "report it");
+}
 
 class CudaMemory : public Memory {
  public:
@@ -72,7 +87,7 @@ class CudaEvent : public Event {
   CudaEvent& operator=(const CudaEvent&) = delete;
 
   void record() override { check_cuda(cudaEventRecord(event_, stream_), "cudaEventRecord"); }
-  void wait() override { check_cuda(cudaEventSynchronize(event_), "a kernel of this step"); }
+  void wait() override { check_finished(cudaEventSynchronize(event_), "a kernel of this step"); }
   double seconds_since(const Event& earlier) const override {
     float milliseconds = 0;
     check_cuda(
@@ -196,7 +211,7 @@ class CudaDevice : public Device {
                "copy from the GPU");
   }
   void synchronize() override {
-    check_cuda(cudaStreamSynchronize(stream_), "a kernel before this point");
+    check_finished(cudaStreamSynchronize(stream_), "a kernel before this point");
   }
   std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(stream_); }
   std::unique_ptr<CapturedGraph> capture(FunctionRef<void()> work) override {
