@@ -72,6 +72,7 @@ std::vector<Case> sample_process_cases() {
       std::move(mixed),
       benchmark(case_of("1 x 128256, penalties", penalties(), 1, 128256, 128256)),
       benchmark(case_of("16 x 128256, penalties", penalties(), 16, 128256, 128256)),
+      benchmark(case_of("128 x 128256, penalties", penalties(), 128, 128256, 128256)),
   };
 }
 
