@@ -42,9 +42,15 @@ Case make(std::string name, const RopeAppend& a, KvCaseSpec spec,
   return c;
 }
 
+KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
+  spec.dtype = dtype;
+  spec.tokens_per_block = tokens_per_block;
+  return spec;
+}
+
 /// `count` sequences of one row each, behind `past` tokens.
-KvCaseSpec generation_step(int count, int64_t past) {
-  KvCaseSpec spec{.dtype = ir::DType::kBF16, .tokens_per_block = 64};
+KvCaseSpec generation_step(int count, int past) {
+  KvCaseSpec spec = stored_as({}, ir::DType::kBF16, 64);
   spec.sequences.assign(static_cast<size_t>(count), {past, 1, kGeneration});
   return spec;
 }
@@ -52,12 +58,6 @@ KvCaseSpec generation_step(int count, int64_t past) {
 Case timed(Case c) {
   c.benchmark = true;
   return c;
-}
-
-KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
-  spec.dtype = dtype;
-  spec.tokens_per_block = tokens_per_block;
-  return spec;
 }
 
 /// Heads for kernels that move packs of elements: each lane of a head has its place.
@@ -173,7 +173,7 @@ std::vector<Case> rope_append_cases() {
       timed(make("prompt of 512 of 1B", one_b,
                  {.sequences = {{0, 512, kContext}}, .dtype = kBF16, .tokens_per_block = 64})),
   };
-  for (std::vector<Case> more : {pack_cases(), timed_cases_of_8b()})
+  for (const std::vector<Case>& more : {pack_cases(), timed_cases_of_8b()})
     cases.insert(cases.end(), more.begin(), more.end());
   return cases;
 }
