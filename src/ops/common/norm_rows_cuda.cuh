@@ -6,7 +6,7 @@
 
 #include "ops/common/norm_call.h"
 #include "ops/common/norm_limits.h"
-#include "ops/common/vector_access_cuda.cuh"
+#include "ops/common/weight_access_cuda.cuh"
 
 namespace millrace::ops {
 
@@ -35,22 +35,7 @@ struct NormRows {
   ir::DType weight_type;
 };
 
-__device__ inline void prefetch_to_l2(const void* at) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
-}
-
-template <int kPack>
-__device__ inline void load_weights(const void* weights, ir::DType type, int column, float* to) {
-  if (type == ir::DType::kBF16) {
-    load_floats<kPack>(static_cast<const __nv_bfloat16*>(weights) + column, to);
-  } else if (type == ir::DType::kF16) {
-    load_floats<kPack>(static_cast<const __half*>(weights) + column, to);
-  } else {
-    load_floats<kPack>(static_cast<const float*>(weights) + column, to);
-  }
-}
-
-/// Weights are constant: they can come while the kernel before still runs.
+/// Called before the wait for the kernel before.
 template <int kPack, typename X>
 __device__ inline void prefetch_weights(const NormRows<X>& rows) {
   if (rows.weight == nullptr) return;

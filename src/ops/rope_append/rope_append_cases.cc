@@ -42,15 +42,86 @@ Case make(std::string name, const RopeAppend& a, KvCaseSpec spec,
   return c;
 }
 
+KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
+  spec.dtype = dtype;
+  spec.tokens_per_block = tokens_per_block;
+  return spec;
+}
+
+/// `count` sequences of one row each, behind `past` tokens.
+KvCaseSpec generation_step(int count, int past) {
+  KvCaseSpec spec = stored_as({}, ir::DType::kBF16, 64);
+  spec.sequences.assign(static_cast<size_t>(count), {past, 1, kGeneration});
+  return spec;
+}
+
 Case timed(Case c) {
   c.benchmark = true;
   return c;
 }
 
-KvCaseSpec stored_as(KvCaseSpec spec, ir::DType dtype, int tokens_per_block) {
-  spec.dtype = dtype;
-  spec.tokens_per_block = tokens_per_block;
-  return spec;
+/// Heads for kernels that move packs of elements: each lane of a head has its place.
+std::vector<Case> pack_cases() {
+  using enum ir::DType;
+  const RopeAppend of_128{.heads = 4,
+                          .kv_heads = 2,
+                          .head_size = 128,
+                          .v_head_size = 128,
+                          .rotary_dim = 128,
+                          .packed = true};
+  RopeAppend phi = of_128, neighbours = of_128, plain = of_128, wide = of_128, wider = of_128,
+             many = of_128, apart = of_128;
+  phi.head_size = phi.v_head_size = 72;  // an odd number of packs behind those that are rotated
+  phi.rotary_dim = 32;
+  phi.qk_norm = true;
+  neighbours.interleaved = true;
+  neighbours.rotary_dim = 64;
+  plain.rotary_dim = 0;
+  wide.head_size = wide.v_head_size = wide.rotary_dim = 256;
+  wide.qk_norm = true;
+  wider.head_size = wider.v_head_size = wider.rotary_dim = 272;
+  wider.qk_norm = true;
+  many.heads = 60;
+  apart.packed = false;
+  apart.v_head_size = 64;
+  return {
+      make("a part of the head, packs without a partner", phi, stored_as(mixed_step(), kBF16, 16),
+           kBF16),
+      make("the same, int8 cache", phi, stored_as(mixed_step(), kI8, 16), kF16),
+      make("neighbours in a part of the head", neighbours, stored_as(mixed_step(), kBF16, 16),
+           kBF16),
+      make("no rotation, fp8 cache", plain, stored_as(mixed_step(), kF8E4M3, 16), kBF16),
+      make("heads that take a warp, f32", wide, mixed_step()),
+      make("heads that take more than a warp, f32", wider, mixed_step()),
+      make("smaller heads of V", apart, stored_as(mixed_step(), kBF16, 16), kBF16),
+      make("more heads than a block takes at once", many,
+           {.sequences = {{5, 1100, kContext}}, .dtype = kBF16, .tokens_per_block = 64}, kBF16),
+      make("more sequences than threads", of_128, generation_step(300, 3), kBF16),
+  };
+}
+
+/// Llama 3.1 8B.
+std::vector<Case> timed_cases_of_8b() {
+  using enum ir::DType;
+  const RopeAppend eight_b{.heads = 32,
+                           .kv_heads = 8,
+                           .head_size = 128,
+                           .v_head_size = 128,
+                           .rotary_dim = 128,
+                           .packed = true};
+  RopeAppend qwen3 = eight_b;
+  qwen3.qk_norm = true;
+  const KvCaseSpec prompts{
+      .sequences = {4, {0, 2048, kContext}}, .dtype = kBF16, .tokens_per_block = 64};
+  return {
+      timed(make("1 row of 8B", eight_b, generation_step(1, 100), kBF16)),
+      timed(make("128 rows of 8B", eight_b, generation_step(128, 100), kBF16)),
+      timed(make("128 rows of 8B, int8 cache", eight_b,
+                 stored_as(generation_step(128, 100), kI8, 64), kBF16)),
+      timed(make("8192 rows of 8B", eight_b, prompts, kBF16)),
+      timed(make("8192 rows of 8B, fp8 cache", eight_b, stored_as(prompts, kF8E4M3, 64), kBF16)),
+      timed(make("8192 rows of 8B, heads are normalised", qwen3, prompts, kBF16)),
+  };
 }
 
 }  // namespace
@@ -77,7 +148,7 @@ std::vector<Case> rope_append_cases() {
                          .v_head_size = 64,
                          .rotary_dim = 64,
                          .packed = true};
-  return {
+  std::vector<Case> cases = {
       make("llama, Q, K and V apart", llama, mixed_step()),
       make("llama, packed", packed, mixed_step()),
       make("qwen3: heads are normalised", qwen3, mixed_step()),
@@ -102,6 +173,9 @@ std::vector<Case> rope_append_cases() {
       timed(make("prompt of 512 of 1B", one_b,
                  {.sequences = {{0, 512, kContext}}, .dtype = kBF16, .tokens_per_block = 64})),
   };
+  for (const std::vector<Case>& more : {pack_cases(), timed_cases_of_8b()})
+    cases.insert(cases.end(), more.begin(), more.end());
+  return cases;
 }
 
 }  // namespace millrace::ops

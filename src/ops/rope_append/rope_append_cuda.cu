@@ -1,158 +1,15 @@
-#include "ops/common/attention_cuda.cuh"
-#include "ops/common/row_owner_cuda.cuh"
-#include "ops/rope_append/rope_append_inputs.h"
+#include <algorithm>
+#include <bit>
+
+#include "ops/rope_append/rope_append_cuda.h"
+#include "ops/rope_append/rope_append_elements_cuda.cuh"
+#include "ops/rope_append/rope_append_packs_cuda.cuh"
 #include "ops/rope_append/rope_append_tactics.h"
 
 namespace millrace::ops {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-
-struct AppendArgs {
-  const std::byte* q;
-  const std::byte* k;
-  const std::byte* v;
-  int64_t q_stride, k_stride, v_stride;  // elements from one row to the next
-  std::byte* q_out;                      // [T, heads * head_size]
-  const float* angles = nullptr;         // [T, rotary_dim] or null
-  const void* q_norm = nullptr;          // [head_size] or null
-  const void* k_norm = nullptr;
-  ir::DType q_norm_type = ir::DType::kF32, k_norm_type = ir::DType::kF32;
-  const int32_t* sequence_length;  // [S]
-  const int32_t* query_start;      // [S]
-  const int32_t* query_length;     // [S]
-  const int32_t* blocks;           // [S, blocks_per_sequence]
-  int64_t blocks_per_sequence, sequences;
-  std::byte* k_plane;  // in block 0
-  std::byte* v_plane;
-  std::byte* k_scale;  // of the vectors in block 0, where the cache has scales
-  std::byte* v_scale;
-  int64_t block_bytes;
-  int tokens_per_block;
-  int heads, kv_heads, head_size, v_head_size, rotary_dim;
-  bool interleaved;
-  float eps, norm_offset;
-};
-
-/// One element of a head, normalised. The order of the products is the reference's.
-template <typename T>
-struct HeadReader {
-  const T* x;
-  const void* norm;
-  ir::DType norm_type;
-  float norm_offset, factor;
-
-  __device__ float at(int d) const {
-    const float value = to_float(x[d]);
-    if (norm == nullptr) return value;
-    const float weight = __fadd_rn(norm_offset, load_element(norm, norm_type, d));
-    return __fmul_rn(weight, __fmul_rn(value, factor));
-  }
-};
-
-/// x / rms(x): the factor, in every lane. The squares are summed in double, as in the reference, so
-/// that what is stored in few bits is rounded the same way.
-template <typename T>
-__device__ float norm_factor(const T* x, int size, float eps) {
-  double squares = 0;
-  for (int d = static_cast<int>(threadIdx.x) % kWarp; d < size; d += kWarp) {
-    const double value = to_float(x[d]);
-    squares += value * value;
-  }
-  for (int step = kWarp / 2; step > 0; step /= 2)
-    squares += __shfl_xor_sync(0xffffffffu, squares, step);
-  const auto mean = static_cast<float>(squares / size);
-  return __fdiv_rn(1.0F, __fsqrt_rn(mean + eps));
-}
-
-/// Calls emit(d, value) for this lane's elements of one head, normalised and rotated. Products and
-/// sums are rounded one by one, as on a CPU.
-template <typename T, typename Emit>
-__device__ void for_each_element(const AppendArgs& a, const T* x, const void* norm,
-                                 ir::DType norm_type, const float* angles, const Emit& emit) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const HeadReader<T> head{x, norm, norm_type, a.norm_offset,
-                           norm == nullptr ? 1 : norm_factor(x, a.head_size, a.eps)};
-  const int half = a.rotary_dim / 2;
-  for (int i = lane; i < half; i += kWarp) {
-    const int first = a.interleaved ? 2 * i : i, second = a.interleaved ? 2 * i + 1 : i + half;
-    const float c = angles[i], s = angles[half + i];
-    const float x0 = head.at(first), x1 = head.at(second);
-    emit(first, __fsub_rn(__fmul_rn(x0, c), __fmul_rn(x1, s)));
-    emit(second, __fadd_rn(__fmul_rn(x1, c), __fmul_rn(x0, s)));
-  }
-  for (int d = a.rotary_dim + lane; d < a.head_size; d += kWarp)
-    emit(d, head.at(d));
-}
-
-/// A warp writes a vector whose elements `each(emit)` gives, and its scale if Out has one.
-template <typename Out, typename Each>
-__device__ void write_vector(const Each& each, Out* out, float* scale) {
-  if constexpr (kHasScale<Out>) {
-    float largest = 0;
-    each([&](int, float value) { largest = larger_size(largest, value); });
-    for (int step = kWarp / 2; step > 0; step /= 2)
-      largest = larger_size(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-    const Int8Scale stored(largest);
-    each([&](int d, float value) { out[d] = stored(value); });
-    if (threadIdx.x % kWarp == 0) *scale = stored.scale;
-  } else {
-    each([&](int d, float value) { out[d] = from_float<Out>(value); });
-  }
-}
-
-/// Grid: rows, groups of kWarps heads. The heads of Q, then of K, then of V.
-template <typename T, typename Stored>
-__global__ void __launch_bounds__(kThreads) append(const __grid_constant__ AppendArgs a) {
-  __shared__ int scratch;
-  device::let_successor_start();
-  // Where rows go follows from lengths and block tables, which no kernel writes.
-  const int64_t row = blockIdx.x;
-  const int sequence =
-      find_owner(a.query_start, a.query_length, static_cast<int>(a.sequences), row, &scratch);
-  int head = static_cast<int>(blockIdx.y) * kWarps + static_cast<int>(threadIdx.x) / kWarp;
-  int64_t block = 0, token = 0;
-  if (sequence >= 0 && head >= a.heads) {
-    const int64_t position = int64_t{a.sequence_length[sequence]} - a.query_length[sequence] + row -
-                             a.query_start[sequence];
-    block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
-    token = position % a.tokens_per_block;
-  }
-  device::wait_for_predecessor();
-  if (sequence < 0) return;
-  const float* angles = a.angles == nullptr ? nullptr : a.angles + row * a.rotary_dim;
-  if (head < a.heads) {
-    const T* x = reinterpret_cast<const T*>(a.q) + row * a.q_stride + head * a.head_size;
-    T* out = reinterpret_cast<T*>(a.q_out) + (row * a.heads + head) * a.head_size;
-    for_each_element(a, x, a.q_norm, a.q_norm_type, angles,
-                     [&](int d, float value) { out[d] = from_float<T>(value); });
-    return;
-  }
-  head -= a.heads;
-  if (head >= 2 * a.kv_heads) return;
-  if (head < a.kv_heads) {
-    const T* x = reinterpret_cast<const T*>(a.k) + row * a.k_stride + head * a.head_size;
-    const int64_t slot = int64_t{head} * a.tokens_per_block + token;
-    Stored* out = reinterpret_cast<Stored*>(a.k_plane + block * a.block_bytes) + slot * a.head_size;
-    const auto each = [&](const auto& emit) {
-      for_each_element(a, x, a.k_norm, a.k_norm_type, angles, emit);
-    };
-    write_vector(each, out, reinterpret_cast<float*>(a.k_scale + block * a.block_bytes) + slot);
-    return;
-  }
-  head -= a.kv_heads;
-  const T* x = reinterpret_cast<const T*>(a.v) + row * a.v_stride + head * a.v_head_size;
-  const int64_t slot = int64_t{head} * a.tokens_per_block + token;
-  Stored* out = reinterpret_cast<Stored*>(a.v_plane + block * a.block_bytes) + slot * a.v_head_size;
-  const auto each = [&](const auto& emit) {
-    for (int d = static_cast<int>(threadIdx.x) % kWarp; d < a.v_head_size; d += kWarp)
-      emit(d, to_float(x[d]));
-  };
-  write_vector(each, out, reinterpret_cast<float*>(a.v_scale + block * a.block_bytes) + slot);
-}
-
-AppendArgs append_args(const Launch& launch) {
+AppendArgs append_args(const Launch& launch, int64_t first_row) {
   const auto& attributes = launch.attrs<RopeAppend>();
   const RopeAppendInputs at(attributes);
   const QkvRows rows(launch.in, attributes, at);
@@ -183,8 +40,10 @@ AppendArgs append_args(const Launch& launch) {
                .v_head_size = attributes.v_head_size,
                .rotary_dim = attributes.rotary_dim,
                .interleaved = attributes.interleaved,
+               .part_of_head = 1.0 / attributes.head_size,
                .eps = static_cast<float>(attributes.qk_norm_eps),
-               .norm_offset = static_cast<float>(attributes.qk_norm_offset)};
+               .norm_offset = static_cast<float>(attributes.qk_norm_offset),
+               .first_row = first_row};
   const auto input = [&](int index) { return launch.in[static_cast<size_t>(index)]; };
   if (at.angles >= 0) a.angles = input(at.angles).as<float>();
   if (at.q_norm >= 0) {
@@ -196,23 +55,66 @@ AppendArgs append_args(const Launch& launch) {
   return a;
 }
 
+/// Lanes of a head in append_packs: a power of two.
+int lanes_of(const AppendArgs& a, int pack) {
+  const int units = a.rotary_dim / (2 * pack) + ((a.head_size - a.rotary_dim) / pack + 1) / 2;
+  return static_cast<int>(std::bit_ceil(static_cast<unsigned>(units)));
+}
+
+/// Whether append_packs can do it: heads of one size, packs of `pack` elements divide them and both
+/// halves of their rotated part, and lie on their alignment everywhere.
+bool can_pack(const AppendArgs& a, int pack, int64_t stored_size) {
+  const int64_t bytes = std::min<int64_t>(16, pack * stored_size);  // of a store to the cache
+  const auto stores_to = [&](const std::byte* plane) {
+    return reinterpret_cast<uintptr_t>(plane) % static_cast<uintptr_t>(bytes) == 0;
+  };
+  const bool in_step =
+      aligned_to_16(a.q, a.k, a.v, a.q_out, a.angles, static_cast<const std::byte*>(a.q_norm),
+                    static_cast<const std::byte*>(a.k_norm));
+  return a.head_size % pack == 0 && a.v_head_size == a.head_size &&
+         a.rotary_dim % (2 * pack) == 0 && lanes_of(a, pack) <= kWarp && in_step &&
+         stores_to(a.k_plane) && stores_to(a.v_plane) && a.block_bytes % bytes == 0;
+}
+
+/// Parts of the heads for append_packs: as many as it takes to give each multiprocessor some
+/// blocks, since a step of few rows waits for memory only, and at most one for each round of the
+/// block.
+unsigned parts_of(const AppendArgs& a, int64_t rows, int lanes) {
+  constexpr int kBlocksEach = 8;  // of a multiprocessor
+  const int at_once = kPackThreads / lanes;
+  const int64_t wanted = int64_t{kBlocksEach} * device::multiprocessors() / rows;
+  const int64_t rounds = (a.all_heads() + at_once - 1) / at_once;
+  return static_cast<unsigned>(std::clamp<int64_t>(wanted, 1, rounds));
+}
+
 }  // namespace
 
-void rope_append_cuda(const Launch& launch) {
-  const int64_t rows = launch.out[0].dim(0);
+void rope_append_rows_cuda(const Launch& launch, int64_t first_row, int64_t rows) {
   if (rows == 0) return;
-  const auto& attributes = launch.attrs<RopeAppend>();
-  const RopeAppendInputs at(attributes);
-  const auto* cache = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>();
-  const int heads = attributes.heads + 2 * attributes.kv_heads;
-  const dim3 grid(static_cast<unsigned>(rows),
-                  static_cast<unsigned>((heads + kWarps - 1) / kWarps));
+  const AppendArgs a = append_args(launch, first_row);
+  const RopeAppendInputs at(launch.attrs<RopeAppend>());
+  const ir::DType stored = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>()->dtype;
   with_float_type(launch.in[0].dtype, [&]<typename T>(T) {
-    with_cache_type(cache->dtype, [&]<typename S>(S) {
-      device::launch_kernel("rope_append_cuda", *launch.queue, grid, kThreads, 0, append<T, S>,
-                            append_args(launch));
+    with_cache_type(stored, [&]<typename S>(S) {
+      const auto blocks = static_cast<unsigned>(rows);
+      if (can_pack(a, kPackOf<T>, sizeof(S))) {
+        const int lanes = lanes_of(a, kPackOf<T>);
+        const auto kernel =
+            a.q_norm == nullptr ? append_packs<false, T, S> : append_packs<true, T, S>;
+        device::launch_kernel("rope_append_cuda", *launch.queue,
+                              dim3(blocks, parts_of(a, rows, lanes)), kPackThreads, 0, kernel, a,
+                              lanes);
+      } else {
+        device::launch_kernel("rope_append_cuda", *launch.queue,
+                              dim3(blocks, blocks_for(a.all_heads(), kElementWarps)),
+                              kElementThreads, 0, append_elements<T, S>, a);
+      }
     });
   });
+}
+
+void rope_append_cuda(const Launch& launch) {
+  rope_append_rows_cuda(launch, 0, launch.out[0].dim(0));
 }
 
 }  // namespace millrace::ops

@@ -1,3 +1,4 @@
+#include "ops/common/cuda_tactic.h"
 #include "ops/common/sampling_testing.h"
 #include "ops/harness/cases.h"
 #include "ops/sample_process/sample_process.h"
@@ -62,17 +63,17 @@ Case benchmark(Case c) {
 std::vector<Case> sample_process_cases() {
   Case mixed = case_of("rows that need nothing, and padding", {}, 3, 40);
   mixed.inputs[1] = ints({3, kSamplingRowWords}, row_words({{}, SamplingRow{.slot = 1}, {}}));
-  return {
-      case_of("penalties", penalties(), 5, 33),
-      case_of("masks of every kind", masks(), 12, 33),
-      case_of("forced end at the limit", forced(), 60, 10),
-      case_of("more rows than tasks", penalties(), 37, 11),
-      case_of("history beyond the vocabulary", penalties(), 3, 5, 20),
-      case_of("rows longer than a copied chunk", masks(), 2, 32771),
-      std::move(mixed),
-      benchmark(case_of("1 x 128256, penalties", penalties(), 1, 128256, 128256)),
-      benchmark(case_of("16 x 128256, penalties", penalties(), 16, 128256, 128256)),
-  };
+  return {case_of("penalties", penalties(), 5, 33),
+          case_of("masks of every kind", masks(), 12, 33),
+          case_of("forced end at the limit", forced(), 60, 10),
+          case_of("more rows than tasks", penalties(), 37, 11),
+          case_of("history beyond the vocabulary", penalties(), 3, 5, 20),
+          case_of("rows longer than a copied chunk", masks(), 2, 32771),
+          std::move(mixed),
+          benchmark(case_of("1 x 128256, penalties", penalties(), 1, 128256, 128256)),
+          benchmark(case_of("16 x 128256, penalties", penalties(), 16, 128256, 128256)),
+          MILLRACE_ON_CUDA(
+              benchmark(case_of("128 x 128256, penalties", penalties(), 128, 128256, 128256)), )};
 }
 
 }  // namespace millrace::ops

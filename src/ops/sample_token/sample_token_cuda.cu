@@ -1,10 +1,12 @@
-// A cluster of blocks per row, which holds the row in its shared memory. Where a limit is a count
-// or a mass (top_k, top_p, typical_p), the threshold is found by a radix search: at most three
-// histograms over the ordered bits of a key, each narrowing the range to one of 2048 bins. All
-// sums are of integers, so that atomic additions give the same token in any order.
+// Many rows: those that are greedy go first (greedy_rows_cuda.cuh). The others, and few rows of any
+// kind, have a cluster of blocks each, which holds the row in its shared memory. Where a limit is a
+// count or a mass (top_k, top_p, typical_p), the threshold is found by a radix search: at most
+// three histograms over the ordered bits of a key, each narrowing the range to one of 2048 bins.
+// All sums are of integers, so that atomic additions give the same token in any order.
 #include <bit>
 
 #include "ops/common/sampling_cluster_cuda.cuh"
+#include "ops/sample_token/greedy_rows_cuda.cuh"
 #include "ops/sample_token/sample_token_io.h"
 
 namespace millrace::ops {
@@ -183,21 +185,15 @@ class Choice {
 
 /// The largest logit of a row, and whether that allows a choice.
 __device__ SamplingStatus status_of(uint64_t best, float temperature) {
-  if (key_of_ranked(best) == kNanKey) return kSamplingNotFinite;
-  const float max = float_of_key(key_of_ranked(best));
-  const SamplingStatus status = status_of_max(max);
-  return status == kSamplingOk ? status_of_max(max / temperature) : status;
+  const SamplingStatus status = status_of_ranked(best);
+  if (status != kSamplingOk) return status;
+  return status_of_max(float_of_key(key_of_ranked(best)) / temperature);
 }
 
-/// Grid: kRowBlocks per row.
-__global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
-    sample_token_kernel(SampleTokenIo io, RowSplit split) {
-  extern __shared__ float4 kept[];
-  __shared__ TokenShared shared;
-  device::wait_for_predecessor();
-  device::let_successor_start();
-  const int64_t l = blockIdx.x / kRowBlocks;
-  const SamplingRow row = reinterpret_cast<const SamplingRow*>(io.rows)[l];
+/// Row `l` by the whole cluster.
+__device__ void choose(const SampleTokenIo& io, const RowSplit& split, int l, float* kept,
+                       TokenShared* shared) {
+  const SamplingRow row = row_of(io, l);
   const bool is_first = blockIdx.x % kRowBlocks == 0 && threadIdx.x == 0;
   if (row.slot < 0) {
     if (is_first) io.put(row, l, 0, kSamplingOk);
@@ -205,14 +201,14 @@ __global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
   }
   const bool draws = (row.flags & kSamplingDraws) != 0;
   const float temperature = draws ? row.temperature : 1;
-  RowCluster cluster(split, &shared.row, reinterpret_cast<float*>(kept));
+  RowCluster cluster(split, &shared->row, kept);
   const uint64_t best = cluster.load(split, io.logits_of(row, l), temperature, draws);
   const SamplingStatus status = status_of(best, temperature);
   if (status != kSamplingOk || !draws) {
     if (is_first) io.put(row, l, token_of_ranked(best), status);
     return;
   }
-  Choice choice(&cluster, &shared, float_of_key(key_of_ranked(best)) / temperature);
+  Choice choice(&cluster, shared, float_of_key(key_of_ranked(best)) / temperature);
   if (row.top_k > 0 && row.top_k < io.vocab) choice.keep_top_k(io.vocab - row.top_k);
   if (row.top_p < 1) choice.keep_top_p(row.top_p);
   if (row.min_p > 0) choice.keep_min_p(row.min_p);
@@ -223,6 +219,53 @@ __global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
   }
 }
 
+/// Grid: kRowBlocks per row, or for many rows as many clusters as run at a time; then rows that
+/// draw only, `kDrawnOnly`. A row's cluster waits until all blocks are done with the row before.
+template <bool kDrawnOnly>
+__global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
+    sample_token_kernel(SampleTokenIo io, RowSplit split) {
+  extern __shared__ float4 kept[];
+  __shared__ TokenShared shared;
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  const int own = static_cast<int>(blockIdx.x) / kRowBlocks;
+  if constexpr (!kDrawnOnly) {
+    choose(io, split, own, reinterpret_cast<float*>(kept), &shared);
+    return;
+  }
+  const int clusters = static_cast<int>(gridDim.x) / kRowBlocks;
+  const int count = static_cast<int>(io.count);
+  for (int first = own; first < count; first += kWarp * clusters) {
+    const int l = first + static_cast<int>(threadIdx.x) % kWarp * clusters;
+    unsigned left = __ballot_sync(0xffffffffu, l < count && !is_greedy(row_of(io, l)));
+    for (; left != 0; left &= left - 1) {
+      choose(io, split, first + (__ffs(static_cast<int>(left)) - 1) * clusters,
+             reinterpret_cast<float*>(kept), &shared);
+    }
+  }
+}
+
+/// Clusters that this GPU runs at a time; more rows go the way of many.
+int64_t clusters_at_once() {
+  return device::multiprocessors() / kRowBlocks;
+}
+
+template <bool kDrawnOnly>
+void start_clusters(const Launch& launch, const SampleTokenIo& io, const RowSplit& split,
+                    int64_t clusters) {
+  [[maybe_unused]] static const bool is_allowed =
+      device::allow_shared("sample_token_cuda", sample_token_kernel<kDrawnOnly>, kKeptBytes);
+  device::launch_kernel("sample_token_cuda", *launch.queue,
+                        dim3(static_cast<unsigned>(clusters * kRowBlocks)), dim3(kRowThreads),
+                        split.shared_bytes(), sample_token_kernel<kDrawnOnly>, io, split);
+}
+
+/// Blocks for each row, so that one round takes them all where it can.
+unsigned greedy_blocks(int64_t rows) {
+  const int64_t each = device::multiprocessors() / rows;
+  return each >= 4 ? 4 : each >= 2 ? 2 : 1;
+}
+
 }  // namespace
 
 void sample_token_cuda(const Launch& launch) {
@@ -231,11 +274,16 @@ void sample_token_cuda(const Launch& launch) {
   RowSplit split(io.vocab);
   split.restrict_to(io.logits);
   split.restrict_to(io.adjusted);
-  [[maybe_unused]] static const bool is_allowed =
-      device::allow_shared("sample_token_cuda", sample_token_kernel, kKeptBytes);
-  device::launch_kernel("sample_token_cuda", *launch.queue,
-                        dim3(static_cast<unsigned>(io.count * kRowBlocks)), dim3(kRowThreads),
-                        split.shared_bytes(), sample_token_kernel, io, split);
+  const int64_t clusters = clusters_at_once();
+  if (io.count <= clusters) {
+    start_clusters<false>(launch, io, split, io.count);
+    return;
+  }
+  const unsigned blocks = greedy_blocks(io.count);
+  device::launch_clusters("sample_token_cuda", *launch.queue, blocks,
+                          dim3(static_cast<unsigned>(io.count) * blocks), dim3(kGreedyThreads), 0,
+                          greedy_rows_kernel, io, split);
+  start_clusters<true>(launch, io, split, clusters);
 }
 
 }  // namespace millrace::ops
