@@ -152,12 +152,33 @@ __global__ void __launch_bounds__(kThreads) append(const __grid_constant__ Appen
   write_vector(each, out, reinterpret_cast<float*>(a.v_scale + block * a.block_bytes) + slot);
 }
 
+struct SequenceRange {
+  int64_t first, count;
+};
+
+/// The sequences that are not left out: those of the context phase come first. Read on the host,
+/// which is right also where a launch is captured (count_context_sequences()).
+SequenceRange range_of(const RopeAppend& a, const SequenceRows& sequences) {
+  SequenceRange range{0, sequences.num_sequences};
+  const auto is_out = [&](int64_t s) {
+    return is_left_out(a, static_cast<RequestType>(sequences.request_type[s]));
+  };
+  while (range.count > 0 && is_out(range.first)) {
+    ++range.first;
+    --range.count;
+  }
+  while (range.count > 0 && is_out(range.first + range.count - 1))
+    --range.count;
+  return range;
+}
+
 AppendArgs append_args(const Launch& launch) {
   const auto& attributes = launch.attrs<RopeAppend>();
   const RopeAppendInputs at(attributes);
   const QkvRows rows(launch.in, attributes, at);
   const SequenceRows sequences(launch.in, static_cast<size_t>(at.sequence));
   const KvCacheView& cache = *sequences.cache;
+  const SequenceRange range = range_of(attributes, sequences);
   AppendArgs a{.q = rows.q,
                .k = rows.k,
                .v = rows.v,
@@ -165,12 +186,12 @@ AppendArgs append_args(const Launch& launch) {
                .k_stride = rows.k_stride,
                .v_stride = rows.v_stride,
                .q_out = launch.out[0].as<std::byte>(),
-               .sequence_length = sequences.sequence_length,
-               .query_start = sequences.query_start,
-               .query_length = sequences.query_length,
-               .blocks = sequences.block_offsets,
+               .sequence_length = sequences.sequence_length + range.first,
+               .query_start = sequences.query_start + range.first,
+               .query_length = sequences.query_length + range.first,
+               .blocks = sequences.blocks(range.first),
                .blocks_per_sequence = sequences.blocks_per_sequence,
-               .sequences = sequences.num_sequences,
+               .sequences = range.count,
                .k_plane = cache.pool + cache.k_offset,
                .v_plane = cache.pool + cache.v_offset,
                .k_scale = cache.pool + cache.k_scale_offset,
@@ -203,7 +224,9 @@ void rope_append_cuda(const Launch& launch) {
   if (rows == 0) return;
   const auto& attributes = launch.attrs<RopeAppend>();
   const RopeAppendInputs at(attributes);
-  const auto* cache = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>();
+  const SequenceRows sequences(launch.in, static_cast<size_t>(at.sequence));
+  if (range_of(attributes, sequences).count == 0) return;
+  const auto* cache = sequences.cache;
   const int heads = attributes.heads + 2 * attributes.kv_heads;
   const dim3 grid(static_cast<unsigned>(rows),
                   static_cast<unsigned>((heads + kWarps - 1) / kWarps));
