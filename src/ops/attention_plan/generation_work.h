@@ -126,25 +126,27 @@ MILLRACE_HD inline unsigned even_sharers(unsigned count, unsigned most) {
 }
 
 /// An estimate of the cycles that a way to share takes. The slowest of three counts: what all
-/// multiprocessors get from memory, what one of them takes in, and what one warp after another
-/// computes. Meetings of a block's warps, and joining what was stored, come on top.
-MILLRACE_HD inline float cycles_of(const Division& d, const Totals& t, const Sharing& s) {
-  constexpr float kBytesOfAll = 22 * kMultiprocessors, kBytesOfOne = 50;  // in a cycle
-  constexpr float kTile = 700, kMeeting = 700, kJoining = 3000;
-  const unsigned pieces = (t.pieces + s.sharers - 1) / s.sharers;  // of a sharer, at most
-  const float piece = static_cast<float>(t.tiles) / static_cast<float>(t.pieces);
-  const float mean = static_cast<float>(pieces) * piece;
-  const float longest = static_cast<float>(t.longest_piece);
-  const float tiles = mean < longest ? longest : mean;
+/// multiprocessors get from memory, what one of them takes in, and what a warp does with one tile
+/// after the other, of which the first have nothing to overlap with. Meetings of a block's warps,
+/// and joining what was stored, come on top. In integers, so that every device finds the same.
+/// REQUIRES: there are pieces.
+MILLRACE_HD inline uint64_t cycles_of(const Division& d, const Totals& t, const Sharing& s) {
+  constexpr uint64_t kBytesOfAll = 22 * kMultiprocessors, kBytesOfOne = 50;  // in a cycle
+  constexpr uint64_t kTile = 900, kMeeting = 700, kJoining = 3000;
+  const uint64_t pieces = (t.pieces + s.sharers - 1) / s.sharers;  // of a sharer, at most
+  const auto longest = static_cast<uint64_t>(t.longest_piece);
+  uint64_t tiles = (pieces * t.tiles + t.pieces - 1) / t.pieces;
+  if (tiles < longest) tiles = longest;
   const unsigned used = s.sharers < t.pieces ? s.sharers : t.pieces;
-  const unsigned neighbours = (used + kMultiprocessors - 1) / kMultiprocessors;
-  const auto bytes = static_cast<float>(d.tile_bytes);
-  const float all = static_cast<float>(t.tiles) * bytes / kBytesOfAll;
-  const float one = static_cast<float>(neighbours) * tiles * bytes / kBytesOfOne;
-  const float chain = tiles * kTile / (s.by_warps ? 1 : kQuarters);
-  float cycles = all < one ? one : all;
-  cycles = cycles < chain ? chain : cycles;
-  if (!s.by_warps) cycles += static_cast<float>(pieces) * kMeeting;
+  const uint64_t neighbours = (used + kMultiprocessors - 1) / kMultiprocessors;
+  const auto bytes = static_cast<uint64_t>(d.tile_bytes);
+  const uint64_t all = t.tiles * bytes / kBytesOfAll;
+  const uint64_t one = neighbours * tiles * bytes / kBytesOfOne;
+  const uint64_t chain = tiles * kTile / (s.by_warps ? 1 : kQuarters);
+  uint64_t cycles = all < one ? one : all;
+  if (cycles < chain) cycles = chain;
+  cycles += chain / 4;
+  if (!s.by_warps) cycles += pieces * kMeeting;
   const bool has_parts = t.pieces > t.units && t.units % s.sharers != 0;
   return cycles + (has_parts ? kJoining : 0);
 }
@@ -154,10 +156,10 @@ MILLRACE_HD inline Sharing choose_sharing(const Division& d, const Totals& t) {
   const auto blocks = static_cast<unsigned>(d.blocks);
   Sharing best{false, blocks};
   if (t.pieces == 0) return best;
-  float least = cycles_of(d, t, best);
+  uint64_t least = cycles_of(d, t, best);
   const auto consider = [&](bool by_warps, unsigned sharers) {
     const Sharing sharing{by_warps, sharers};
-    const float cycles = cycles_of(d, t, sharing);
+    const uint64_t cycles = cycles_of(d, t, sharing);
     if (cycles >= least) return;
     least = cycles;
     best = sharing;
