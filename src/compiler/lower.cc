@@ -7,7 +7,6 @@
 #include "base/hash.h"
 #include "base/version.h"
 #include "ops/attention_generation/attention_generation.h"
-#include "ops/attention_plan/attention_plan.h"
 
 namespace millrace::compiler {
 namespace {
@@ -39,8 +38,7 @@ void order_head_last(ir::Graph& graph) {
 
 void force_splits(ir::Graph& graph, int splits) {
   for (const ir::NodeId id : graph.order()) {
-    const std::string& op = graph.node(id).op;
-    if (op != ops::AttentionGeneration::kName && op != ops::AttentionPlan::kName) continue;
+    if (graph.node(id).op != ops::AttentionGeneration::kName) continue;
     graph.node(id).attrs.set("splits", static_cast<int64_t>(splits));
   }
 }
