@@ -1,6 +1,6 @@
-// Up to 4 rows at the speed of memory, beside other kernels: this one takes half of the registers
-// of a multiprocessor, so that the next one's blocks are there, and fetch their first weights,
-// while this one still runs.
+// Up to 4 rows at the speed of memory, beside other kernels: this one takes half of a
+// multiprocessor, so that its blocks are there, and fetch the weight, while the kernel before it
+// still runs. One block a multiprocessor, and equal shares: two on one would take twice as long.
 //
 // A warp takes two weight rows (neighbours, or the gate's and up's of an output), and 512
 // neighbouring bytes of each at once: memory is fastest so. Lanes hold 8 elements of K each. Tensor
@@ -8,16 +8,12 @@
 // rows of its own part of K, of weight and of x alike, and what counts is the diagonal of the 8 x 8
 // product, the sums of eight parts of K. The order of a sum follows from K alone.
 //
-// Warps claim their rows as they get done: multiprocessors are not equally fast, and where two
-// blocks lie on one of them they share its speed.
-//
 // Where x is normed first, every block does it for itself, in shared memory: that takes less time
 // than a kernel between two products.
 #include <algorithm>
 #include <limits>
 
 #include "base/str.h"
-#include "ops/common/queue_number_cuda.h"
 #include "ops/common/tensor_core_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
@@ -35,14 +31,13 @@ constexpr int kPieces = 4;               // 16-byte loads of a lane in each of t
 constexpr int kPiece = kWarp * 8;        // elements
 constexpr int kStep = kPieces * kPiece;  // elements of K that a warp takes at once
 constexpr int kLoads = kRows * kPieces;
+/// Steps of a warp that wait in the second-level cache, behind the two in its registers, until x is
+/// there: 96 KiB a block.
+constexpr int kStepsAhead = 3;
 constexpr int kMaxShared = 224 << 10;
-
-/// Of the launch that runs in a queue; zeros between launches.
-struct GemvClaims {
-  unsigned claimed;  // pairs of weight rows, beside the first ones of the warps
-  unsigned ended;    // blocks
-};
-__device__ GemvClaims gemv_claims[kNumberedQueues];
+/// A block takes as much at least: there is no room for two on one multiprocessor, but for one
+/// beside a block of attention_generation_mma_cuda.
+constexpr int kLeastShared = 116 << 10;
 
 /// 16 bytes of a constant that are read once, or zeros.
 __device__ inline uint4 load_streamed_if(const void* from, bool inside) {
@@ -71,91 +66,91 @@ __host__ __device__ int64_t pairs_of(const MatmulJob& job) {
   return (job.cols + kOutsOfPair<kGated> - 1) / kOutsOfPair<kGated>;
 }
 
-/// The pairs of weight rows of a warp. The first is its own, so that it can be fetched before the
-/// predecessor has ended; the others it claims, one before it needs it. Uniform in a warp.
-class GemvPairs {
- public:
-  static constexpr int kNone = -1;
+/// The pairs of weight rows of this warp: blocks get every gridDim.x-th one, their warps every
+/// kWarps-th one of those. first_row: of the first pair; its second row is second_row further.
+template <bool kGated>
+struct GemvShare {
+  int64_t first_row, row_step, second_row;
+  int pairs;
 
-  __device__ GemvPairs(int64_t total, unsigned* claimed)
-      : total_(static_cast<int>(total)), claimed_(claimed) {
-    const auto first = static_cast<int>(threadIdx.x / kWarp * gridDim.x + blockIdx.x);
-    fetched_ = computed_ = first < total_ ? first : kNone;
+  __device__ explicit GemvShare(const MatmulJob& job) {
+    const int warp = static_cast<int>(threadIdx.x) / kWarp;
+    const int64_t first = int64_t{warp} * gridDim.x + blockIdx.x;
+    const int64_t step = int64_t{kWarps} * gridDim.x;
+    const int64_t total = pairs_of<kGated>(job);
+    pairs = first < total ? static_cast<int>((total - first + step - 1) / step) : 0;
+    first_row = kOutsOfPair<kGated> * first;
+    row_step = kOutsOfPair<kGated> * step;
+    second_row = kGated ? job.cols : 1;
   }
-  __device__ int fetched() const { return fetched_; }
-  __device__ int computed() const { return computed_; }
-
-  /// The first time after wait_for_predecessor(), which leaves the claims at zero.
-  __device__ void claim() {
-    if (fetched_ != kNone && threadIdx.x % kWarp == 0) claim_ = atomicAdd(claimed_, 1U);
-  }
-  __device__ void fetch_next() {
-    if (fetched_ == kNone) return;
-    const auto pair = static_cast<int>(kWarps * gridDim.x + __shfl_sync(0xffffffffu, claim_, 0));
-    fetched_ = pair < total_ ? pair : kNone;
-    (ahead_[0] == kNone ? ahead_[0] : ahead_[1]) = fetched_;
-    claim();
-  }
-  __device__ void compute_next() {
-    computed_ = ahead_[0];
-    ahead_[0] = ahead_[1];
-    ahead_[1] = kNone;
-  }
-
- private:
-  int total_, fetched_, computed_;
-  int ahead_[2] = {kNone, kNone};  // fetched, or being fetched, and not yet computed
-  unsigned* claimed_;
-  unsigned claim_ = 0;  // of lane 0
 };
 
 /// This lane's loads of the weight, step by step and pair by pair; zeros outside.
 template <typename T, bool kGated>
 class GemvLoads {
  public:
-  __device__ GemvLoads(const MatmulJob& job, GemvPairs& pairs, int steps)
-      : job_(job), pairs_(pairs), steps_(steps), steps_left_(steps) {
-    begin_pair();
-  }
+  __device__ GemvLoads(const MatmulJob& job, const GemvShare<kGated>& share, int steps)
+      : depth_(static_cast<int>(job.depth)),
+        steps_(steps),
+        steps_left_(steps),
+        pairs_left_(share.pairs),
+        k_(first_k()),
+        row_(share.first_row),
+        row_step_(share.row_step),
+        cols_(job.cols),
+        second_(share.second_row * job.depth),
+        at_(static_cast<const T*>(job.weight) + share.first_row * job.depth) {}
 
   __device__ static int first_k() { return static_cast<int>(threadIdx.x) % kWarp * kPackOf<T>; }
 
   __device__ void fetch(uint4 (&to)[kLoads]) {
-    if (steps_left_ == 0) {
-      pairs_.fetch_next();
-      begin_pair();
-    }
-    const auto depth = static_cast<int>(job_.depth);
-    const int64_t second = kGated ? job_.cols * job_.depth : job_.depth;
 #pragma unroll
     for (int row = 0; row < kRows; ++row) {
-      const bool exists = row == 0 ? has_first_ : has_second_;
+      const bool exists = has(row);
 #pragma unroll
       for (int piece = 0; piece < kPieces; ++piece) {
         const int k = k_ + piece * kPiece;
-        to[row * kPieces + piece] = load_streamed_if(at_ + row * second + k, exists && k < depth);
+        to[row * kPieces + piece] = load_streamed_if(at_ + row * second_ + k, exists && k < depth_);
       }
     }
-    k_ += kStep;
-    --steps_left_;
+    advance();
+  }
+
+  /// Starts to bring the next steps to the second-level cache. They are fetched later all the same.
+  __device__ void prefetch(int steps) const {
+    GemvLoads next = *this;
+    const int row = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll 1
+    for (int i = 0; i < steps; ++i) {
+      const int k = next.k_ - first_k();
+      if (row < kRows && next.has(row)) {
+        constexpr int kBytes = static_cast<int>(sizeof(T));
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                         __cvta_generic_to_global(next.at_ + row * next.second_ + k)),
+                     "r"(min(kStep, depth_ - k) * kBytes)
+                     : "memory");
+      }
+      next.advance();
+    }
   }
 
  private:
-  __device__ void begin_pair() {
-    const int pair = pairs_.fetched();
-    const int64_t row = int64_t{kOutsOfPair<kGated>} * max(pair, 0);
-    at_ = static_cast<const T*>(job_.weight) + row * job_.depth;
-    has_first_ = pair != GemvPairs::kNone;
-    has_second_ = has_first_ && (kGated || row + 1 < job_.cols);
-    k_ = first_k();
+  /// Whether the next pair has this row.
+  __device__ bool has(int row) const { return pairs_left_ > 0 && (kGated || row_ + row < cols_); }
+
+  __device__ void advance() {
+    k_ += kStep;
+    if (--steps_left_ > 0) return;
     steps_left_ = steps_;
+    k_ = first_k();
+    --pairs_left_;
+    row_ += row_step_;
+    at_ += row_step_ * depth_;
   }
 
-  const MatmulJob& job_;
-  GemvPairs& pairs_;
-  int steps_, steps_left_, k_ = 0;
-  bool has_first_ = false, has_second_ = false;
-  const T* at_ = nullptr;
+  int depth_, steps_, steps_left_, pairs_left_, k_;
+  int64_t row_, row_step_, cols_, second_;
+  const T* at_;
 };
 
 /// x to shared memory: [T, steps * kStep], K padded with zeros.
@@ -270,23 +265,26 @@ __device__ inline float total_of(GemvSums<kTokens>& sums) {
   return own;
 }
 
+/// The same number, which the compiler takes for any other.
+__device__ inline int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 /// Where this lane's sum goes: lane kRows * token + row has that of weight row `row` of the pair.
 template <bool kGated>
 class GemvOuts {
  public:
-  explicit __device__ GemvOuts(const MatmulJob& job)
+  __device__ GemvOuts(const MatmulJob& job, const GemvShare<kGated>& share)
       : job_(job),
         second_(static_cast<int>(threadIdx.x) % kRows),
-        token_(static_cast<int>(threadIdx.x) % kWarp / kRows) {}
-
-  /// Fetches what the sums of a pair are finished with.
-  __device__ void begin_pair(int pair) {
-    col_ = pair == GemvPairs::kNone ? job_.cols
-                                    : int64_t{kOutsOfPair<kGated>} * pair + (kGated ? 0 : second_);
+        token_(static_cast<int>(threadIdx.x) % kWarp / kRows),
+        col_(share.first_row + (kGated ? 0 : second_)),
+        step_(share.row_step) {
     load_bits();
   }
 
-  /// All lanes of the warp.
+  /// All lanes of the warp; goes on to the next pair.
   __device__ void write(float sum) {
     if constexpr (kGated) {
       const float linear = sum + bits_to_float(bits_.bias, job_.bias_type);
@@ -297,6 +295,8 @@ class GemvOuts {
     } else {
       if (exists()) store_out(job_, token_, col_, finish(job_, bits_, sum));
     }
+    col_ += step_;
+    load_bits();
   }
 
  private:
@@ -315,34 +315,31 @@ class GemvOuts {
 
   const MatmulJob& job_;
   int second_, token_;
-  int64_t col_ = 0;
+  int64_t col_, step_;
   EpilogueBits bits_;
 };
 
 template <typename T, int kTokens, bool kGated>
 __global__ void __launch_bounds__(kThreads, kFit)
     matmul_gemv_kernel(const __grid_constant__ MatmulJob job,
-                       const __grid_constant__ MatmulNorm norm, int steps, int queue) {
+                       const __grid_constant__ MatmulNorm norm, int steps) {
   extern __shared__ __align__(16) unsigned char bytes[];
   device::let_successor_start();
   T* tokens = reinterpret_cast<T*>(bytes);
-  GemvClaims& claims = gemv_claims[queue];
-  GemvPairs pairs(pairs_of<kGated>(job), &claims.claimed);
-  GemvLoads<T, kGated> loads(job, pairs, steps);
+  const GemvShare<kGated> share(job);
+  GemvLoads<T, kGated> loads(job, share, steps);
   uint4 even[kLoads], odd[kLoads];
   loads.fetch(even);
-  if (steps > 1) loads.fetch(odd);
+  loads.fetch(odd);
+  loads.prefetch(kStepsAhead);
   unsigned char* norm_weight = bytes + job.rows * steps * kStep * sizeof(T);
   if (norm.weight != nullptr) stage_norm_weight(norm, job.depth, norm_weight);
   device::wait_for_predecessor();
-  pairs.claim();
   stage_tokens(job, steps, tokens);
   __syncthreads();
   if (norm.weight != nullptr) normalise_tokens<T, kTokens>(job, norm, steps, tokens, norm_weight);
-  if (steps == 1) loads.fetch(odd);
 
-  GemvOuts<kGated> outs(job);
-  outs.begin_pair(pairs.computed());
+  GemvOuts<kGated> outs(job, share);
   GemvSums<kTokens> sums = {};
   const T* x = tokens + loads.first_k();
   int step = 0;
@@ -352,20 +349,13 @@ __global__ void __launch_bounds__(kThreads, kFit)
     if (++step < steps) return;
     step = 0;
     outs.write(total_of<kTokens>(sums));
-    pairs.compute_next();
-    outs.begin_pair(pairs.computed());
   };
   // The branch in the loop keeps the compiler from waiting for both before it fetches any.
 #pragma unroll 1
-  while (pairs.computed() != GemvPairs::kNone) {
+  for (int left = opaque(share.pairs * steps); left > 0; --left) {
     advance(even);
-    if (pairs.computed() == GemvPairs::kNone) break;
+    if (--left == 0) break;
     advance(odd);
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();  // the claims of this block come before its end
-    if (atomicInc(&claims.ended, gridDim.x - 1) == gridDim.x - 1) claims.claimed = 0;
   }
 }
 
@@ -391,12 +381,13 @@ void run_tokens(const Launch& launch, const MatmulJob& job) {
   CHECK(allowed);
   const int64_t blocks = std::min<int64_t>(device::multiprocessors(), pairs_of<kGated>(job));
   const MatmulNorm norm = matmul_norm(launch);
-  const int64_t shared = norm.weight == nullptr
+  const int64_t staged = norm.weight == nullptr
                              ? staged_bytes(job.rows, job.depth)
                              : staged_bytes_normed(job.rows, job.depth, norm.type);
+  const int64_t shared = std::max<int64_t>(kLeastShared, staged);
   device::launch_kernel(kName, *launch.queue, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
                         static_cast<size_t>(shared), matmul_gemv_kernel<T, kTokens, kGated>, job,
-                        norm, static_cast<int>(steps_of(job.depth)), queue_number(*launch.queue));
+                        norm, static_cast<int>(steps_of(job.depth)));
 }
 
 template <typename T, bool kGated>
