@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 
 #include <cuda_runtime_api.h>
 
@@ -234,6 +235,26 @@ class CudaDevice : public Device {
 
 }  // namespace
 
+namespace {
+
+// What the kernels were compiled for (cmake/cuda.cmake): code that runs on this compute capability
+// and on later ones of the same major number; PTX, which drivers compile for it and all later ones.
+constexpr int kCode[] = {MILLRACE_CUDA_CODE};
+constexpr int kPtx = MILLRACE_CUDA_PTX;  // 0: none
+
+bool has_code_for(int sm) {
+  const bool binary = std::any_of(std::begin(kCode), std::end(kCode), [&](int code) {
+    return code / 10 == sm / 10 && code % 10 <= sm % 10;
+  });
+  return binary || (kPtx > 0 && kPtx <= sm);
+}
+
+std::string capability(int sm) {
+  return str(sm / 10, ".", sm % 10);
+}
+
+}  // namespace
+
 std::string cuda_unusable() {
   int driver = 0, count = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
@@ -249,9 +270,13 @@ std::string cuda_unusable() {
   if (count == 0) return "there is no GPU here";
   cudaDeviceProp prop{};
   if (cudaGetDeviceProperties(&prop, 0) != cudaSuccess) return "the GPU does not answer";
-  if (prop.major != 9) {
-    return str(prop.name, " has compute capability ", prop.major, ".", prop.minor,
-               ", this program was compiled for 9.0");
+  const int sm = prop.major * 10 + prop.minor;
+  if (!has_code_for(sm)) {
+    std::string compiled;
+    for (const int code : kCode)
+      compiled += (compiled.empty() ? "" : ", ") + capability(code);
+    return str(prop.name, " has compute capability ", capability(sm),
+               ", this program was compiled for ", compiled, kPtx > 0 ? " and later" : "");
   }
   return "";
 }
