@@ -68,6 +68,23 @@ target_link_libraries(millrace_cuda INTERFACE "${cudart_static}" ${CMAKE_DL_LIBS
 target_link_libraries(millrace_flags INTERFACE millrace_cuda)
 set_property(GLOBAL APPEND PROPERTY MILLRACE_ARCHIVES "${cudart_static}")
 
+# Whether a CUDA file includes ops/common/hopper.cuh, itself or through headers of ops.
+function(uses_hopper file out)
+  file(STRINGS "${file}" includes REGEX "^#include \"ops/.*\\.cuh\"")
+  foreach(include IN LISTS includes)
+    string(REGEX REPLACE "^#include \"(.*)\"$" "\\1" header "${include}")
+    set(found ON)
+    if(NOT header STREQUAL "ops/common/hopper.cuh")
+      uses_hopper("${PROJECT_SOURCE_DIR}/src/${header}" found)
+    endif()
+    if(found)
+      set(${out} ON PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  set(${out} OFF PARENT_SCOPE)
+endfunction()
+
 # Flags of the CUDA files among a folder's sources.
 function(set_cuda_flags)
   foreach(file IN LISTS ARGN)
@@ -75,7 +92,7 @@ function(set_cuda_flags)
       set_source_files_properties("${file}" PROPERTIES COMPILE_DEFINITIONS
                                   "MILLRACE_CUDA_CODE=${MILLRACE_CUDA_CODE};MILLRACE_CUDA_PTX=${MILLRACE_CUDA_PTX}")
     elseif(file MATCHES "\\.cu$" AND MILLRACE_EVERY_GPU_FLAGS)
-      file(STRINGS "${file}" hopper REGEX "#include \"(ops/common/hopper\\.cuh|ops/.*_(wgmma|swap|stream)_cuda\\.cuh)\"")
+      uses_hopper("${file}" hopper)
       if(hopper)
         set_source_files_properties("${file}" PROPERTIES COMPILE_OPTIONS "${MILLRACE_HOPPER_FLAGS}")
       else()
