@@ -19,9 +19,8 @@ bool matches(const std::string& wanted, std::string_view name) {
 }
 
 /// Larger cases are for benchmarks: they take longer than checking many others.
-bool is_timed_only(const Cost& cost, device::Kind kind) {
-  const bool on_cpu = kind == device::Kind::kCpu;
-  return cost.flops > (on_cpu ? 5e9 : 1e11) || cost.bytes > (on_cpu ? 1.5e8 : 5e8);
+double timed_only_flops(device::Kind kind) {
+  return kind == device::Kind::kCpu ? 5e9 : 1e11;
 }
 
 constexpr double kMuchForReference = 1e8;  // some seconds under a sanitizer
@@ -85,10 +84,9 @@ class OpChecker {
       // What attention takes follows from lengths, which are contents; a large cache is not.
       const CaseData known(op_, c,
                            kind == device::Kind::kCpu ? CaseData::kHost : CaseData::kShapes);
-      const Cost cost = known.cost();
-      if (is_timed_only(cost, kind)) return;
-      if (kind == device::Kind::kCpu && cost.flops > kMuchForReference &&
-          only_reference_takes(known)) {
+      const double flops = known.cost().flops;
+      if (flops > timed_only_flops(kind)) return;
+      if (kind == device::Kind::kCpu && flops > kMuchForReference && only_reference_takes(known)) {
         return;
       }
       const CaseData data(op_, c);
