@@ -109,6 +109,7 @@ __device__ inline RowTeam row_team() {
 /// A cluster of one block.
 struct RowTeam {
   __device__ static unsigned block_rank() { return 0; }
+  __device__ static unsigned num_blocks() { return 1; }
   __device__ static void barrier_arrive() {}
   __device__ static void barrier_wait() { __syncthreads(); }
   __device__ static void sync() { __syncthreads(); }

@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kGreedyThreads, 2)
   __shared__ uint64_t best_of_block;
   device::let_successor_start();
   device::wait_for_predecessor();
-  const auto cluster = cooperative_groups::this_cluster();
+  const RowTeam cluster = row_team();
   const int blocks = static_cast<int>(cluster.num_blocks());
   const int rank = static_cast<int>(cluster.block_rank());
   const int64_t l = blockIdx.x / blocks;
