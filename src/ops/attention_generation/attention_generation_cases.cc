@@ -3,8 +3,7 @@
 #include <utility>
 
 #include "ops/attention_generation/attention_generation.h"
-#include "ops/attention_plan/attention_plan.h"
-#include "ops/attention_plan/generation_division.h"
+#include "ops/common/generation_division.h"
 #include "ops/harness/attention_case.h"
 #include "ops/harness/kv_spec.h"
 #include "ops/op.h"
@@ -270,11 +269,14 @@ struct Rope {
 /// The plan that attention_plan makes of a step.
 InputSpec plan_input(const AttentionShape& shape, const KvCaseSpec& spec) {
   KvCase step(spec);
-  const AttentionPlan attributes{.heads = shape.heads,
-                                 .kv_heads = shape.kv_heads,
-                                 .head_size = shape.head_size,
-                                 .window = shape.window,
-                                 .sink_tokens = shape.sink_tokens};
+  const Op& op = *find_op("attention_plan");
+  ir::Attrs attrs;
+  attrs.set("heads", int64_t{shape.heads});
+  attrs.set("kv_heads", int64_t{shape.kv_heads});
+  attrs.set("head_size", int64_t{shape.head_size});
+  attrs.set("window", int64_t{shape.window});
+  attrs.set("sink_tokens", int64_t{shape.sink_tokens});
+  const auto attributes = op.parse_attrs(attrs);
   const int64_t items = generation::plan_items(shape.head_size), words = generation::kItemWords;
   std::vector<int32_t> plan(static_cast<size_t>(items * words));
   const auto vector = [](std::vector<int32_t>& values) {
@@ -287,8 +289,7 @@ InputSpec plan_input(const AttentionShape& shape, const KvCaseSpec& spec) {
                                     vector(step.request_type)};
   const std::array<int64_t, 2> dims = {items, words};
   const std::array<Tensor, 1> out = {Tensor(plan.data(), ir::DType::kI32, dims)};
-  find_op(AttentionPlan::kName)->tactics.back().run(
-      {.in = in, .out = out, .attributes = &attributes});
+  op.tactics.back().run({.in = in, .out = out, .attributes = attributes.get()});
   return ints({items, words}, std::move(plan));
 }
 

@@ -122,9 +122,8 @@ struct WarpVector {
         if (b != nullptr) *b_scale = scale.scale;
       }
     } else {
-      for_each([&](int d, float2 x) {
-        put(a, b, d, from_float<Stored>(x.x), from_float<Stored>(x.y));
-      });
+      for_each(
+          [&](int d, float2 x) { put(a, b, d, from_float<Stored>(x.x), from_float<Stored>(x.y)); });
     }
   }
 

@@ -283,9 +283,9 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
 
   Exchange<kRows, kWarps>& x_;
   std::byte* const all_rings_;
-  unsigned block_ = 0, end_ = 0;   // its number, and the first tile of the next block's part
-  Walk now_;                       // the piece that is computed
-  Walk ahead_;                     // the piece of the tile that is fetched next
+  unsigned block_ = 0, end_ = 0;  // its number, and the first tile of the next block's part
+  Walk now_;                      // the piece that is computed
+  Walk ahead_;                    // the piece of the tile that is fetched next
   int ahead_tile_ = 0;
   int64_t ahead_block_ = 0;
   Ahead ahead_state_ = Ahead::kStart;

@@ -246,9 +246,8 @@ class Tiles {
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
       const HeadRow head = head_of(a_.q, w_.q_stride, step_row(walk, row < rows ? row : 0));
-      with_rule<kSize>(w_.appended, [&]<Rule kRule>() {
-        load_query<kRule>(head, row < rows, q_[n]);
-      });
+      with_rule<kSize>(w_.appended,
+                       [&]<Rule kRule>() { load_query<kRule>(head, row < rows, q_[n]); });
       if constexpr (kWidens) {
         const float unit = queries_to_halves(q_[n], is_bf16());
 #pragma unroll
@@ -273,13 +272,12 @@ class Tiles {
     const int from = max(begin, plan.first_position), to = min(begin + kTileKeys, plan.length);
     if (!w_.appended.is_on || tile < plan.sink_tiles || from >= to) return;
     const int kv_head = plan.row_tiles == 1 ? walk.unit : walk.unit / plan.row_tiles;
-    const int block = a_.blocks[int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence +
-                                (begin >> w_.block_shift)];
+    const int block =
+        a_.blocks[int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence +
+                  (begin >> w_.block_shift)];
     for (int key = from; key < to; ++key)
       append_key(stage, key - begin, {plan.row_start + key - plan.first_position, kv_head},
-                 walk.unit == kv_head * plan.row_tiles
-                     ? block * a_.block_bytes
-                     : -1,
+                 walk.unit == kv_head * plan.row_tiles ? block * a_.block_bytes : -1,
                  int64_t{kv_head} * a_.tokens_per_block +
                      (key - (key >> w_.block_shift << w_.block_shift)));
     __syncwarp();
@@ -425,8 +423,7 @@ class Tiles {
     for (int step = 0; step < (kRule == Rule::kWhole ? kHalfSteps : kSize / 16); ++step) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const int d =
-            step * 16 + (kWidens ? lane() % 4 * 4 + half * 2 : lane() % 4 * 2 + half * 8);
+        const int d = step * 16 + (kWidens ? lane() % 4 * 4 + half * 2 : lane() % 4 * 2 + half * 8);
         const auto put = [&](int at, float2 pair) {
           q[at][half] = is_there ? pack_as(pair, head.is_bf16) : 0;
         };
@@ -448,9 +445,8 @@ class Tiles {
   __device__ void append_key(int stage, int key, StepRow from, int64_t block_offset, int64_t slot) {
     const Appended& to = w_.appended;
     WarpVector<kSize> k, v;
-    with_rule<kSize>(to, [&]<Rule kRule>() {
-      k.template load<kRule>(head_of(to.k, to.k_stride, from));
-    });
+    with_rule<kSize>(
+        to, [&]<Rule kRule>() { k.template load<kRule>(head_of(to.k, to.k_stride, from)); });
     v.template load<Rule::kNone>(head_of(to.v, to.v_stride, from));
     Stored* const tile = ring_ + stage * S::kStage;
     auto* const scales = reinterpret_cast<float*>(tile + 2 * S::kPlane);

@@ -5,7 +5,15 @@
 namespace millrace::ops {
 namespace {
 
-using namespace generation;
+using generation::Division;
+using generation::kMaxSequences;
+using generation::kQuarters;
+using generation::Lengths;
+using generation::SequencePlan;
+using generation::Sharing;
+using generation::smaller;
+using generation::Totals;
+using generation::WorkItem;
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / kWarp;
@@ -60,8 +68,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int at = thread; at < division.blocks * kQuarters; at += kThreads) {
     const auto block = static_cast<unsigned>(at / kQuarters);
     const auto warp = static_cast<unsigned>(at % kQuarters);
-    items[at] = make_item(division, lengths, offsets, sharing,
-                          sharer_of(division, sharing, block, warp));
+    items[at] =
+        make_item(division, lengths, offsets, sharing, sharer_of(division, sharing, block, warp));
   }
   __threadfence();
 }
@@ -71,8 +79,8 @@ __global__ void __launch_bounds__(kThreads)
 void attention_plan_cuda(const Launch& launch) {
   const PlanJob job(launch);
   CHECK(job.lengths.sequences <= kMaxSequences);
-  device::launch_kernel("attention_plan_cuda", *launch.queue, 1, kThreads, 0,
-                        attention_plan_kernel, job.division, job.lengths, job.items);
+  device::launch_kernel("attention_plan_cuda", *launch.queue, 1, kThreads, 0, attention_plan_kernel,
+                        job.division, job.lengths, job.items);
 }
 
 }  // namespace millrace::ops

@@ -9,13 +9,18 @@
 
 #include "base/error.h"
 #include "ops/attention_plan/attention_plan_tactics.h"
-#include "ops/attention_plan/generation_division.h"
+#include "ops/common/generation_division.h"
 #include "ops/common/sequence_rows.h"
 
 namespace millrace::ops {
 namespace {
 
-using namespace generation;
+using generation::Division;
+using generation::kQuarters;
+using generation::Lengths;
+using generation::plan_items;
+using generation::Walk;
+using generation::WorkItem;
 
 struct Step {
   std::vector<int32_t> length, start, tokens, types;
@@ -44,7 +49,7 @@ std::vector<WorkItem> plan(const AttentionPlan& a, Step& step) {
       vector(step.length), vector(step.start), vector(step.tokens), vector(step.types)};
   const std::vector<Tensor> out = {
       Tensor(items.data(), ir::DType::kI32,
-             std::initializer_list<int64_t>{plan_items(a.head_size), kItemWords})};
+             std::initializer_list<int64_t>{plan_items(a.head_size), generation::kItemWords})};
   attention_plan_ref({.in = in, .out = out, .attributes = &a});
   return items;
 }
@@ -61,8 +66,8 @@ std::map<PieceName, int> walk_all(const AttentionPlan& a, Step& step) {
     ++lengths.first;
   }
   lengths.sequences = static_cast<int>(step.types.size()) - lengths.first;
-  const Division division =
-      division_of(a, choose_kind(step.rows(), lengths, a.heads / a.kv_heads));
+  const Division division = division_of(generation::DividedHeads::of(a),
+                                        choose_kind(step.rows(), lengths, a.heads / a.kv_heads));
   std::map<PieceName, int> done;
   for (size_t i = 0; i < items.size(); ++i) {
     const WorkItem& item = items[i];

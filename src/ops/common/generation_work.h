@@ -209,7 +209,9 @@ struct Walk {
     return unit_start + static_cast<unsigned>(piece * plan.piece_tiles);
   }
   MILLRACE_HD int piece_begin() const { return piece * plan.piece_tiles; }
-  MILLRACE_HD int piece_end() const { return smaller(piece_begin() + plan.piece_tiles, plan.tiles); }
+  MILLRACE_HD int piece_end() const {
+    return smaller(piece_begin() + plan.piece_tiles, plan.tiles);
+  }
 };
 
 /// To the first piece of the next unit. Behind the last unit, start() is the number of all tiles.
