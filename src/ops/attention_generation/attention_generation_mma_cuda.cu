@@ -68,13 +68,13 @@ bool fits(const Launch& launch, const SequenceRows& rows) {
   return type_fits && tiles_fit && has_packed_keys(cache) && is_aligned(launch.in[0].data, 16);
 }
 
-/// Whether the kernel can append: neighbours are rotated together, so they must be alike.
+/// Whether the kernel can append: it rotates eight neighbours together, so they must be alike.
 bool can_append(const Launch& launch, const AttentionGeneration& a, const GenerationInputs& at) {
-  const auto fits = [&](int index, uintptr_t bytes) {
-    return index < 0 || is_aligned(launch.in[static_cast<size_t>(index)].data, bytes);
+  const auto fits = [&](int index) {
+    return index < 0 || is_aligned(launch.in[static_cast<size_t>(index)].data, sizeof(uint4));
   };
-  return (a.interleaved || a.rotary_dim % 4 == 0) && fits(at.k, 4) && fits(at.v, 4) &&
-         fits(at.angles, 8);
+  return a.rotary_dim % (a.interleaved ? 8 : 16) == 0 && fits(at.k) && fits(at.v) &&
+         fits(at.angles);
 }
 
 Appended appended_of(const Launch& launch, const AttentionGeneration& a, const GenerationInputs& at,

@@ -169,7 +169,10 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     first_piece_ = now_.piece;
     count_ = 0;
     rows_ = this->count_rows(now_);
-    this->load_queries(now_, rows_);
+    auto* const queries = reinterpret_cast<uint16_t*>(all_rings_ + S::kTileBytes);
+    this->rotate_queries(now_, rows_, static_cast<int>(threadIdx.x), kThreads, queries);
+    __syncthreads();  // they are read before the next unit's, as warps meet in between
+    this->load_queries(now_, queries);
   }
 
   __device__ void add_tile(int tile) {
@@ -270,7 +273,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   }
 
   __device__ void join() {
-    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 16;
+    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 8;
     for (int at = static_cast<int>(threadIdx.x); at < rows_ * (kSize / 4); at += kThreads) {
       const int row = at / (kSize / 4), d = at % (kSize / 4) * 4;
       this->write(now_, row, d,

@@ -44,6 +44,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ unsigned offsets[kMaxSequences + 1];
   __shared__ unsigned scratch[kWarps];
   __shared__ Totals totals;
+  __shared__ Sharing sharing;
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) totals = {};
   __syncthreads();
@@ -63,7 +64,9 @@ __global__ void __launch_bounds__(kThreads)
   if (thread == 0) offsets[0] = 0;
   if (thread < lengths.sequences) offsets[thread + 1] = tiles;
   __syncthreads();
-  const Sharing sharing = choose_sharing(division, totals);
+  if (thread == 0)
+    sharing = choose_sharing(division, totals);  // divisions of many warps would queue
+  __syncthreads();
   device::wait_for_predecessor();
   for (int at = thread; at < division.blocks * kQuarters; at += kThreads) {
     const auto block = static_cast<unsigned>(at / kQuarters);
