@@ -71,7 +71,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       if (!waited) device::wait_for_predecessor();
       waited = true;
       if (!in_quarter) {
-        if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, &now_);
+        if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &now_);
         if (now_.start() >= end_) return;
         if (rows_ == 0) enter_unit(result);
         this->start_sums();
@@ -100,7 +100,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   /// tile's block, so that it is there when the tile is fetched.
   __device__ void skip_to_tile() {
     while (ahead_tile_ >= ahead_.piece_end()) {
-      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(w_.division, w_.lengths, &ahead_);
+      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &ahead_);
       if (ahead_.start() >= end_) {
         ahead_state_ = Ahead::kDone;
         return;
@@ -172,7 +172,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     auto* const queries = reinterpret_cast<uint16_t*>(all_rings_ + S::kTileBytes);
     this->rotate_queries(now_, rows_, static_cast<int>(threadIdx.x), kThreads, queries);
     __syncthreads();  // they are read before the next unit's, as warps meet in between
-    this->load_queries(now_, queries);
+    this->load_queries(now_, rows_, queries);
   }
 
   __device__ void add_tile(int tile) {

@@ -65,7 +65,8 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
                   SoloExchange<S::kWarps>& exchange, std::byte* shared)
       : Base(a, work, shares, shared),
         x_(exchange),
-        queries_(reinterpret_cast<uint16_t*>(shared + S::kTileBytes) + warp() * S::kQueries) {}
+        queries_(reinterpret_cast<uint16_t*>(shared + S::kTileBytes) +
+                 warp() * work.partial_rows * S::kQueryStride) {}
 
   /// REQUIRES: the item has work.
   __device__ void run(const WorkItem& item) {
@@ -140,7 +141,8 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
         ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
         if (ahead_quarter_ == kQuarters || ahead_tile_ >= ahead_.piece_end()) {
           ahead_quarter_ = 0;
-          if (++ahead_.piece == ahead_.plan.pieces) next_unit(w_.division, w_.lengths, &ahead_);
+          if (++ahead_.piece == ahead_.plan.pieces)
+            next_unit(w_.division, w_.lengths, end_, &ahead_);
           has_ahead_ = ahead_.start() < end_;
           ahead_tile_ = ahead_.piece_begin();
         }
@@ -157,7 +159,7 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
     __syncwarp();  // the queries before have been read
     this->rotate_queries(now_, rows_, lane(), kWarp, queries_);
     __syncwarp();
-    this->load_queries(now_, queries_);
+    this->load_queries(now_, rows_, queries_);
   }
 
   __device__ void add_quarter(Sums<kSize>& piece) {
@@ -189,7 +191,7 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
       announce();
     }
     rows_ = 0;
-    if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, &now_);
+    if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &now_);
     return now_.start() < end_;
   }
 

@@ -91,10 +91,12 @@ struct Sizes {
   static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
   static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
   static constexpr bool kHasSolo = warps_may_share(kSize, kColumnTiles);
-  /// Rotated queries [kRows, kQueryStride] of a unit, for each warp, or for all.
-  static constexpr int kQueryStride = kSize + 8;
-  static constexpr int kQueries = kRows * kQueryStride;
-  static constexpr int kSharedBytes = kTileBytes + kQueries * 2 * (kHasSolo ? kWarps : 1);
+  static constexpr int kQueryStride = kSize + 8;  // of rotated queries, of 16 bits
+
+  /// With the rotated queries [rows, kQueryStride] of a unit, for each warp, or for all.
+  static constexpr int shared_bytes(int rows) {
+    return kTileBytes + rows * kQueryStride * 2 * (kHasSolo ? kWarps : 1);
+  }
 
   /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
@@ -242,38 +244,35 @@ class Tiles {
     return total_with_sink(a_, static_cast<int>(head_row % a_.heads), largest, total);
   }
 
-  /// Puts the rotated queries of a unit into shared memory; rows from `rows` on are zeros. Thread
-  /// `thread` of `threads`; all of them have to meet then.
+  /// Puts the rotated queries of a unit into shared memory. Thread `thread` of `threads`; all of
+  /// them have to meet then.
   __device__ void rotate_queries(const Walk& walk, int rows, int thread, int threads,
                                  uint16_t* queries) const {
     constexpr int kParts = kSize / kPart;
     prefetch_new_key(walk, thread);
 #pragma unroll 1
-    for (int at = thread; at < kRows * kParts; at += threads) {
+    for (int at = thread; at < rows * kParts; at += threads) {
       const int row = at / kParts, d = at % kParts * kPart;
-      uint4 packed = {0, 0, 0, 0};
-      if (row < rows) {
-        float part[kPart];
-        head_of(a_.q, w_.q_stride, step_row(walk, row), true).load(d, part);
-        packed = pack_part(part, is_bf16());
-      }
-      *reinterpret_cast<uint4*>(queries + row * S::kQueryStride + d) = packed;
+      float part[kPart];
+      head_of(a_.q, w_.q_stride, step_row(walk, row), true).load(d, part);
+      *reinterpret_cast<uint4*>(queries + row * S::kQueryStride + d) = pack_part(part, is_bf16());
     }
   }
 
-  /// Queries are the B operands of all products of a unit: from rotate_queries().
-  __device__ void load_queries(const Walk& walk, const uint16_t* queries) {
+  /// Queries are the B operands of all products of a unit: from rotate_queries(). Rows from `rows`
+  /// on are zeros.
+  __device__ void load_queries(const Walk& walk, int rows, const uint16_t* queries) {
     const int first_row = first_row_of(walk);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
-      const uint16_t* q =
-          queries + (n * 8 + lane() / 4) * S::kQueryStride + lane() % 4 * (kWidens ? 4 : 2);
+      const int row = n * 8 + lane() / 4;
+      const uint16_t* q = queries + row * S::kQueryStride + lane() % 4 * (kWidens ? 4 : 2);
 #pragma unroll
       for (int step = 0; step < kSize / 16; ++step) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          q_[n][step][half] =
-              *reinterpret_cast<const uint32_t*>(q + step * 16 + half * (kWidens ? 2 : 8));
+          const uint16_t* pair = q + step * 16 + half * (kWidens ? 2 : 8);
+          q_[n][step][half] = row < rows ? *reinterpret_cast<const uint32_t*>(pair) : 0;
         }
       }
       if constexpr (kWidens) {

@@ -79,7 +79,7 @@ std::map<PieceName, int> walk_all(const AttentionPlan& a, Step& step) {
     Walk walk = item.walk();
     while (walk.start() < item.end) {
       ++done[{lengths.first + walk.sequence, walk.unit, walk.piece}];
-      if (++walk.piece == walk.plan.pieces) next_unit(division, lengths, &walk);
+      if (++walk.piece == walk.plan.pieces) next_unit(division, lengths, item.end, &walk);
     }
   }
   return done;

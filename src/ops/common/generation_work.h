@@ -158,12 +158,12 @@ MILLRACE_HD inline Sharing choose_sharing(const Division& d, const Totals& t) {
   const auto blocks = static_cast<unsigned>(d.blocks);
   Sharing best{false, blocks};
   if (t.pieces == 0) return best;
-  // Long units are bound by memory, which likes warps that read neighbours.
+  // Long units are bound by memory, which likes warps that read neighbours, and all blocks at work.
   constexpr unsigned kLongUnit = 64;
-  const bool may_be_warps = d.warps_may_share && t.tiles <= kLongUnit * t.units;
+  if (t.tiles > kLongUnit * t.units) return best;
   const uint64_t piece = uint64_t{t.tiles} * 16 / t.pieces;
   uint64_t least = ~uint64_t{0};
-  for (int way = 0; way < (may_be_warps ? 5 : 2); ++way) {
+  for (int way = 0; way < (d.warps_may_share ? 5 : 2); ++way) {
     const bool by_warps = way >= 2;
     const unsigned most = by_warps ? blocks * kQuarters : blocks;
     const unsigned count = way == 3 ? t.pieces : t.units;
@@ -215,11 +215,13 @@ struct Walk {
   }
 };
 
-/// To the first piece of the next unit. Behind the last unit, start() is the number of all tiles.
-MILLRACE_HD inline void next_unit(const Division& d, const Lengths& lengths, Walk* walk) {
+/// To the first piece of the next unit, of which only start() is known if it is not before `end`.
+/// Behind the last unit, start() is the number of all tiles.
+MILLRACE_HD inline void next_unit(const Division& d, const Lengths& lengths, unsigned end,
+                                  Walk* walk) {
   walk->piece = 0;
   walk->unit_start += static_cast<unsigned>(walk->plan.tiles);
-  if (++walk->unit < walk->plan.units) return;
+  if (++walk->unit < walk->plan.units || walk->unit_start >= end) return;
   walk->unit = 0;
   while (++walk->sequence < lengths.sequences) {
     if (lengths.query_length[lengths.first + walk->sequence] == 0) continue;
@@ -273,7 +275,7 @@ MILLRACE_HD inline WorkItem make_item(const Division& d, const Lengths& lengths,
   walk.unit = static_cast<int>(unit);
   walk.unit_start = begin - tile + unit * of_unit;
   walk.piece = div_up(static_cast<int>(tile - unit * of_unit), walk.plan.piece_tiles);
-  if (walk.piece == walk.plan.pieces) next_unit(d, lengths, &walk);
+  if (walk.piece == walk.plan.pieces) next_unit(d, lengths, item.end, &walk);
   if (walk.start() >= item.end) return item;  // no piece begins in its part
   item.has_work = 1;
   item.sequence = walk.sequence;
