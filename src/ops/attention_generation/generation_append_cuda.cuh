@@ -24,6 +24,17 @@ __device__ inline uint32_t pack_as(float first, float second, bool is_bf16) {
   return is_bf16 ? pack_pair<__nv_bfloat16>(first, second) : pack_pair<__half>(first, second);
 }
 
+__device__ inline void load_floats(const float* from, float (&to)[kPart]) {
+#pragma unroll
+  for (int i = 0; i < kPart; i += 4) {
+    const float4 four = *reinterpret_cast<const float4*>(from + i);
+    to[i] = four.x;
+    to[i + 1] = four.y;
+    to[i + 2] = four.z;
+    to[i + 3] = four.w;
+  }
+}
+
 /// One head of a row, 16-bit elements, and the row's angles.
 struct HeadRow {
   const uint16_t* x;
@@ -63,11 +74,11 @@ struct HeadRow {
       const bool is_first = d < half;
       const int at = is_first ? d : d - half;
       unpack(is_first ? d + half : at, other);
+      load_floats(angles + at, c);
+      load_floats(angles + half + at, s);
 #pragma unroll
-      for (int i = 0; i < kPart; ++i) {
-        c[i] = angles[at + i];
-        s[i] = is_first ? -angles[half + at + i] : angles[half + at + i];
-      }
+      for (int i = 0; i < kPart; ++i)
+        s[i] = is_first ? -s[i] : s[i];
     }
 #pragma unroll
     for (int i = 0; i < kPart; ++i)

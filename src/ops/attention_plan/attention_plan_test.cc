@@ -180,6 +180,27 @@ TEST(AttentionPlan, PiecesDoNotDependOnTheBatch) {
   EXPECT_EQ(count_pieces(of_batch, 6), 6U);  // 701 keys are 44 tiles
 }
 
+// All multiprocessors are used, by sharers that read neighbouring heads.
+TEST(AttentionPlan, NeighboursShareAMultiprocessor) {
+  const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};
+  Step step;
+  for (int i = 0; i < 128; ++i)
+    step.add(383, 1);
+  std::map<size_t, std::vector<uint32_t>> by_multiprocessor;
+  const std::vector<WorkItem> items = plan(a, step);
+  for (size_t i = 0; i < items.size(); ++i) {
+    EXPECT_EQ(items[i].by_warps, 1);
+    const size_t multiprocessor = i / kQuarters % generation::kMultiprocessors;
+    if (items[i].has_work != 0) by_multiprocessor[multiprocessor].push_back(items[i].sharer);
+  }
+  ASSERT_EQ(by_multiprocessor.size(), 132U);
+  for (auto& [number, sharers] : by_multiprocessor) {
+    std::sort(sharers.begin(), sharers.end());
+    EXPECT_TRUE(sharers.size() == 7 || sharers.size() == 8) << sharers.size();
+    EXPECT_EQ(sharers.back() - sharers.front() + 1, sharers.size());
+  }
+}
+
 TEST(AttentionPlan, WholeUnitsWhereThereAreMany) {
   const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};
   Step step;

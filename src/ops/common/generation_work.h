@@ -132,7 +132,7 @@ MILLRACE_HD inline unsigned even_sharers(unsigned count, unsigned most) {
 /// `piece`: sixteenths of a tile in a piece, on average. REQUIRES: there are pieces.
 MILLRACE_HD inline uint64_t cycles_of(const Division& d, const Totals& t, const Sharing& s,
                                       uint64_t piece) {
-  constexpr uint64_t kBytesOfAll = 22 * kMultiprocessors, kBytesOfOne = 50;  // in a cycle
+  constexpr uint64_t kBytesOfAll = uint64_t{22} * kMultiprocessors, kBytesOfOne = 50;  // in a cycle
   constexpr uint64_t kTile = 900, kMeeting = 700, kJoining = 3000;
   const uint64_t pieces = (t.pieces + s.sharers - 1) / s.sharers;  // of a sharer, at most
   const auto longest = static_cast<uint64_t>(t.longest_piece);
@@ -286,11 +286,18 @@ MILLRACE_HD inline WorkItem make_item(const Division& d, const Lengths& lengths,
   return item;
 }
 
-/// The sharer that warp `warp` of block `block` is, or belongs to. Those with neighbouring numbers
-/// are on different multiprocessors.
+/// The sharer that warp `warp` of block `block` is, or belongs to; behind the last one if none.
+/// Blocks with numbers kMultiprocessors apart are on one multiprocessor, as a GPU places them. The
+/// multiprocessors get equally many sharers, with neighbouring numbers: those read heads of the
+/// same sequences, which lie side by side in the blocks of the cache.
 MILLRACE_HD inline unsigned sharer_of(const Division& d, const Sharing& sharing, unsigned block,
                                       unsigned warp) {
-  return sharing.by_warps ? warp * static_cast<unsigned>(d.blocks) + block : block;
+  const unsigned place = block / kMultiprocessors;  // of the block
+  const unsigned blocks = static_cast<unsigned>(d.blocks) / kMultiprocessors;
+  const Shares of_all(sharing.sharers, kMultiprocessors);
+  const unsigned sharer =
+      of_all.begin(block % kMultiprocessors) + (sharing.by_warps ? warp * blocks + place : place);
+  return sharer < of_all.begin(block % kMultiprocessors + 1) ? sharer : sharing.sharers;
 }
 
 }  // namespace millrace::ops::generation
