@@ -331,8 +331,8 @@ KvCaseSpec several(int tokens) {
 
 std::vector<Case> append_cases() {
   using enum ir::DType;
-  const AttentionShape kWindowed{4, 2, 128, 128, 0.0884F, 64, 0};
-  const AttentionShape kWithSinks{4, 2, 64, 64, 0.125F, 300, 20};
+  const AttentionShape windowed{4, 2, 128, 128, 0.0884F, 64, 0};
+  const AttentionShape with_sinks{4, 2, 64, 64, 0.125F, 300, 20};
   return {
       appends("appends", kSmallHeads, mixed_step(), kF32, {.rotary_dim = 16, .planned = false}),
       appends("appends, Q, K and V apart, a part of the head", kSmallHeads, mixed_step(), kF32,
@@ -372,9 +372,9 @@ std::vector<Case> append_cases() {
               kBF16, {.rotary_dim = 128}),
       appends("appends, 16-bit, 40 tokens", kOneBillionHeads, stored_as(several(40), kF16, 16),
               kF16, {.rotary_dim = 64}),
-      appends("appends, 16-bit, window", kWindowed, stored_as(mixed_step(), kBF16, 16), kBF16,
+      appends("appends, 16-bit, window", windowed, stored_as(mixed_step(), kBF16, 16), kBF16,
               {.rotary_dim = 128}),
-      appends("appends, 16-bit, window and sinks", kWithSinks, stored_as(mixed_step(), kBF16, 16),
+      appends("appends, 16-bit, window and sinks", with_sinks, stored_as(mixed_step(), kBF16, 16),
               kBF16, {.rotary_dim = 64}),
       appends("appends, 16-bit, window of a few keys and sinks", {4, 2, 64, 64, 0.125F, 5, 40},
               stored_as(several(4), kBF16, 16), kBF16, {.rotary_dim = 64}),
@@ -392,7 +392,7 @@ std::vector<Case> append_cases() {
               stored_as(mixed_step(), kI8, 64), kBF16, {.rotary_dim = 64}),
       appends("appends, fp8", kEightBillionHeads, stored_as(mixed_step(), kF8E4M3, 32), kBF16,
               {.rotary_dim = 128}),
-      appends("appends, fp8, window and sinks", kWithSinks, stored_as(edges(), kF8E4M3, 16), kF16,
+      appends("appends, fp8, window and sinks", with_sinks, stored_as(edges(), kF8E4M3, 16), kF16,
               {.rotary_dim = 64}),
   };
 }
