@@ -56,12 +56,12 @@ struct Unit {
 template <int kHeadSize>
 struct Plan {
   static constexpr int kSize = kHeadSize;
-  static constexpr int kGroups = kSize == 64 ? 3 : 2;
+  static constexpr int kGroups = kSize == 64 ? 3 : 2;  // warpgroups that multiply, at most
   static constexpr int kRows = kGroups * kGroupRows;
-  static constexpr int kThreads = (kGroups + 1) * hopper::kWarpgroup;
   static constexpr int kTile = kSize == 256 ? 64 : 128;
   static constexpr int kBoxes = kSize / kBoxSize;
-  static constexpr int kQueryBytes = kRows * kSize * 2;
+  static constexpr int kQueryBoxBytes = kRows * kBoxSize * 2;
+  static constexpr int kQueryBytes = kBoxes * kQueryBoxBytes;
   static constexpr int kTileBytes = kTile * kSize * 2;
   static constexpr int kTiles = 2 * kStages;
   static constexpr int kBarriers = kQueryBytes + kTiles * kTileBytes;
@@ -100,6 +100,7 @@ struct Buffers {
 struct ContextArgs {
   AttentionArgs a;
   int sequences;   // of the context phase
+  int groups;      // warpgroups that multiply
   int pack_shift;  // log2 of the heads of a unit
   int piece;       // tokens that one box of K or V holds
 };
@@ -110,7 +111,7 @@ template <typename P>
 class Units {
  public:
   __device__ explicit Units(const ContextArgs& args)
-      : args_(args), block_tokens_(P::kRows >> args.pack_shift) {}
+      : args_(args), block_tokens_(args.groups * kGroupRows >> args.pack_shift) {}
 
   /// False when there are no more.
   __device__ bool next(Unit& unit) {
@@ -198,11 +199,11 @@ class Copies {
   __device__ void copy_queries(int unit, const CUtensorMap& map) const {
     const uint32_t full = buffers_.queries_full();
     hand_over(unit);
-    if (lane_ == 0) hopper::arrive_expecting(full, P::kQueryBytes);
+    if (lane_ == 0) hopper::arrive_expecting(full, args_.groups * kGroupRows * P::kSize * 2);
     __syncwarp();
     if (lane_ >= P::kBoxes) return;
-    hopper::copy_box(buffers_.base + lane_ * P::kRows * hopper::kSwizzledRow, map, full,
-                     lane_ * kBoxSize, unit_.first_head, unit_.row_start + unit_.first_token);
+    hopper::copy_box(buffers_.base + lane_ * P::kQueryBoxBytes, map, full, lane_ * kBoxSize,
+                     unit_.first_head, unit_.row_start + unit_.first_token);
   }
 
   /// Where this lane's piece of a tile lies. A piece that no row sees may have no block: it is
@@ -284,7 +285,7 @@ class Rows {
         values_(uniform(hopper::n_major(buffers.tile(1, 0), P::kTile * hopper::kSwizzledRow))) {}
 
   __device__ void run() {
-    if (group_ == P::kGroups - 1) give_turn();
+    if (group_ == args_.groups - 1) give_turn();
     for (int unit = 0;; ++unit) {
       hopper::wait_barrier(buffers_.queries_full(), unit & 1);
       unit_ = buffers_.units + unit % 2;
@@ -376,9 +377,12 @@ class Rows {
   }
 
   /// Turns go round, group 0 first.
-  __device__ void take_turn() const { hopper::sync_named(1 + group_, 2 * hopper::kWarpgroup); }
+  __device__ void take_turn() const {
+    if (args_.groups > 1) hopper::sync_named(1 + group_, 2 * hopper::kWarpgroup);
+  }
   __device__ void give_turn() const {
-    hopper::arrive_named(1 + (group_ + 1) % P::kGroups, 2 * hopper::kWarpgroup);
+    const int next = group_ + 1 == args_.groups ? 0 : group_ + 1;
+    if (args_.groups > 1) hopper::arrive_named(1 + next, 2 * hopper::kWarpgroup);
   }
 
   /// logits [64, kTile] = Q K^T
@@ -389,7 +393,7 @@ class Rows {
       constexpr int kSteps = kBoxSize / kStep;  // of a box
       const int box = step / kSteps, in_box = step % kSteps * kStep * 2;
       hopper::multiply<T, P::kTile, false>(
-          logits, queries_ + ((box * P::kRows * hopper::kSwizzledRow + in_box) >> 4),
+          logits, queries_ + ((box * P::kQueryBoxBytes + in_box) >> 4),
           k + ((box * P::kTile * hopper::kSwizzledRow + in_box) >> 4), step > 0);
     }
   }
@@ -543,9 +547,10 @@ class Rows {
   float sums_[P::kSize / 2];
 };
 
-/// Grid: as many blocks as there are multiprocessors, or units.
+/// Grid: as many blocks as there are multiprocessors, or units. Block: the warpgroups that multiply
+/// and one that copies.
 template <typename T, typename P>
-__global__ void __launch_bounds__(P::kThreads, 1)
+__global__ void __launch_bounds__((P::kGroups + 1) * hopper::kWarpgroup, 1)
     attend_context_wgmma(const __grid_constant__ ContextArgs args,
                          const __grid_constant__ CUtensorMap q,
                          const __grid_constant__ CUtensorMap k,
@@ -558,19 +563,19 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     hopper::prefetch_map(q);
     hopper::prefetch_map(k);
     hopper::prefetch_map(v);
-    constexpr int kUsers = P::kGroups * hopper::kWarpgroup / kWarp;
+    const int users = args.groups * (hopper::kWarpgroup / kWarp);
     hopper::init_barrier(buffers.queries_full(), 1);
-    hopper::init_barrier(buffers.queries_empty(), kUsers);
+    hopper::init_barrier(buffers.queries_empty(), users);
     for (int i = 0; i < P::kTiles; ++i) {
       hopper::init_barrier(buffers.full(i / kStages, i % kStages), 1);
-      hopper::init_barrier(buffers.empty(i / kStages, i % kStages), kUsers);
+      hopper::init_barrier(buffers.empty(i / kStages, i % kStages), users);
     }
     hopper::publish_barriers();
   }
   __syncthreads();
   device::let_successor_start();
   const int group = uniform(static_cast<int>(threadIdx.x) / hopper::kWarpgroup);
-  if (group == P::kGroups) {
+  if (group == args.groups) {
     hopper::shrink_registers<P::kCopyRegisters>();
     if (threadIdx.x % hopper::kWarpgroup < kWarp) Copies<P>(args, buffers).run(q, k, v);
   } else {
@@ -593,15 +598,11 @@ CUtensorMap make_cache_map(const KvCacheView& cache, const std::byte* first, int
                                  {kBoxSize, piece, 1, 1}, device::Swizzle::k128Bytes);
 }
 
-int multiprocessors() {
-  static const int number = [] {
-    int device = 0, count = 0;
-    device::check_cuda(cudaGetDevice(&device), "attention_context", "the device");
-    device::check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-                       "attention_context", "multiprocessors");
-    return count;
-  }();
-  return number;
+int64_t count_units(std::span<const int32_t> lengths, int tokens, int head_groups) {
+  int64_t units = 0;
+  for (const int32_t length : lengths)
+    units += int64_t{(length + tokens - 1) / tokens} * head_groups;
+  return units;
 }
 
 /// `lengths` are the query lengths of the context sequences, of which there are some with rows.
@@ -615,26 +616,30 @@ void launch_size(const Launch& launch, const AttentionShape& shape,
   const KvCacheView& cache = *SequenceRows(launch.in, 1).cache;
   ContextArgs args{.a = attention_args(launch, shape, 0),
                    .sequences = static_cast<int>(lengths.size()),
+                   .groups = 1,
                    .pack_shift = 0,
                    .piece = 0};
   while ((2 << args.pack_shift) <= kMaxPack && shape.group() % (2 << args.pack_shift) == 0)
     ++args.pack_shift;
-  const int pack = 1 << args.pack_shift, block_tokens = P::kRows / pack;
+  // As few rows to a unit as leave no unit waiting for another one's end.
+  const int pack = 1 << args.pack_shift, head_groups = shape.heads / pack;
+  int tokens = kGroupRows / pack;
+  for (; args.groups < P::kGroups; tokens = ++args.groups * kGroupRows / pack) {
+    if (count_units(lengths, tokens, head_groups) <= device::multiprocessors()) break;
+  }
   const bool one_block = args.a.blocks_per_sequence == 1;
   args.piece = one_block ? P::kTile : std::min(P::kTile, cache.tokens_per_block);
   const CUtensorMap q =
       device::make_tensor_map(launch.in[0].data, {kHeadSize, shape.heads, launch.in[0].dim(0)},
                               {kHeadSize, int64_t{shape.heads} * kHeadSize},
-                              {kBoxSize, pack, block_tokens}, device::Swizzle::k128Bytes);
+                              {kBoxSize, pack, tokens}, device::Swizzle::k128Bytes);
   const CUtensorMap k = make_cache_map(cache, args.a.k, kHeadSize, args.piece);
   const CUtensorMap v = make_cache_map(cache, args.a.v, kHeadSize, args.piece);
-  int64_t units = 0;
-  for (const int32_t length : lengths)
-    units += int64_t{(length + block_tokens - 1) / block_tokens} * (shape.heads / pack);
-  const int64_t grid = std::min<int64_t>(units, multiprocessors());
-  device::launch_kernel("attend_context_wgmma", *launch.queue, static_cast<unsigned>(grid),
-                        P::kThreads, static_cast<size_t>(P::kShared), attend_context_wgmma<T, P>,
-                        args, q, k, v);
+  const int64_t grid =
+      std::min<int64_t>(count_units(lengths, tokens, head_groups), device::multiprocessors());
+  const unsigned threads = static_cast<unsigned>(args.groups + 1) * hopper::kWarpgroup;
+  device::launch_kernel("attend_context_wgmma", *launch.queue, static_cast<unsigned>(grid), threads,
+                        static_cast<size_t>(P::kShared), attend_context_wgmma<T, P>, args, q, k, v);
 }
 
 template <typename T>
