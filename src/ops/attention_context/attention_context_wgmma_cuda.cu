@@ -172,9 +172,13 @@ class Copies {
     int unit = 0;
     for (; units.next(unit_); ++unit) {
       find(unit_.template begin<P>(0));
-      if (unit == 0) device::wait_for_predecessor();
+      if (unit == 0) {
+        hand_over(unit);
+        device::wait_for_predecessor();
+      }
       copy(0, k);
-      copy_queries(unit, q);
+      if (unit > 0) hand_over(unit);
+      copy_queries(q);
       copy(1, v);
       ++tile_;
       for (int i = 1; i < unit_.tiles; ++i, ++tile_) {
@@ -196,9 +200,8 @@ class Copies {
     if (lane_ == 0) buffers_.units[unit % 2] = unit_;
   }
 
-  __device__ void copy_queries(int unit, const CUtensorMap& map) const {
+  __device__ void copy_queries(const CUtensorMap& map) const {
     const uint32_t full = buffers_.queries_full();
-    hand_over(unit);
     if (lane_ == 0) hopper::arrive_expecting(full, args_.groups * kGroupRows * P::kSize * 2);
     __syncwarp();
     if (lane_ >= P::kBoxes) return;
