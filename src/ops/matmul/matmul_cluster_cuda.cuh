@@ -1,0 +1,406 @@
+// The kernel of matmul_cluster_cuda.cu. For .cu files.
+//
+// A tile is 64 weight rows for each multiplying warpgroup, the operand of wgmma that has 64 rows;
+// rows of x ("tokens") are its columns. A cluster has `mates` tiles side by side, and `split` blocks
+// for each of them, which divide K. One thread of a block keeps a ring of stages full by TMA; what
+// mates need of x, each brings a part of to all. At the end the ring's memory has the sums, and the
+// blocks of a tile add up and write a part of its outputs each.
+#pragma once
+
+#include <cuda.h>
+
+#include "ops/common/hopper.cuh"
+#include "ops/matmul/matmul_epilogue_cuda.cuh"
+#include "ops/matmul/matmul_stream_cuda.cuh"
+#include "ops/matmul/matmul_weight_map_cuda.cuh"
+
+namespace millrace::ops::cluster {
+
+inline constexpr int kStepDepth = 64;  // elements of K in a stage
+inline constexpr int kRowBytes = hopper::kSwizzledRow;
+inline constexpr int kGroupRows = 64;  // of the weight, that a warpgroup multiplies
+inline constexpr int kMostGroups = 4;
+inline constexpr int kMostThreads = kMostGroups * hopper::kWarpgroup + kWarp;
+inline constexpr int kMostBlocks = 8;   // of a cluster
+inline constexpr int kSumsPadding = 4;  // floats behind the sums of a token, against bank conflicts
+
+/// How a product is cut. Each cluster has one group of tiles.
+struct ClusterCut {
+  int groups = 1;  // multiplying warpgroups of a block
+  int tiles = 0;
+  int steps = 0;   // along K
+  int split = 1;   // blocks that divide the steps of a tile
+  int mates = 1;   // tiles of a cluster
+  int stages = 0;  // of the ring
+  int burst = 1;   // copies that are started together
+  int ahead = 0;   // steps behind the ring that come to the second-level cache early
+
+  __host__ __device__ int tile_rows() const { return groups * kGroupRows; }
+  __host__ __device__ int multiplying() const { return groups * hopper::kWarpgroup; }  // threads
+  __host__ __device__ int cluster_blocks() const { return split * mates; }
+  __host__ __device__ int blocks() const {
+    return (tiles + mates - 1) / mates * mates * split;
+  }
+  __host__ __device__ int weight_bytes() const { return tile_rows() * kRowBytes; }
+  __host__ __device__ int stage_bytes(int tokens) const {
+    return weight_bytes() + tokens * kRowBytes;
+  }
+  __host__ __device__ int sums_stride() const { return tile_rows() + kSumsPadding; }  // floats
+  __host__ __device__ int sums_bytes(int tokens) const { return tokens * sums_stride() * 4; }
+  /// Stages, and two barriers for each of them, and one more.
+  __host__ __device__ int shared_bytes(int tokens) const {
+    return stages * stage_bytes(tokens) + (2 * stages + 1) * 8;
+  }
+};
+
+/// What is this block's: its place in the cluster, its part of K, its shared memory.
+template <int kTokens>
+struct ClusterBlock {
+  const ClusterCut& cut;
+  uint32_t base;
+  int rank, mate;  // which part of K; which of the cluster's tiles
+  int tile;
+  int first_step, steps;
+
+  __device__ ClusterBlock(const ClusterCut& cut_, uint32_t base_) : cut(cut_), base(base_) {
+    const auto block = static_cast<int>(blockIdx.x);
+    const int cluster = block / cut.cluster_blocks();
+    const int place = block - cluster * cut.cluster_blocks();
+    mate = place / cut.split;
+    rank = place - mate * cut.split;
+    tile = cluster * cut.mates + mate;
+    first_step = cut.steps * rank / cut.split;
+    steps = cut.steps * (rank + 1) / cut.split - first_step;
+  }
+
+  __device__ int block_of_rank(int other) const { return mate * cut.split + other; }
+  __device__ int block_of_mate(int other) const { return other * cut.split + rank; }
+  __device__ bool is_alone() const { return cut.cluster_blocks() == 1; }
+
+  __device__ uint32_t weight(int slot) const { return base + slot * cut.stage_bytes(kTokens); }
+  __device__ uint32_t x(int slot) const { return weight(slot) + cut.weight_bytes(); }
+  /// The stage is there: one arrival, and the bytes of both operands.
+  __device__ uint32_t full(int slot) const { return weight(cut.stages) + slot * 8; }
+  /// The stage is used up in all blocks that share x: one arrival of every multiplying warp.
+  __device__ uint32_t empty(int slot) const { return full(cut.stages + slot); }
+  /// The sums of all blocks of the tile are there: one arrival of each.
+  __device__ uint32_t summed() const { return full(2 * cut.stages); }
+};
+
+/// A slot of the ring, and the parity of the phase that its barriers are in.
+struct ClusterPlace {
+  int slot = 0, phase = 0;
+
+  __device__ void advance(int stages) {
+    if (++slot < stages) return;
+    slot = 0;
+    phase ^= 1;
+  }
+};
+
+/// Starts to bring a box of the weight to the second-level cache.
+__device__ inline void prefetch_box(const CUtensorMap& map, int x, int y) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(&map), "r"(x),
+               "r"(y)
+               : "memory");
+}
+
+__device__ inline void prefetch_box(const CUtensorMap& map, int x, int y, int z, int w) {
+  asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global [%0, {%1, %2, %3, %4}];" ::"l"(&map),
+               "r"(x), "r"(y), "r"(z), "r"(w)
+               : "memory");
+}
+
+/// Of one thread: copies the steps of this block, in order.
+template <int kTokens>
+class ClusterCopies {
+ public:
+  __device__ ClusterCopies(const ClusterBlock<kTokens>& block, const CUtensorMap& weight,
+                           const CUtensorMap& x, bool gated)
+      : block_(block), weight_(weight), x_(x), gated_(gated) {}
+
+  /// Before other blocks of the cluster are met.
+  __device__ void begin() const {
+    const ClusterCut& cut = block_.cut;
+    hopper::prefetch_map(weight_);
+    hopper::prefetch_map(x_);
+    const int warps = cut.multiplying() / kWarp;
+    for (int i = 0; i < cut.stages; ++i) {
+      hopper::init_barrier(block_.full(i), 1);
+      hopper::init_barrier(block_.empty(i), cut.mates * warps);
+    }
+    hopper::init_barrier(block_.summed(), cut.split);
+    hopper::publish_barriers();
+    hopper::order_before_async();
+    for (int i = 0; i < filled(); ++i)
+      copy_weight(i, i);
+  }
+
+  /// Before wait_for_predecessor(): memory goes on while the kernel before ends and x comes.
+  __device__ void prefetch() const {
+    const int last = min(block_.cut.stages + block_.cut.ahead, block_.steps);
+    for (int i = block_.cut.stages; i < last; ++i) {
+      const int k = (block_.first_step + i) * kStepDepth;
+      if (gated_) {
+        prefetch_box(weight_, k, 0, 0, block_.tile * (block_.cut.tile_rows() / kGatedPair));
+      } else {
+        prefetch_box(weight_, k, block_.tile * block_.cut.tile_rows());
+      }
+    }
+  }
+
+  /// After it, and when the barriers of all blocks of the cluster are there.
+  __device__ void run() const {
+    uint32_t mates = 0;  // bits of the blocks that share x
+    for (int i = 0; i < block_.cut.mates; ++i)
+      mates |= 1U << block_.block_of_mate(i);
+    for (int i = 0; i < filled(); ++i)
+      copy_x(i, i, mates);
+    ClusterPlace place, used;
+    for (int i = block_.cut.stages; i < block_.steps; ++i) {
+      if ((i - block_.cut.stages) % block_.cut.burst == 0) {
+        for (int j = min(block_.cut.burst, block_.steps - i); j > 0; --j) {
+          hopper::wait_barrier(block_.empty(used.slot), used.phase);
+          used.advance(block_.cut.stages);
+        }
+      }
+      copy_weight(i, place.slot);
+      copy_x(i, place.slot, mates);
+      place.advance(block_.cut.stages);
+    }
+  }
+
+ private:
+  __device__ int filled() const { return min(block_.cut.stages, block_.steps); }
+
+  __device__ void copy_weight(int i, int slot) const {
+    const int k = (block_.first_step + i) * kStepDepth;
+    const uint32_t barrier = block_.full(slot);
+    hopper::arrive_expecting(barrier, block_.cut.stage_bytes(kTokens));
+    if (gated_) {
+      stream::copy_streamed_box(block_.weight(slot), weight_, barrier, k, 0, 0,
+                                block_.tile * (block_.cut.tile_rows() / kGatedPair));
+    } else {
+      stream::copy_streamed_box(block_.weight(slot), weight_, barrier, k,
+                                block_.tile * block_.cut.tile_rows());
+    }
+  }
+
+  __device__ void copy_x(int i, int slot, uint32_t mates) const {
+    const int k = (block_.first_step + i) * kStepDepth;
+    if (block_.cut.mates == 1) {
+      hopper::copy_box(block_.x(slot), x_, block_.full(slot), k, 0);
+    } else {
+      const int first = block_.mate * (kTokens / block_.cut.mates);
+      stream::copy_box_to_blocks(block_.x(slot) + first * kRowBytes, x_, block_.full(slot), k,
+                                 first, mates);
+    }
+  }
+
+  const ClusterBlock<kTokens>& block_;
+  const CUtensorMap& weight_;
+  const CUtensorMap& x_;
+  bool gated_;
+};
+
+template <typename T, int kN>
+__device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t x, bool add) {
+  if constexpr (kN <= 32) {
+    stream::multiply_few<T, kN>(sums, weight, x, add);
+  } else {
+    hopper::multiply<T, kN, false>(sums, weight, x, add);
+  }
+}
+
+/// This warp is done with a stage.
+template <int kTokens>
+__device__ void release(const ClusterBlock<kTokens>& block, int slot) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (lane >= block.cut.mates) return;
+  if (block.cut.mates == 1) {
+    hopper::arrive(block.empty(slot));
+  } else {
+    stream::give_back(block.empty(slot), block.block_of_mate(lane));
+  }
+}
+
+/// sums = this warpgroup's 64 weight rows, over this block's part of K, times all tokens.
+template <typename T, int kTokens>
+__device__ void multiply_steps(const ClusterBlock<kTokens>& block, float (&sums)[kTokens / 2]) {
+  const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
+  ClusterPlace place;
+  int last_slot = 0;
+  hopper::pin(sums);
+#pragma unroll 1
+  for (int step = 0; step < block.steps; ++step) {
+    hopper::wait_barrier(block.full(place.slot), place.phase);
+    const uint64_t weight =
+        hopper::k_major(block.weight(place.slot) + group * kGroupRows * kRowBytes);
+    const uint64_t x = hopper::k_major(block.x(place.slot));
+    hopper::start_products();
+#pragma unroll
+    for (int i = 0; i < kStepDepth / 16; ++i) {
+      constexpr int kNext = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
+      multiply_tokens<T, kTokens>(sums, weight + i * kNext, x + i * kNext, i > 0 || step > 0);
+    }
+    hopper::commit_products();
+    hopper::wait_products<1>();  // the stage before is no longer read
+    if (step > 0) release(block, last_slot);
+    last_slot = place.slot;
+    place.advance(block.cut.stages);
+  }
+  hopper::wait_products<0>();
+  hopper::pin(sums);
+  // Nobody waits for the last stages: no copy follows.
+}
+
+/// This thread's sums to shared memory: [token][weight row].
+template <int kTokens>
+__device__ void store_sums(const float (&sums)[kTokens / 2], int stride, float* to) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  to += static_cast<int>(threadIdx.x) / kWarp * 16 + lane / 4 + lane % 4 * 2 * stride;
+#pragma unroll
+  for (int i = 0; i < kTokens / 2; ++i)
+    to[(i / 4 * 8 + i % 2) * stride + i / 2 % 2 * 8] = sums[i];
+}
+
+/// sums = those at this address of all blocks of the tile, in the order of K.
+template <int kCount, int kTokens>
+__device__ void add_ranks(const ClusterBlock<kTokens>& block, uint32_t at, float (&sums)[kCount]) {
+  constexpr int kPacks = kCount / 4;
+  constexpr int kAtOnce = 4;  // ranks whose loads fly together
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+    sums[i] = 0;
+#pragma unroll 1
+  for (int rank = 0; rank < block.cut.split; rank += kAtOnce) {
+    float4 parts[kAtOnce][kPacks] = {};
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      if (rank + j >= block.cut.split) break;
+#pragma unroll
+      for (int i = 0; i < kPacks; ++i)
+        parts[j][i] = stream::load_from_block(at + i * 16, block.block_of_rank(rank + j));
+    }
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+#pragma unroll
+      for (int i = 0; i < kPacks; ++i) {
+        sums[4 * i] += parts[j][i].x;
+        sums[4 * i + 1] += parts[j][i].y;
+        sums[4 * i + 2] += parts[j][i].z;
+        sums[4 * i + 3] += parts[j][i].w;
+      }
+    }
+  }
+}
+
+/// Writes outputs [t, n .. n + 7] of a gated product from the sums of the gate, then of up.
+__device__ inline void write_gated_eight(const MatmulJob& job, int64_t t, int64_t n,
+                                         const float (&sums)[16]) {
+  float gate[8], up[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    gate[i] = sums[i];
+    up[i] = sums[8 + i];
+  }
+  activate_eight(job, n, gate);
+  if (job.bias != nullptr) {
+    float bias[8];
+    load_eight(job.bias, job.bias_type, job.cols + n, bias);
+#pragma unroll
+    for (int i = 0; i < 8; ++i)
+      up[i] += bias[i];
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    gate[i] *= up[i];
+  store_eight(job, t * job.cols + n, gate);
+}
+
+/// Writes outputs [t, n .. n + 7], n a multiple of 8.
+__device__ inline void write_plain(const MatmulJob& job, int64_t t, int64_t n,
+                                   const float (&sums)[8]) {
+  if (job.cols % 8 == 0) return write_eight(job, t, n, sums);
+#pragma unroll 1
+  for (int j = 0; j < 8 && n + j < job.cols; ++j)
+    write_out(job, t, n + j, sums[j]);
+}
+
+/// Of the multiplying threads: this block's share of its tile's outputs, eight neighbours a thread.
+/// Shares are whole rows as far as possible.
+template <int kTokens>
+__device__ void write_share(const ClusterBlock<kTokens>& block, const MatmulJob& job) {
+  const ClusterCut& cut = block.cut;
+  const int unit_rows = job.gated ? kGatedPair : 8;  // weight rows of eight outputs
+  const int units = cut.tile_rows() / unit_rows;
+  const int all = units * static_cast<int>(job.rows);
+  const int end = all * (block.rank + 1) / cut.split;
+  const int begin = all * block.rank / cut.split;
+  for (int i = begin + static_cast<int>(threadIdx.x); i < end; i += cut.multiplying()) {
+    const int t = i / units;
+    const int unit = i - t * units;
+    const int64_t n = (int64_t{block.tile} * units + unit) * 8;
+    if (n >= job.cols) continue;
+    const uint32_t at = block.base + (t * cut.sums_stride() + unit * unit_rows) * 4;
+    if (job.gated) {
+      float sums[16];
+      add_ranks(block, at, sums);
+      write_gated_eight(job, t, n, sums);
+    } else {
+      alignas(16) float sums[8];
+      add_ranks(block, at, sums);
+      write_plain(job, t, n, sums);
+    }
+  }
+}
+
+/// Of the multiplying warps.
+template <typename T, int kTokens>
+__device__ void multiply_tile(const ClusterBlock<kTokens>& block, const MatmulJob& job,
+                              float* staged) {
+  constexpr int kBarrier = 1;
+  const ClusterCut& cut = block.cut;
+  float sums[kTokens / 2];
+  multiply_steps<T>(block, sums);
+  hopper::sync_named(kBarrier, cut.multiplying());  // the ring is no longer read
+  store_sums<kTokens>(sums, cut.sums_stride(), staged);
+  hopper::sync_named(kBarrier, cut.multiplying());
+  if (cut.split > 1) {
+    const auto thread = static_cast<int>(threadIdx.x);
+    if (thread < cut.split) stream::hand_over(block.summed(), block.block_of_rank(thread));
+    stream::wait_for_blocks(block.summed(), 0);
+  }
+  write_share(block, job);
+}
+
+template <typename T, int kTokens>
+__global__ void __launch_bounds__(kMostThreads, 1)
+    matmul_cluster_kernel(const __grid_constant__ MatmulJob job,
+                          const __grid_constant__ CUtensorMap weight_map,
+                          const __grid_constant__ CUtensorMap x_map,
+                          const __grid_constant__ ClusterCut cut) {
+  extern __shared__ __align__(1024) unsigned char bytes[];
+  device::let_successor_start();
+  const ClusterBlock<kTokens> block(cut, hopper::address_in_shared(bytes));
+  const ClusterCopies<kTokens> copies(block, weight_map, x_map, job.gated);
+  const bool copies_boxes = static_cast<int>(threadIdx.x) == cut.multiplying();
+  if (copies_boxes) copies.begin();
+  __syncwarp();
+  if (block.is_alone()) {
+    __syncthreads();
+  } else {
+    stream::meet_cluster();
+  }
+  if (copies_boxes) copies.prefetch();
+  device::wait_for_predecessor();
+  if (static_cast<int>(threadIdx.x) < cut.multiplying()) {
+    multiply_tile<T>(block, job, reinterpret_cast<float*>(bytes));
+  } else if (copies_boxes) {
+    copies.run();
+  }
+  __syncwarp();
+  if (!block.is_alone()) stream::meet_cluster();  // others may still use this block's memory
+}
+
+}  // namespace millrace::ops::cluster
