@@ -139,6 +139,22 @@ constexpr MatmulKernel kCublaslt = {.run = run_cublaslt<kPlace>,
                                     .why_not = cublaslt_why_not<kPlace>,
                                     .workspace = matmul_cublaslt_workspace};
 
+template <int kPlace>
+std::string cluster_why_not(const Launch& launch, const device::Properties& device) {
+  return matmul_cluster_cuda_why_not(launch, device, kPlace);
+}
+
+template <int kPlace>
+void run_cluster(const Launch& launch) {
+  matmul_cluster_cuda(launch, kPlace);
+}
+
+/// With one of the sizes of a block's ring.
+template <int kPlace>
+constexpr MatmulKernel kCluster = {.run = run_cluster<kPlace>,
+                                   .why_not = cluster_why_not<kPlace>,
+                                   .gates = matmul_cluster_cuda_gates};
+
 constexpr MatmulKernel kRow = {.run = matmul_row_cuda, .why_not = matmul_row_cuda_why_not};
 constexpr MatmulKernel kGemv = {.run = matmul_gemv_cuda,
                                 .why_not = matmul_gemv_cuda_why_not,
@@ -165,6 +181,8 @@ constexpr Tactic kTactics[] = {
         composed_tactic<kRow>("matmul_row_cuda"), composed_tactic<kGemv>("matmul_gemv_cuda"),
         composed_tactic<kStream>("matmul_stream_cuda"),
         composed_tactic<kSwap>("matmul_swap_cuda", false),
+        composed_tactic<kCluster<0>>("matmul_cluster_cuda", false),
+        composed_tactic<kCluster<1>>("matmul_cluster_half_cuda", false),
         composed_tactic<kRowsMma>("matmul_rows_mma_cuda"),
         composed_tactic<kWgmma>("matmul_wgmma_cuda"), composed_tactic<kMma>("matmul_mma_cuda"),
         composed_tactic<kRows>("matmul_rows_cuda"), composed_tactic<kAny>("matmul_cuda"),

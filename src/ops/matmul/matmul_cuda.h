@@ -47,6 +47,13 @@ int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Propertie
 bool matmul_swap_cuda_gates(const Launch& launch);
 void matmul_swap_cuda(const Launch& launch);
 
+/// Up to 128 rows by TMA and wgmma, all blocks at the same time: x and weight both bf16 or both f16.
+/// `place`: of the sizes of a block's ring, 0 the largest.
+std::string matmul_cluster_cuda_why_not(const Launch& launch, const device::Properties& device,
+                                        int place);
+bool matmul_cluster_cuda_gates(const Launch& launch);
+void matmul_cluster_cuda(const Launch& launch, int place);
+
 /// Any number of rows on tensor cores: x and weight both bf16 or both f16.
 std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_mma_cuda(const Launch& launch);
