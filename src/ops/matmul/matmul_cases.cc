@@ -170,6 +170,8 @@ void add_few_rows(std::vector<Case>* cases) {
     }
     for (const int64_t rows : {8, 33, 128})
       add("tiles in pieces, an odd width, to f32", type, {.bias = true}, rows, 301, 1544);
+    for (const int64_t rows : {8, 32, 33, 64, 65, 127, 128})
+      add("unequal parts of K", type, rows % 2 == 0 ? all : plain, rows, 776, 1096);
     add("whole tiles, two of a block", type, all, type == kF16 ? 8 : 80, 17160, 72);
     // So large that a check on a CPU only looks at samples.
     add("shares that begin anywhere", type, all, 32, 9000, 3528);

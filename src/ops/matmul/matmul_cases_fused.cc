@@ -84,6 +84,9 @@ void add_16_bit(std::vector<Case>* cases) {
     }
     for (const int64_t rows : {3, 33, 128})
       add("an odd width", {rows, 301, 1544}, rows == 33);
+    for (const int64_t rows : {32, 33, 64, 65, 127, 128})
+      add("unequal parts of K", {rows, 392, 1096}, rows % 2 == 1);
+    add("whole tiles, one of a block", {type == kF16 ? 65 : 127, 8008, 72}, true);
     add("whole tiles, two of a block", {type == kF16 ? 8 : 80, 8584, 72}, true);
     add("many rows", {600, 696, 200}, true);
     add("many rows, wide", {1290, 1400, 72});

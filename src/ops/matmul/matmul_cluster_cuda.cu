@@ -22,6 +22,7 @@ constexpr int kMaxClusterRows = 128;
 /// Bytes of the ring. The larger takes a multiprocessor but for what small kernels need. Beside the
 /// smaller one finds place what comes next, a product, too, and fetches its first weights early.
 constexpr int kRings[] = {200 * 1024, 104 * 1024};
+constexpr int kMostMates = 2;
 constexpr int kAheadBytes = 64 * 1024;  // of the weight, that a block asks for behind the ring
 
 template <typename T, int kTokens>
@@ -71,10 +72,9 @@ int ceil_div(int64_t a, int64_t b) {
 
 /// What the kernel makes of so many rows, at most kMaxClusterRows.
 int padded_rows(int64_t rows) {
-  int padded = 8;
-  while (padded < rows)
-    padded *= 2;
-  return padded;
+  if (rows <= 8) return 8;
+  if (rows <= 32) return 32;
+  return rows <= 64 ? 64 : kMaxClusterRows;
 }
 
 /// Whether the ring's memory has room for the sums of a tile.
@@ -95,26 +95,37 @@ double time_of(const ClusterCut& cut, int tokens) {
   return std::max(longest, weight / kMemory) + (cut.split > 1 ? kJoin + others / kJoined : 0);
 }
 
+/// Rows of a tile where there are at most so many tiles.
+int tile_rows_for(int64_t weight_rows, int64_t tiles) {
+  return ceil_div(ceil_div(weight_rows, tiles), cluster::kTileUnit) * cluster::kTileUnit;
+}
+
+/// As many tiles as clusters of `mates` tiles, each in `split` parts, at the same time can have.
+/// Their rows are as few as that allows.
+ClusterCut make_cut(int64_t weight_rows, int64_t depth, int tokens, int ring, int split, int mates) {
+  const int64_t most = int64_t{most_clusters(split * mates)} * mates;
+  ClusterCut cut{.split = split, .mates = mates};
+  cut.tile_rows = tile_rows_for(weight_rows, most);
+  cut.tiles = ceil_div(weight_rows, cut.tile_rows);
+  cut.steps = ceil_div(depth, cluster::kStepDepth);
+  cut.stages = ring / cut.stage_bytes(tokens);
+  cut.ahead = kAheadBytes / cut.weight_bytes();
+  return cut;
+}
+
 /// The best cut whose blocks all run at the same time. Without tiles if there is none.
 ClusterCut cut_product(int64_t weight_rows, int64_t depth, int tokens, int ring) {
   ClusterCut best;
   double best_time = std::numeric_limits<double>::infinity();
-  for (int groups = 1; groups <= cluster::kMostGroups; ++groups) {
-    for (int blocks = 1; blocks <= cluster::kMostBlocks; ++blocks) {
-      for (int mates = 1; mates <= blocks; mates *= 2) {
-        ClusterCut cut{.groups = groups, .split = blocks / mates, .mates = mates};
-        cut.tiles = ceil_div(weight_rows, cut.tile_rows());
-        cut.steps = ceil_div(depth, cluster::kStepDepth);
-        cut.stages = ring / cut.stage_bytes(tokens);
-        cut.ahead = kAheadBytes / cut.weight_bytes();
-        if (blocks % mates != 0 || tokens % (8 * mates) != 0 || cut.split > cut.steps) continue;
-        if (!sums_fit(cut, tokens, ring)) continue;
-        if (cut.blocks() > most_clusters(blocks) * blocks) continue;
-        const double time = time_of(cut, tokens);
-        if (time >= best_time) continue;
-        best_time = time;
-        best = cut;
-      }
+  for (int mates = 1; mates <= kMostMates && tokens % (8 * mates) == 0; mates *= 2) {
+    for (int split = 1; split * mates <= cluster::kMostBlocks; ++split) {
+      const ClusterCut cut = make_cut(weight_rows, depth, tokens, ring, split, mates);
+      if (cut.tile_rows > cluster::kMostTileRows || split > cut.steps) continue;
+      if (!sums_fit(cut, tokens, ring)) continue;
+      const double time = time_of(cut, tokens);
+      if (time >= best_time) continue;
+      best_time = time;
+      best = cut;
     }
   }
   return best;
@@ -131,7 +142,7 @@ void run_tokens(const Launch& launch, const MatmulJob& job, int ring) {
                           dim3(static_cast<unsigned>(cut.blocks())),
                           dim3(static_cast<unsigned>(cut.multiplying() + kWarp)),
                           static_cast<size_t>(cut.shared_bytes(kTokens)), kKernel<T, kTokens>, job,
-                          make_weight_map(job, cut.tile_rows(), cluster::kStepDepth), x_map, cut);
+                          make_weight_map(job, cut.tile_rows, cluster::kStepDepth), x_map, cut);
 }
 
 template <typename T>
@@ -139,8 +150,6 @@ void run_typed(const Launch& launch, const MatmulJob& job, int ring) {
   switch (padded_rows(job.rows)) {
     case 8:
       return run_tokens<T, 8>(launch, job, ring);
-    case 16:
-      return run_tokens<T, 16>(launch, job, ring);
     case 32:
       return run_tokens<T, 32>(launch, job, ring);
     case 64:
@@ -157,11 +166,9 @@ std::string matmul_cluster_cuda_why_not(const Launch& launch, const device::Prop
   if (properties.sm != 90) return "the kernel is for compute capability 9.0";
   const int64_t rows = launch.in[0].dim(0);
   if (rows > kMaxClusterRows) return str("more than ", kMaxClusterRows, " rows");
-  int groups = cluster::kMostGroups;
-  while (!sums_fit({.groups = groups}, padded_rows(rows), kRings[place]))
-    --groups;
-  const int most = properties.threads * groups * cluster::kGroupRows;
-  if (launch.in[1].dim(0) > most) return str("more than ", most, " weight rows");
+  const ClusterCut cut{.tile_rows = tile_rows_for(launch.in[1].dim(0), properties.threads)};
+  if (cut.tile_rows > cluster::kMostTileRows || !sums_fit(cut, padded_rows(rows), kRings[place]))
+    return str("tiles of ", cut.tile_rows, " weight rows are too large");
   return mma_cuda_why_not(launch);
 }
 

@@ -1,6 +1,6 @@
 // The kernel of matmul_cluster_cuda.cu. For .cu files.
 //
-// A tile is 64 weight rows for each multiplying warpgroup, the operand of wgmma that has 64 rows;
+// A tile is up to 64 weight rows for each multiplying warpgroup, the operand of wgmma with 64 rows;
 // rows of x ("tokens") are its columns. A cluster has `mates` tiles side by side, and `split` blocks
 // for each of them, which divide K. One thread of a block keeps a ring of stages full by TMA; what
 // mates need of x, each brings a part of to all. At the end the ring's memory has the sums, and the
@@ -19,37 +19,41 @@ namespace millrace::ops::cluster {
 inline constexpr int kStepDepth = 64;  // elements of K in a stage
 inline constexpr int kRowBytes = hopper::kSwizzledRow;
 inline constexpr int kGroupRows = 64;  // of the weight, that a warpgroup multiplies
+inline constexpr int kTileUnit = 16;   // a warp's
 inline constexpr int kMostGroups = 4;
+inline constexpr int kMostTileRows = kMostGroups * kGroupRows;
 inline constexpr int kMostThreads = kMostGroups * hopper::kWarpgroup + kWarp;
 inline constexpr int kMostBlocks = 8;   // of a cluster
 inline constexpr int kSumsPadding = 4;  // floats behind the sums of a token, against bank conflicts
 
 /// How a product is cut. Each cluster has one group of tiles.
 struct ClusterCut {
-  int groups = 1;  // multiplying warpgroups of a block
+  int tile_rows = 0;  // of the weight, a multiple of kTileUnit
   int tiles = 0;
   int steps = 0;   // along K
   int split = 1;   // blocks that divide the steps of a tile
   int mates = 1;   // tiles of a cluster
   int stages = 0;  // of the ring
-  int burst = 1;   // copies that are started together
   int ahead = 0;   // steps behind the ring that come to the second-level cache early
 
-  __host__ __device__ int tile_rows() const { return groups * kGroupRows; }
-  __host__ __device__ int multiplying() const { return groups * hopper::kWarpgroup; }  // threads
+  /// Warpgroups that multiply. The last one has a part of its rows only, where that is all there is.
+  __host__ __device__ int groups() const { return (tile_rows + kGroupRows - 1) / kGroupRows; }
+  __host__ __device__ int multiplying() const { return groups() * hopper::kWarpgroup; }  // threads
   __host__ __device__ int cluster_blocks() const { return split * mates; }
   __host__ __device__ int blocks() const {
     return (tiles + mates - 1) / mates * mates * split;
   }
-  __host__ __device__ int weight_bytes() const { return tile_rows() * kRowBytes; }
+  __host__ __device__ int weight_bytes() const { return tile_rows * kRowBytes; }
   __host__ __device__ int stage_bytes(int tokens) const {
     return weight_bytes() + tokens * kRowBytes;
   }
-  __host__ __device__ int sums_stride() const { return tile_rows() + kSumsPadding; }  // floats
+  __host__ __device__ int sums_stride() const { return tile_rows + kSumsPadding; }  // floats
   __host__ __device__ int sums_bytes(int tokens) const { return tokens * sums_stride() * 4; }
-  /// Stages, and two barriers for each of them, and one more.
+  /// Stages, and two barriers for each of them, and one more. Products read all rows of their
+  /// groups: behind the weight of a stage lies something, whatever it is.
   __host__ __device__ int shared_bytes(int tokens) const {
-    return stages * stage_bytes(tokens) + (2 * stages + 1) * 8;
+    const int beyond = groups() * kGroupRows * kRowBytes - stage_bytes(tokens);
+    return stages * stage_bytes(tokens) + (2 * stages + 1) * 8 + (beyond > 0 ? beyond : 0);
   }
 };
 
@@ -142,9 +146,9 @@ class ClusterCopies {
     for (int i = block_.cut.stages; i < last; ++i) {
       const int k = (block_.first_step + i) * kStepDepth;
       if (gated_) {
-        prefetch_box(weight_, k, 0, 0, block_.tile * (block_.cut.tile_rows() / kGatedPair));
+        prefetch_box(weight_, k, 0, 0, block_.tile * (block_.cut.tile_rows / kGatedPair));
       } else {
-        prefetch_box(weight_, k, block_.tile * block_.cut.tile_rows());
+        prefetch_box(weight_, k, block_.tile * block_.cut.tile_rows);
       }
     }
   }
@@ -156,14 +160,9 @@ class ClusterCopies {
       mates |= 1U << block_.block_of_mate(i);
     for (int i = 0; i < filled(); ++i)
       copy_x(i, i, mates);
-    ClusterPlace place, used;
+    ClusterPlace place;
     for (int i = block_.cut.stages; i < block_.steps; ++i) {
-      if ((i - block_.cut.stages) % block_.cut.burst == 0) {
-        for (int j = min(block_.cut.burst, block_.steps - i); j > 0; --j) {
-          hopper::wait_barrier(block_.empty(used.slot), used.phase);
-          used.advance(block_.cut.stages);
-        }
-      }
+      hopper::wait_barrier(block_.empty(place.slot), place.phase);
       copy_weight(i, place.slot);
       copy_x(i, place.slot, mates);
       place.advance(block_.cut.stages);
@@ -179,10 +178,10 @@ class ClusterCopies {
     hopper::arrive_expecting(barrier, block_.cut.stage_bytes(kTokens));
     if (gated_) {
       stream::copy_streamed_box(block_.weight(slot), weight_, barrier, k, 0, 0,
-                                block_.tile * (block_.cut.tile_rows() / kGatedPair));
+                                block_.tile * (block_.cut.tile_rows / kGatedPair));
     } else {
       stream::copy_streamed_box(block_.weight(slot), weight_, barrier, k,
-                                block_.tile * block_.cut.tile_rows());
+                                block_.tile * block_.cut.tile_rows);
     }
   }
 
@@ -281,7 +280,7 @@ __device__ void store_gated(const ClusterBlock<kTokens>& block, const MatmulJob&
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int output = static_cast<int>(threadIdx.x) / kWarp * 8 + lane / 4;
   const int stride = block.cut.sums_stride();
-  const int64_t n = int64_t{block.tile} * (block.cut.tile_rows() / 2) + output;
+  const int64_t n = int64_t{block.tile} * (block.cut.tile_rows / 2) + output;
   float gate_bias = 0, up_bias = 0;
   if (job.bias != nullptr && n < job.cols) {
     gate_bias = bits_to_float(load_bits(job.bias, job.bias_type, n), job.bias_type);
@@ -364,7 +363,7 @@ template <int kTokens>
 __device__ void write_share(const ClusterBlock<kTokens>& block, const MatmulJob& job) {
   const ClusterCut& cut = block.cut;
   const bool is_gated = gates_early(job, cut);
-  const int units = cut.tile_rows() / (job.gated ? kGatedPair : 8);  // of eight outputs
+  const int units = cut.tile_rows / (job.gated ? kGatedPair : 8);  // of eight outputs
   const int stride = job.gated && !is_gated ? kGatedPair : 8;        // floats
   const int all = units * static_cast<int>(job.rows);
   const int end = all * (block.rank + 1) / cut.split;
@@ -400,7 +399,9 @@ __device__ void multiply_tile(const ClusterBlock<kTokens>& block, const MatmulJo
   float sums[kTokens / 2];
   multiply_steps<T>(block, sums);
   hopper::sync_named(kBarrier, cut.multiplying());  // the ring is no longer read
-  if (gates_early(job, cut)) {
+  if (static_cast<int>(threadIdx.x) / kWarp * kTileUnit >= cut.tile_rows) {
+    // The tile ends before this warp's rows.
+  } else if (gates_early(job, cut)) {
     store_gated(block, job, sums, staged);
   } else {
     store_sums<kTokens>(sums, cut.sums_stride(), staged);
