@@ -19,11 +19,11 @@ using cluster::ClusterCut;
 constexpr const char* kName = "matmul_cluster_cuda";
 constexpr int kMaxClusterRows = 128;
 
-/// Bytes of the ring. The larger takes a multiprocessor but for what small kernels need. Beside the
+/// Bytes of the rings. The larger takes a multiprocessor but for what small kernels need. Beside the
 /// smaller one finds place what comes next, a product, too, and fetches its first weights early.
-constexpr int kRings[] = {200 * 1024, 104 * 1024};
-constexpr int kMostMates = 2;
-constexpr int kAheadBytes = 64 * 1024;  // of the weight, that a block asks for behind the ring
+constexpr int kRings[] = {216 * 1024, 104 * 1024};
+constexpr int kXRing = 48 * 1024;  // of it, at most
+constexpr int kMostShared = 227 * 1024;
 
 template <typename T, int kTokens>
 constexpr auto* kKernel = cluster::matmul_cluster_kernel<T, kTokens>;
@@ -36,7 +36,7 @@ void prepare_kernel() {
         cudaFuncSetAttribute(kKernel<T, kTokens>, cudaFuncAttributePreferredSharedMemoryCarveout,
                              cudaSharedmemCarveoutMaxShared),
         kName, "shared memory");
-    return device::allow_shared(kName, kKernel<T, kTokens>, 208 * 1024);
+    return device::allow_shared(kName, kKernel<T, kTokens>, kMostShared);
   }();
   CHECK(ready);
 }
@@ -77,57 +77,58 @@ int padded_rows(int64_t rows) {
   return rows <= 64 ? 64 : kMaxClusterRows;
 }
 
-/// Whether the ring's memory has room for the sums of a tile.
-bool sums_fit(const ClusterCut& cut, int tokens, int ring) {
-  const int stage = cut.stage_bytes(tokens);
-  return cut.sums_bytes(tokens) <= ring / stage * stage;
-}
-
-/// An estimate of a cut's microseconds on an H200: what a multiprocessor alone can fetch, what
-/// memory gives to all, and adding up.
+/// An estimate of a cut's microseconds on an H200: what a step takes, what a multiprocessor and
+/// what memory can give, and adding up.
 double time_of(const ClusterCut& cut, int tokens) {
-  constexpr double kMemory = 4.6e6, kWeightAlone = 66e3, kAlone = 80e3;  // bytes per microsecond
-  constexpr double kJoin = 1, kJoined = 60e3;  // microseconds; bytes per microsecond
-  const double step = std::max(cut.weight_bytes() / kWeightAlone, cut.stage_bytes(tokens) / kAlone);
-  const double longest = ceil_div(cut.steps, cut.split) * step;
+  constexpr double kMemory = 4.45e6, kOneFetches = 37e3;   // bytes per microsecond
+  constexpr double kLeastStep = 0.36, kProduct = 0.16e-2;  // microseconds; by warpgroup and token
+  constexpr double kJoin = 1, kJoined = 60e3;              // microseconds; bytes per microsecond
+  const double step = std::max(kLeastStep, cut.groups() * std::max(tokens, 64) * kProduct);
   const double weight = static_cast<double>(cut.tiles) * cut.steps * cut.weight_bytes();
+  const double fetched = weight / std::min(kMemory, cut.blocks() * kOneFetches);
   const double others = cut.sums_bytes(tokens) * (1 - 1.0 / cut.split);
-  return std::max(longest, weight / kMemory) + (cut.split > 1 ? kJoin + others / kJoined : 0);
+  return std::max(ceil_div(cut.steps, cut.split) * step, fetched) +
+         (cut.split > 1 ? kJoin + others / kJoined : 0);
 }
 
-/// Rows of a tile where there are at most so many tiles.
-int tile_rows_for(int64_t weight_rows, int64_t tiles) {
-  return ceil_div(ceil_div(weight_rows, tiles), cluster::kTileUnit) * cluster::kTileUnit;
-}
-
-/// As many tiles as clusters of `mates` tiles, each in `split` parts, at the same time can have.
-/// Their rows are as few as that allows.
-ClusterCut make_cut(int64_t weight_rows, int64_t depth, int tokens, int ring, int split, int mates) {
-  const int64_t most = int64_t{most_clusters(split * mates)} * mates;
-  ClusterCut cut{.split = split, .mates = mates};
-  cut.tile_rows = tile_rows_for(weight_rows, most);
+/// The product in `split` parts, in as many tiles as clusters that run at the same time. Their rows
+/// are as few as that allows.
+ClusterCut make_cut(int64_t weight_rows, int64_t depth, int tokens, int ring, int split, int tiles) {
+  ClusterCut cut{.split = split};
+  cut.tile_rows = ceil_div(ceil_div(weight_rows, tiles), cluster::kTileUnit) * cluster::kTileUnit;
   cut.tiles = ceil_div(weight_rows, cut.tile_rows);
   cut.steps = ceil_div(depth, cluster::kStepDepth);
-  cut.stages = ring / cut.stage_bytes(tokens);
-  cut.ahead = kAheadBytes / cut.weight_bytes();
+  const int x_bytes = tokens * cluster::kRowBytes;
+  cut.x_stages = kXRing / x_bytes;
+  cut.stages = (ring - cut.x_stages * x_bytes) / cut.weight_bytes();
+  if (cut.stages < cut.x_stages) {  // more of them than of the weight are of no use
+    cut.stages = ring / (cut.weight_bytes() + x_bytes);
+    cut.x_stages = cut.stages;
+  }
   return cut;
 }
 
-/// The best cut whose blocks all run at the same time. Without tiles if there is none.
+/// Whether the kernel can do it: a tile in its warpgroups, its sums in the rings' memory.
+bool is_possible(const ClusterCut& cut, int tokens) {
+  return cut.tile_rows <= cluster::kMostTileRows && cut.split <= cut.steps && cut.stages >= 2 &&
+         cut.sums_bytes(tokens) <= cut.ring_bytes(tokens);
+}
+
+/// The best cut whose blocks all run at the same time. There is one: whole tiles are possible.
 ClusterCut cut_product(int64_t weight_rows, int64_t depth, int tokens, int ring) {
   ClusterCut best;
   double best_time = std::numeric_limits<double>::infinity();
-  for (int mates = 1; mates <= kMostMates && tokens % (8 * mates) == 0; mates *= 2) {
-    for (int split = 1; split * mates <= cluster::kMostBlocks; ++split) {
-      const ClusterCut cut = make_cut(weight_rows, depth, tokens, ring, split, mates);
-      if (cut.tile_rows > cluster::kMostTileRows || split > cut.steps) continue;
-      if (!sums_fit(cut, tokens, ring)) continue;
-      const double time = time_of(cut, tokens);
-      if (time >= best_time) continue;
-      best_time = time;
-      best = cut;
-    }
+  for (int split = 1; split <= cluster::kMostBlocks; ++split) {
+    const int tiles = most_clusters(split);
+    if (tiles == 0) continue;
+    const ClusterCut cut = make_cut(weight_rows, depth, tokens, ring, split, tiles);
+    if (!is_possible(cut, tokens)) continue;
+    const double time = time_of(cut, tokens);
+    if (time >= best_time) continue;
+    best_time = time;
+    best = cut;
   }
+  CHECK(best.tiles > 0, "a product that matmul_cluster_cuda_why_not refuses");
   return best;
 }
 
@@ -135,10 +136,9 @@ template <typename T, int kTokens>
 void run_tokens(const Launch& launch, const MatmulJob& job, int ring) {
   prepare_kernel<T, kTokens>();
   const ClusterCut cut = cut_product(job.weight_rows(), job.depth, kTokens, ring);
-  CHECK(cut.tiles > 0, "a product that matmul_cluster_cuda_why_not refuses");
-  const CUtensorMap x_map = device::make_matrix_map(job.x, job.rows, job.depth, kTokens / cut.mates,
-                                                    cluster::kStepDepth, device::Swizzle::k128Bytes);
-  device::launch_clusters(kName, *launch.queue, static_cast<unsigned>(cut.cluster_blocks()),
+  const CUtensorMap x_map = device::make_matrix_map(
+      job.x, job.rows, job.depth, kTokens, cluster::kStepDepth, device::Swizzle::k128Bytes);
+  device::launch_clusters(kName, *launch.queue, static_cast<unsigned>(cut.split),
                           dim3(static_cast<unsigned>(cut.blocks())),
                           dim3(static_cast<unsigned>(cut.multiplying() + kWarp)),
                           static_cast<size_t>(cut.shared_bytes(kTokens)), kKernel<T, kTokens>, job,
@@ -166,10 +166,13 @@ std::string matmul_cluster_cuda_why_not(const Launch& launch, const device::Prop
   if (properties.sm != 90) return "the kernel is for compute capability 9.0";
   const int64_t rows = launch.in[0].dim(0);
   if (rows > kMaxClusterRows) return str("more than ", kMaxClusterRows, " rows");
-  const ClusterCut cut{.tile_rows = tile_rows_for(launch.in[1].dim(0), properties.threads)};
-  if (cut.tile_rows > cluster::kMostTileRows || !sums_fit(cut, padded_rows(rows), kRings[place]))
-    return str("tiles of ", cut.tile_rows, " weight rows are too large");
-  return mma_cuda_why_not(launch);
+  if (std::string reason = mma_cuda_why_not(launch); !reason.empty()) return reason;
+  const Tensor& weight = launch.in[1];
+  if (weight.count() == 0) return "nothing to multiply";
+  const int tokens = padded_rows(rows);
+  const ClusterCut whole =
+      make_cut(weight.dim(0), weight.dim(1), tokens, kRings[place], 1, properties.threads);
+  return is_possible(whole, tokens) ? "" : str("no room for tiles of ", whole.tile_rows, " rows");
 }
 
 bool matmul_cluster_cuda_gates(const Launch& launch) {

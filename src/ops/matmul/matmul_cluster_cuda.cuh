@@ -1,10 +1,9 @@
 // The kernel of matmul_cluster_cuda.cu. For .cu files.
 //
 // A tile is up to 64 weight rows for each multiplying warpgroup, the operand of wgmma with 64 rows;
-// rows of x ("tokens") are its columns. A cluster has `mates` tiles side by side, and `split` blocks
-// for each of them, which divide K. One thread of a block keeps a ring of stages full by TMA; what
-// mates need of x, each brings a part of to all. At the end the ring's memory has the sums, and the
-// blocks of a tile add up and write a part of its outputs each.
+// rows of x ("tokens") are its columns. The blocks of a cluster divide K. One thread of a block keeps
+// a ring of stages full by TMA. At the end the ring's memory has the sums, and each block adds up and
+// writes a part of the tile's outputs.
 #pragma once
 
 #include <cuda.h>
@@ -26,72 +25,61 @@ inline constexpr int kMostThreads = kMostGroups * hopper::kWarpgroup + kWarp;
 inline constexpr int kMostBlocks = 8;   // of a cluster
 inline constexpr int kSumsPadding = 4;  // floats behind the sums of a token, against bank conflicts
 
-/// How a product is cut. Each cluster has one group of tiles.
+/// How a product is cut. Each cluster has one tile.
 struct ClusterCut {
   int tile_rows = 0;  // of the weight, a multiple of kTileUnit
   int tiles = 0;
-  int steps = 0;   // along K
-  int split = 1;   // blocks that divide the steps of a tile
-  int mates = 1;   // tiles of a cluster
-  int stages = 0;  // of the ring
-  int ahead = 0;   // steps behind the ring that come to the second-level cache early
+  int steps = 0;     // along K
+  int split = 1;     // blocks of a cluster, which divide the steps
+  int stages = 0;    // of the ring of the weight
+  int x_stages = 0;  // of that of x, which comes from the second-level cache: no more
 
   /// Warpgroups that multiply. The last one has a part of its rows only, where that is all there is.
   __host__ __device__ int groups() const { return (tile_rows + kGroupRows - 1) / kGroupRows; }
   __host__ __device__ int multiplying() const { return groups() * hopper::kWarpgroup; }  // threads
-  __host__ __device__ int cluster_blocks() const { return split * mates; }
-  __host__ __device__ int blocks() const {
-    return (tiles + mates - 1) / mates * mates * split;
-  }
+  __host__ __device__ int blocks() const { return tiles * split; }
   __host__ __device__ int weight_bytes() const { return tile_rows * kRowBytes; }
-  __host__ __device__ int stage_bytes(int tokens) const {
-    return weight_bytes() + tokens * kRowBytes;
-  }
   __host__ __device__ int sums_stride() const { return tile_rows + kSumsPadding; }  // floats
   __host__ __device__ int sums_bytes(int tokens) const { return tokens * sums_stride() * 4; }
-  /// Stages, and two barriers for each of them, and one more. Products read all rows of their
+  __host__ __device__ int ring_bytes(int tokens) const {
+    return stages * weight_bytes() + x_stages * tokens * kRowBytes;
+  }
+  /// The rings, and two barriers for each stage, and one more. Products read all rows of their
   /// groups: behind the weight of a stage lies something, whatever it is.
   __host__ __device__ int shared_bytes(int tokens) const {
-    const int beyond = groups() * kGroupRows * kRowBytes - stage_bytes(tokens);
-    return stages * stage_bytes(tokens) + (2 * stages + 1) * 8 + (beyond > 0 ? beyond : 0);
+    const int beyond = groups() * kGroupRows * kRowBytes - weight_bytes();
+    return ring_bytes(tokens) + (2 * stages + 1) * 8 + beyond;
   }
 };
 
-/// What is this block's: its place in the cluster, its part of K, its shared memory.
+/// What is this block's: its part of K, its shared memory.
 template <int kTokens>
 struct ClusterBlock {
+  static constexpr int kXBytes = kTokens * kRowBytes;  // of a stage
+
   const ClusterCut& cut;
   uint32_t base;
-  int rank, mate;  // which part of K; which of the cluster's tiles
-  int tile;
+  int tile, rank;
   int first_step, steps;
 
   __device__ ClusterBlock(const ClusterCut& cut_, uint32_t base_) : cut(cut_), base(base_) {
-    const auto block = static_cast<int>(blockIdx.x);
-    const int cluster = block / cut.cluster_blocks();
-    const int place = block - cluster * cut.cluster_blocks();
-    mate = place / cut.split;
-    rank = place - mate * cut.split;
-    tile = cluster * cut.mates + mate;
+    tile = static_cast<int>(blockIdx.x) / cut.split;
+    rank = static_cast<int>(blockIdx.x) - tile * cut.split;
     first_step = cut.steps * rank / cut.split;
     steps = cut.steps * (rank + 1) / cut.split - first_step;
   }
 
-  __device__ int block_of_rank(int other) const { return mate * cut.split + other; }
-  __device__ int block_of_mate(int other) const { return other * cut.split + rank; }
-  __device__ bool is_alone() const { return cut.cluster_blocks() == 1; }
-
-  __device__ uint32_t weight(int slot) const { return base + slot * cut.stage_bytes(kTokens); }
-  __device__ uint32_t x(int slot) const { return weight(slot) + cut.weight_bytes(); }
-  /// The stage is there: one arrival, and the bytes of both operands.
+  __device__ uint32_t x(int slot) const { return base + slot * kXBytes; }
+  __device__ uint32_t weight(int slot) const { return x(cut.x_stages) + slot * cut.weight_bytes(); }
+  /// A step's operands are there: one arrival, and the bytes of both. By slots of the weight.
   __device__ uint32_t full(int slot) const { return weight(cut.stages) + slot * 8; }
-  /// The stage is used up in all blocks that share x: one arrival of every multiplying warp.
+  /// The step is over: one arrival of every multiplying warp.
   __device__ uint32_t empty(int slot) const { return full(cut.stages + slot); }
   /// The sums of all blocks of the tile are there: one arrival of each.
   __device__ uint32_t summed() const { return full(2 * cut.stages); }
 };
 
-/// A slot of the ring, and the parity of the phase that its barriers are in.
+/// A slot of a ring, and the parity of the phase that its barriers are in.
 struct ClusterPlace {
   int slot = 0, phase = 0;
 
@@ -102,19 +90,6 @@ struct ClusterPlace {
   }
 };
 
-/// Starts to bring a box of the weight to the second-level cache.
-__device__ inline void prefetch_box(const CUtensorMap& map, int x, int y) {
-  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(&map), "r"(x),
-               "r"(y)
-               : "memory");
-}
-
-__device__ inline void prefetch_box(const CUtensorMap& map, int x, int y, int z, int w) {
-  asm volatile("cp.async.bulk.prefetch.tensor.4d.L2.global [%0, {%1, %2, %3, %4}];" ::"l"(&map),
-               "r"(x), "r"(y), "r"(z), "r"(w)
-               : "memory");
-}
-
 /// Of one thread: copies the steps of this block, in order.
 template <int kTokens>
 class ClusterCopies {
@@ -123,77 +98,58 @@ class ClusterCopies {
                            const CUtensorMap& x, bool gated)
       : block_(block), weight_(weight), x_(x), gated_(gated) {}
 
-  /// Before other blocks of the cluster are met.
-  __device__ void begin() const {
+  /// Before wait_for_predecessor().
+  __device__ void fill_with_weight() const {
     const ClusterCut& cut = block_.cut;
     hopper::prefetch_map(weight_);
     hopper::prefetch_map(x_);
-    const int warps = cut.multiplying() / kWarp;
     for (int i = 0; i < cut.stages; ++i) {
       hopper::init_barrier(block_.full(i), 1);
-      hopper::init_barrier(block_.empty(i), cut.mates * warps);
+      hopper::init_barrier(block_.empty(i), cut.multiplying() / kWarp);
     }
     hopper::init_barrier(block_.summed(), cut.split);
     hopper::publish_barriers();
     hopper::order_before_async();
-    for (int i = 0; i < filled(); ++i)
+    for (int i = 0; i < min(cut.stages, block_.steps); ++i)
       copy_weight(i, i);
   }
 
-  /// Before wait_for_predecessor(): memory goes on while the kernel before ends and x comes.
-  __device__ void prefetch() const {
-    const int last = min(block_.cut.stages + block_.cut.ahead, block_.steps);
-    for (int i = block_.cut.stages; i < last; ++i) {
-      const int k = (block_.first_step + i) * kStepDepth;
-      if (gated_) {
-        prefetch_box(weight_, k, 0, 0, block_.tile * (block_.cut.tile_rows / kGatedPair));
-      } else {
-        prefetch_box(weight_, k, block_.tile * block_.cut.tile_rows);
-      }
-    }
-  }
-
-  /// After it, and when the barriers of all blocks of the cluster are there.
+  /// After it.
   __device__ void run() const {
-    uint32_t mates = 0;  // bits of the blocks that share x
-    for (int i = 0; i < block_.cut.mates; ++i)
-      mates |= 1U << block_.block_of_mate(i);
-    for (int i = 0; i < filled(); ++i)
-      copy_x(i, i, mates);
-    ClusterPlace place;
-    for (int i = block_.cut.stages; i < block_.steps; ++i) {
-      hopper::wait_barrier(block_.empty(place.slot), place.phase);
-      copy_weight(i, place.slot);
-      copy_x(i, place.slot, mates);
-      place.advance(block_.cut.stages);
+    const ClusterCut& cut = block_.cut;
+    ClusterPlace x;  // of the step of which x is copied next
+    int x_slot = 0;
+    for (int i = 0; i < min(cut.x_stages, block_.steps); ++i)
+      copy_x(i, &x, &x_slot);
+    ClusterPlace over;
+    for (int i = 0; i + cut.x_stages < block_.steps; ++i) {
+      hopper::wait_barrier(block_.empty(over.slot), over.phase);
+      if (i + cut.stages < block_.steps) copy_weight(i + cut.stages, over.slot);
+      copy_x(i + cut.x_stages, &x, &x_slot);
+      over.advance(cut.stages);
     }
   }
 
  private:
-  __device__ int filled() const { return min(block_.cut.stages, block_.steps); }
+  __device__ int first_k(int step) const { return (block_.first_step + step) * kStepDepth; }
 
-  __device__ void copy_weight(int i, int slot) const {
-    const int k = (block_.first_step + i) * kStepDepth;
+  __device__ void copy_weight(int step, int slot) const {
     const uint32_t barrier = block_.full(slot);
-    hopper::arrive_expecting(barrier, block_.cut.stage_bytes(kTokens));
+    const int tile_rows = block_.cut.tile_rows;
+    hopper::arrive_expecting(barrier, block_.cut.weight_bytes() + block_.kXBytes);
     if (gated_) {
-      stream::copy_streamed_box(block_.weight(slot), weight_, barrier, k, 0, 0,
-                                block_.tile * (block_.cut.tile_rows / kGatedPair));
+      stream::copy_streamed_box(block_.weight(slot), weight_, barrier, first_k(step), 0, 0,
+                                block_.tile * (tile_rows / kGatedPair));
     } else {
-      stream::copy_streamed_box(block_.weight(slot), weight_, barrier, k,
-                                block_.tile * block_.cut.tile_rows);
+      stream::copy_streamed_box(block_.weight(slot), weight_, barrier, first_k(step),
+                                block_.tile * tile_rows);
     }
   }
 
-  __device__ void copy_x(int i, int slot, uint32_t mates) const {
-    const int k = (block_.first_step + i) * kStepDepth;
-    if (block_.cut.mates == 1) {
-      hopper::copy_box(block_.x(slot), x_, block_.full(slot), k, 0);
-    } else {
-      const int first = block_.mate * (kTokens / block_.cut.mates);
-      stream::copy_box_to_blocks(block_.x(slot) + first * kRowBytes, x_, block_.full(slot), k,
-                                 first, mates);
-    }
+  __device__ void copy_x(int step, ClusterPlace* place, int* x_slot) const {
+    hopper::copy_box(block_.x(*x_slot), x_, block_.full(place->slot), first_k(step), 0);
+    place->advance(block_.cut.stages);
+    if (++*x_slot == block_.cut.x_stages) *x_slot = 0;
   }
 
   const ClusterBlock<kTokens>& block_;
@@ -211,31 +167,27 @@ __device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t
   }
 }
 
-/// This warp is done with a stage.
-template <int kTokens>
-__device__ void release(const ClusterBlock<kTokens>& block, int slot) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  if (lane >= block.cut.mates) return;
-  if (block.cut.mates == 1) {
-    hopper::arrive(block.empty(slot));
-  } else {
-    stream::give_back(block.empty(slot), block.block_of_mate(lane));
-  }
-}
-
-/// sums = this warpgroup's 64 weight rows, over this block's part of K, times all tokens.
+/// sums = this warpgroup's 64 weight rows, over this block's part of K, times all tokens. A step's
+/// memory is given back when the next one's products are under way, or at once if those have to wait.
 template <typename T, int kTokens>
 __device__ void multiply_steps(const ClusterBlock<kTokens>& block, float (&sums)[kTokens / 2]) {
   const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
+  const bool is_first = threadIdx.x % kWarp == 0;
   ClusterPlace place;
-  int last_slot = 0;
+  int x_slot = 0, last_slot = 0;
   hopper::pin(sums);
 #pragma unroll 1
   for (int step = 0; step < block.steps; ++step) {
-    hopper::wait_barrier(block.full(place.slot), place.phase);
+    bool held = step > 0;
+    if (!__all_sync(0xffffffffU, hopper::test_barrier(block.full(place.slot), place.phase))) {
+      hopper::wait_products<0>();
+      if (held && is_first) hopper::arrive(block.empty(last_slot));
+      held = false;
+      hopper::wait_barrier(block.full(place.slot), place.phase);
+    }
     const uint64_t weight =
         hopper::k_major(block.weight(place.slot) + group * kGroupRows * kRowBytes);
-    const uint64_t x = hopper::k_major(block.x(place.slot));
+    const uint64_t x = hopper::k_major(block.x(x_slot));
     hopper::start_products();
 #pragma unroll
     for (int i = 0; i < kStepDepth / 16; ++i) {
@@ -244,13 +196,13 @@ __device__ void multiply_steps(const ClusterBlock<kTokens>& block, float (&sums)
     }
     hopper::commit_products();
     hopper::wait_products<1>();  // the stage before is no longer read
-    if (step > 0) release(block, last_slot);
+    if (held && is_first) hopper::arrive(block.empty(last_slot));
     last_slot = place.slot;
     place.advance(block.cut.stages);
+    if (++x_slot == block.cut.x_stages) x_slot = 0;
   }
   hopper::wait_products<0>();
   hopper::pin(sums);
-  // Nobody waits for the last stages: no copy follows.
 }
 
 /// This thread's sums to shared memory: [token][weight row].
@@ -263,9 +215,10 @@ __device__ void store_sums(const float (&sums)[kTokens / 2], int stride, float* 
     to[(i / 4 * 8 + i % 2) * stride + i / 2 % 2 * 8] = sums[i];
 }
 
-/// Within three units of a float's last place, by a third of the instructions of activate().
+/// By a third of the instructions of activate(), off by at most 2^-17 of it: all outputs of a tile
+/// are made at once, when no copies are under way any more.
 __device__ inline float silu(float x) {
-  return __fdividef(x, 1.0F + expf(-x));
+  return __fdividef(x, 1.0F + __expf(-x));
 }
 
 /// Whether a thread gates its sums, which then are half as many, before others see them.
@@ -294,11 +247,13 @@ __device__ void store_gated(const ClusterBlock<kTokens>& block, const MatmulJob&
   }
 }
 
-/// sums = those at this address of all blocks of the tile, in the order of K.
+/// sums = those at this place of the sums of all blocks of the tile, in the order of K.
 template <int kCount, int kTokens>
-__device__ void add_ranks(const ClusterBlock<kTokens>& block, uint32_t at, float (&sums)[kCount]) {
+__device__ void add_ranks(const ClusterBlock<kTokens>& block, const float* own,
+                          float (&sums)[kCount]) {
   constexpr int kPacks = kCount / 4;
   constexpr int kAtOnce = 4;  // ranks whose loads fly together
+  if (block.cut.split == 1) return load_floats<kCount>(own, sums);
 #pragma unroll
   for (int i = 0; i < kCount; ++i)
     sums[i] = 0;
@@ -310,7 +265,7 @@ __device__ void add_ranks(const ClusterBlock<kTokens>& block, uint32_t at, float
       if (rank + j >= block.cut.split) break;
 #pragma unroll
       for (int i = 0; i < kPacks; ++i)
-        parts[j][i] = stream::load_from_block(at + i * 16, block.block_of_rank(rank + j));
+        parts[j][i] = stream::load_from_block(hopper::address_in_shared(own + i * 4), rank + j);
     }
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
@@ -360,7 +315,8 @@ __device__ inline void write_plain(const MatmulJob& job, int64_t t, int64_t n,
 /// Of the multiplying threads: this block's share of its tile's outputs, eight neighbours a thread.
 /// Shares are whole rows as far as possible.
 template <int kTokens>
-__device__ void write_share(const ClusterBlock<kTokens>& block, const MatmulJob& job) {
+__device__ void write_share(const ClusterBlock<kTokens>& block, const MatmulJob& job,
+                            const float* staged) {
   const ClusterCut& cut = block.cut;
   const bool is_gated = gates_early(job, cut);
   const int units = cut.tile_rows / (job.gated ? kGatedPair : 8);  // of eight outputs
@@ -373,7 +329,7 @@ __device__ void write_share(const ClusterBlock<kTokens>& block, const MatmulJob&
     const int unit = i - t * units;
     const int64_t n = (int64_t{block.tile} * units + unit) * 8;
     if (n >= job.cols) continue;
-    const uint32_t at = block.base + (t * cut.sums_stride() + unit * stride) * 4;
+    const float* at = staged + t * cut.sums_stride() + unit * stride;
     if (job.gated && !is_gated) {
       float sums[16];
       add_ranks(block, at, sums);
@@ -409,10 +365,10 @@ __device__ void multiply_tile(const ClusterBlock<kTokens>& block, const MatmulJo
   hopper::sync_named(kBarrier, cut.multiplying());
   if (cut.split > 1) {
     const auto thread = static_cast<int>(threadIdx.x);
-    if (thread < cut.split) stream::hand_over(block.summed(), block.block_of_rank(thread));
+    if (thread < cut.split) stream::hand_over(block.summed(), thread);
     stream::wait_for_blocks(block.summed(), 0);
   }
-  write_share(block, job);
+  write_share(block, job, staged);
 }
 
 template <typename T, int kTokens>
@@ -426,14 +382,13 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   const ClusterBlock<kTokens> block(cut, hopper::address_in_shared(bytes));
   const ClusterCopies<kTokens> copies(block, weight_map, x_map, job.gated);
   const bool copies_boxes = static_cast<int>(threadIdx.x) == cut.multiplying();
-  if (copies_boxes) copies.begin();
+  if (copies_boxes) copies.fill_with_weight();
   __syncwarp();
-  if (block.is_alone()) {
+  if (cut.split == 1) {
     __syncthreads();
   } else {
     stream::meet_cluster();
   }
-  if (copies_boxes) copies.prefetch();
   device::wait_for_predecessor();
   if (static_cast<int>(threadIdx.x) < cut.multiplying()) {
     multiply_tile<T>(block, job, reinterpret_cast<float*>(bytes));
@@ -441,7 +396,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
     copies.run();
   }
   __syncwarp();
-  if (!block.is_alone()) stream::meet_cluster();  // others may still use this block's memory
+  if (cut.split > 1) stream::meet_cluster();  // others may still read this block's sums
 }
 
 }  // namespace millrace::ops::cluster
