@@ -2,13 +2,12 @@
 // the same time and get equally much of the weight, which is read once. Where there are too few
 // tiles for that, the blocks of a cluster divide K, and add up their sums in order. The cut, and
 // with it the order of a sum, follows from N, K, the GPU, and the padded number of rows.
-#include "ops/matmul/matmul_cluster_cuda.cuh"
-
 #include <algorithm>
 #include <array>
 #include <limits>
 
 #include "base/str.h"
+#include "ops/matmul/matmul_cluster_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 
 namespace millrace::ops {
@@ -19,8 +18,9 @@ using cluster::ClusterCut;
 constexpr const char* kName = "matmul_cluster_cuda";
 constexpr int kMaxClusterRows = 128;
 
-/// Bytes of the rings. The larger takes a multiprocessor but for what small kernels need. Beside the
-/// smaller one finds place what comes next, a product, too, and fetches its first weights early.
+/// Bytes of the rings. The larger takes a multiprocessor but for what small kernels need. Beside
+/// the smaller one finds place what comes next, a product, too, and fetches its first weights
+/// early.
 constexpr int kRings[] = {216 * 1024, 104 * 1024};
 constexpr int kXRing = 48 * 1024;  // of it, at most
 constexpr int kMostShared = 227 * 1024;
@@ -57,9 +57,9 @@ int most_clusters(int cluster_blocks) {
       config.dynamicSmemBytes = kRings[0];
       config.attrs = &attribute;
       config.numAttrs = 1;
-      device::check_cuda(cudaOccupancyMaxActiveClusters(&counts[blocks],
-                                                        kKernel<__nv_bfloat16, kTokens>, &config),
-                         kName, "clusters");
+      device::check_cuda(
+          cudaOccupancyMaxActiveClusters(&counts[blocks], kKernel<__nv_bfloat16, kTokens>, &config),
+          kName, "clusters");
     }
     return counts;
   }();
@@ -93,7 +93,8 @@ double time_of(const ClusterCut& cut, int tokens) {
 
 /// The product in `split` parts, in as many tiles as clusters that run at the same time. Their rows
 /// are as few as that allows.
-ClusterCut make_cut(int64_t weight_rows, int64_t depth, int tokens, int ring, int split, int tiles) {
+ClusterCut make_cut(int64_t weight_rows, int64_t depth, int tokens, int ring, int split,
+                    int tiles) {
   ClusterCut cut{.split = split};
   cut.tile_rows = ceil_div(ceil_div(weight_rows, tiles), cluster::kTileUnit) * cluster::kTileUnit;
   cut.tiles = ceil_div(weight_rows, cut.tile_rows);

@@ -1,9 +1,9 @@
 // The kernel of matmul_cluster_cuda.cu. For .cu files.
 //
 // A tile is up to 64 weight rows for each multiplying warpgroup, the operand of wgmma with 64 rows;
-// rows of x ("tokens") are its columns. The blocks of a cluster divide K. One thread of a block keeps
-// a ring of stages full by TMA. At the end the ring's memory has the sums, and each block adds up and
-// writes a part of the tile's outputs.
+// rows of x ("tokens") are its columns. The blocks of a cluster divide K. One thread of a block
+// keeps a ring of stages full by TMA. At the end the ring's memory has the sums, and each block
+// adds up and writes a part of the tile's outputs.
 #pragma once
 
 #include <cuda.h>
@@ -34,7 +34,8 @@ struct ClusterCut {
   int stages = 0;    // of the ring of the weight
   int x_stages = 0;  // of that of x, which comes from the second-level cache: no more
 
-  /// Warpgroups that multiply. The last one has a part of its rows only, where that is all there is.
+  /// Warpgroups that multiply. The last one has a part of its rows only, where that is all there
+  /// is.
   __host__ __device__ int groups() const { return (tile_rows + kGroupRows - 1) / kGroupRows; }
   __host__ __device__ int multiplying() const { return groups() * hopper::kWarpgroup; }  // threads
   __host__ __device__ int blocks() const { return tiles * split; }
@@ -168,7 +169,8 @@ __device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t
 }
 
 /// sums = this warpgroup's 64 weight rows, over this block's part of K, times all tokens. A step's
-/// memory is given back when the next one's products are under way, or at once if those have to wait.
+/// memory is given back when the next one's products are under way, or at once if those have to
+/// wait.
 template <typename T, int kTokens>
 __device__ void multiply_steps(const ClusterBlock<kTokens>& block, float (&sums)[kTokens / 2]) {
   const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
@@ -320,7 +322,7 @@ __device__ void write_share(const ClusterBlock<kTokens>& block, const MatmulJob&
   const ClusterCut& cut = block.cut;
   const bool is_gated = gates_early(job, cut);
   const int units = cut.tile_rows / (job.gated ? kGatedPair : 8);  // of eight outputs
-  const int stride = job.gated && !is_gated ? kGatedPair : 8;        // floats
+  const int stride = job.gated && !is_gated ? kGatedPair : 8;      // floats
   const int all = units * static_cast<int>(job.rows);
   const int end = all * (block.rank + 1) / cut.split;
   const int begin = all * block.rank / cut.split;

@@ -47,8 +47,8 @@ int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Propertie
 bool matmul_swap_cuda_gates(const Launch& launch);
 void matmul_swap_cuda(const Launch& launch);
 
-/// Up to 128 rows by TMA and wgmma, all blocks at the same time: x and weight both bf16 or both f16.
-/// `place`: of the sizes of a block's ring, 0 the largest.
+/// Up to 128 rows by TMA and wgmma, all blocks at the same time: x and weight both bf16 or both
+/// f16. `place`: of the sizes of a block's ring, 0 the largest.
 std::string matmul_cluster_cuda_why_not(const Launch& launch, const device::Properties& device,
                                         int place);
 bool matmul_cluster_cuda_gates(const Launch& launch);
