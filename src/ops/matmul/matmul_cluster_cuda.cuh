@@ -217,7 +217,7 @@ __device__ void store_sums(const float (&sums)[kTokens / 2], int stride, float* 
     to[(i / 4 * 8 + i % 2) * stride + i / 2 % 2 * 8] = sums[i];
 }
 
-/// By a third of the instructions of activate(), off by at most 2^-17 of it: all outputs of a tile
+/// By a third of the instructions of activate(), off by at most 2^-16 of it: all outputs of a tile
 /// are made at once, when no copies are under way any more.
 __device__ inline float silu(float x) {
   return __fdividef(x, 1.0F + __expf(-x));
