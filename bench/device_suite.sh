@@ -13,6 +13,15 @@
 #   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
 #   prefill    time to the first token of the 8B shape by prompt length
 #   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B
+#   long       the 8B shape behind prompts of 32k and 128k tokens, batch 1
+#   deterministic   the 8B shape with and without --deterministic, batch 1 and 32
+#   memory     what sessions take from the GPU is what was planned, within 1 %
+#   attention  both attention operations alone: prompts of 2k and 8k, caches of 64 x 4k and 1 x 128k tokens
+#   sampler    the operations behind the logits alone
+#   random     150 random batches: the same tokens on the GPU as on the CPU, in fp32
+#   start      from process start to the first token of an 8B checkpoint in the page cache; needs PyTorch (PYTHON names one)
+#   torch      logits of the 8B shape beside transformers', by layers, prompt and decode; needs PyTorch and transformers 5
+#   torch_shapes   the same of Llama 2 13B, Mixtral 8x7B and Gemma 2 9B
 # Each takes at most 8 minutes. Results are JSON lines in RESULTS_FOLDER/GROUP.jsonl. The exit status is that of the
 # first group that failed.
 set -uo pipefail
@@ -109,6 +118,89 @@ group_shapes() {
   local model
   for model in llama-2-13b code-llama-34b mixtral-8x7b gemma-2-9b; do
     latency "bench/models/$model" --max-batch-size 1 --max-seq-len 1024 --input-len 128 --output-len 128 --num-iters 3
+  done
+}
+
+group_long() {
+  local length
+  for length in 32768 131008; do
+    latency bench/models/llama-3.1-8b --max-batch-size 1 --max-seq-len 131072 --input-len "$length" --output-len 64 \
+      --num-iters 1
+  done
+}
+
+group_deterministic() {
+  local batch flag
+  for batch in 1 32; do
+    for flag in "" --deterministic; do
+      echo "{\"batch_size\": $batch, \"deterministic\": $([ -n "$flag" ] && echo true || echo false)}"
+      # shellcheck disable=SC2086  # no flag is no argument
+      latency bench/models/llama-3.1-8b --max-batch-size 32 --max-seq-len 1024 --input-len 128 --output-len 128 \
+        --batch-size "$batch" --num-iters 3 $flag
+    done
+  done
+}
+
+# The GPU's own count against the plan, for a small, a long and a wide session.
+group_memory() {
+  local sizes
+  for sizes in "1 128" "1 65536" "64 1024"; do
+    # shellcheck disable=SC2086  # two numbers
+    set -- $sizes
+    latency bench/models/llama-3.1-8b --max-batch-size 64 --max-seq-len 65664 --batch-size "$1" --input-len "$2" \
+      --output-len 16 --num-iters 1 --warmup 0
+  done | python3 -c '
+import json, sys
+lines = [json.loads(line) for line in sys.stdin]
+for line in lines:
+    memory = line["memory"]
+    share = memory["taken_by_setup_bytes"] / memory["planned_bytes"] - 1
+    print(json.dumps({"batch_size": line["batch_size"], "input_len": line["input_len"], **memory, "difference": round(share, 5)}))
+    if abs(share) > 0.01:
+        sys.exit("FAILED: setup took %d bytes, planned were %d" % (memory["taken_by_setup_bytes"], memory["planned_bytes"]))
+if len(lines) != 3:
+    sys.exit("FAILED: %d of 3 sessions" % len(lines))' || fail "the memory plan"
+}
+
+# Times all cases of each of the operations.
+ops_alone() {
+  local op
+  for op in "$@"; do
+    "$program" bench op --device cuda --json --op "$op" || fail "bench op --op $op"
+  done
+}
+
+group_attention() {
+  ops_alone attention_context attention_generation
+}
+
+group_sampler() {
+  ops_alone sample_token sample_process sample_logprobs log_softmax beam_step
+}
+
+group_random() {
+  MILLRACE=$program python3 bench/device_random.py
+}
+
+group_start() {
+  MILLRACE=$program "${PYTHON:-python3}" bench/device_start.py bench/models/llama-3.1-8b
+}
+
+beside_torch() {
+  local model=$1
+  shift
+  MILLRACE=$program "${PYTHON:-python3}" bench/device_torch.py "bench/models/$model" "$@" || fail "$model beside transformers"
+}
+
+group_torch() {
+  beside_torch llama-3.1-8b
+}
+
+group_torch_shapes() {
+  local model
+  for model in llama-2-13b gemma-2-9b mixtral-8x7b; do
+    # A prompt and 256 tokens fill the context of Llama 2.
+    beside_torch "$model" --prompt 3840 --layers ""
   done
 }
 

@@ -2,7 +2,7 @@
 #
 # The toolkit is MILLRACE_CUDA_ROOT when that is set, else /usr/local/cuda, else the packages of `./dev setup --cuda`.
 # cudart is linked statically; cuBLASLt and NCCL are opened at run time, so the program starts on machines without them.
-set(MILLRACE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to compile for")
+set(MILLRACE_CUDA_ARCHITECTURES 90a CACHE STRING "GPU architectures to compile for: 90a, or all (preset cuda-release-all)")
 set(MILLRACE_CUDA_ROOT "" CACHE PATH "CUDA toolkit; empty: looked for")
 
 file(GLOB venv_toolkits "${PROJECT_SOURCE_DIR}/.venv-cuda/lib/python3*/site-packages/nvidia/cu13")
@@ -17,7 +17,23 @@ if(NOT cuda_root)
                       "or set MILLRACE_CUDA_ROOT to a CUDA 13 toolkit")
 endif()
 
-set(CMAKE_CUDA_ARCHITECTURES ${MILLRACE_CUDA_ARCHITECTURES})
+# What the program can run on, for its messages: binary code by compute capability, and the PTX that drivers compile for newer
+# GPUs. A file that uses Hopper's own instructions (ops/common/hopper.cuh) has code for Hopper only, and its tactics say so.
+if(MILLRACE_CUDA_ARCHITECTURES STREQUAL "all")
+  set(CMAKE_CUDA_ARCHITECTURES OFF)
+  set(MILLRACE_CUDA_CODE 80,89,90)
+  set(MILLRACE_CUDA_PTX 90)
+  set(hopper_code --generate-code=arch=compute_90a,code=sm_90a)
+  set(MILLRACE_HOPPER_FLAGS ${hopper_code})
+  set(MILLRACE_EVERY_GPU_FLAGS --generate-code=arch=compute_80,code=sm_80 --generate-code=arch=compute_89,code=sm_89
+      ${hopper_code} --generate-code=arch=compute_90,code=compute_90)
+elseif(MILLRACE_CUDA_ARCHITECTURES STREQUAL "90a")
+  set(CMAKE_CUDA_ARCHITECTURES 90a)
+  set(MILLRACE_CUDA_CODE 90)
+  set(MILLRACE_CUDA_PTX 0)
+else()
+  message(FATAL_ERROR "MILLRACE_CUDA_ARCHITECTURES is ${MILLRACE_CUDA_ARCHITECTURES}; use 90a or all")
+endif()
 set(CMAKE_CUDA_COMPILER "${cuda_root}/bin/nvcc")
 set(CMAKE_CUDA_HOST_COMPILER "${CMAKE_CXX_COMPILER}")
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
@@ -51,3 +67,37 @@ find_library(cudart_static NAMES cudart_static PATHS "${cuda_root}/lib" "${cuda_
 target_link_libraries(millrace_cuda INTERFACE "${cudart_static}" ${CMAKE_DL_LIBS} rt)
 target_link_libraries(millrace_flags INTERFACE millrace_cuda)
 set_property(GLOBAL APPEND PROPERTY MILLRACE_ARCHIVES "${cudart_static}")
+
+# Whether a CUDA file includes ops/common/hopper.cuh, itself or through headers of ops.
+function(uses_hopper file out)
+  file(STRINGS "${file}" includes REGEX "^#include \"ops/.*\\.cuh\"")
+  foreach(include IN LISTS includes)
+    string(REGEX REPLACE "^#include \"(.*)\"$" "\\1" header "${include}")
+    set(found ON)
+    if(NOT header STREQUAL "ops/common/hopper.cuh")
+      uses_hopper("${PROJECT_SOURCE_DIR}/src/${header}" found)
+    endif()
+    if(found)
+      set(${out} ON PARENT_SCOPE)
+      return()
+    endif()
+  endforeach()
+  set(${out} OFF PARENT_SCOPE)
+endfunction()
+
+# Flags of the CUDA files among a folder's sources.
+function(set_cuda_flags)
+  foreach(file IN LISTS ARGN)
+    if(file MATCHES "device/cuda/cuda_device\\.cc$")
+      set_source_files_properties("${file}" PROPERTIES COMPILE_DEFINITIONS
+                                  "MILLRACE_CUDA_CODE=${MILLRACE_CUDA_CODE};MILLRACE_CUDA_PTX=${MILLRACE_CUDA_PTX}")
+    elseif(file MATCHES "\\.cu$" AND MILLRACE_EVERY_GPU_FLAGS)
+      uses_hopper("${file}" hopper)
+      if(hopper)
+        set_source_files_properties("${file}" PROPERTIES COMPILE_OPTIONS "${MILLRACE_HOPPER_FLAGS}")
+      else()
+        set_source_files_properties("${file}" PROPERTIES COMPILE_OPTIONS "${MILLRACE_EVERY_GPU_FLAGS}")
+      endif()
+    endif()
+  endforeach()
+endfunction()

@@ -70,9 +70,10 @@ def check(condition, text):
 # ---- running transformers ------------------------------------------------------------------------------------------
 
 
-def build_model(folder):
-    """The reference model with generated weights, by the names and shapes that checkpoints have: transformers writes and
-    reads a checkpoint, so tied weights and those that it stacks (experts) go through its own conversion."""
+def build_model(folder, dtype=torch.float32):
+    """The reference model with generated weights (in `dtype` if it is one of transformers), by the names and shapes that
+    checkpoints have: transformers writes and reads a checkpoint, so tied weights and those that it stacks (experts) go
+    through its own conversion."""
     if folder.name in REFERENCES:
         model = REFERENCES[folder.name](json.loads((folder / "config.json").read_text())).eval()
         for name, value in model.state_dict().items():
@@ -83,7 +84,7 @@ def build_model(folder):
     with tempfile.TemporaryDirectory() as checkpoint:
         write_checkpoint(model_class._from_config(config, dtype=torch.float32), checkpoint, SEED)
         return model_class.from_pretrained(checkpoint, attn_implementation=ATTENTION[folder.name],
-                                           experts_implementation="eager", dtype=torch.float32).eval()
+                                           experts_implementation="eager", dtype=dtype).eval()
 
 
 class Frequencies:

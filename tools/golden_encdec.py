@@ -29,12 +29,12 @@ def handles(name):
     return CONFIGS[name].get("is_encoder_decoder", False) or is_encoder(CONFIGS[name])
 
 
-def build(folder, config):
-    model = golden.build_model(folder)
+def build(folder, config, dtype=torch.float32):
+    model = golden.build_model(folder, dtype)
     if config["model_type"] == "t5" and not config.get("tie_word_embeddings", True):
         # transformers 5 unties only where it reads a checkpoint with a head of its own.
         head = dummy_tensor(golden.SEED, "lm_head.weight", tuple(model.lm_head.weight.shape))
-        model.lm_head.weight = torch.nn.Parameter(torch.from_numpy(head))
+        model.lm_head.weight = torch.nn.Parameter(torch.from_numpy(head).to(dtype))
     return model
 
 

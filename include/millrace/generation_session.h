@@ -121,13 +121,17 @@ struct SessionStats {
   int64_t weights_copied = 0, weights_mapped = 0;
   int64_t activations = 0, kv_pool = 0, step_buffers = 0, token_history = 0, sampler = 0;
   int64_t prompt_table = 0;
+  // By the GPU's own count, of the whole machine: what it has less of than before the weights were
+  // loaded, at the end of setup() and now, with captured steps and what libraries hold. 0 on the
+  // CPU.
+  int64_t taken_by_setup = 0, taken = 0;
   int64_t kv_blocks = 0, kv_blocks_used_peak = 0;
   int64_t steps = 0;
   int64_t captures = 0;  // of steps, since setup
   bool runs_ahead = false;
   bool waits_for_host = false;        // in the last decode, for a logits processor
   std::vector<StepTimes> step_times;  // of the last decode
-  /// What setup() allocated, the weights not counted.
+  /// What setup() allocated, as planned, the weights not counted.
   int64_t session_bytes() const {
     return activations + kv_pool + step_buffers + token_history + sampler + prompt_table;
   }

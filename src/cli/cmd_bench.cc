@@ -141,6 +141,12 @@ int run_latency(BenchOptions& o) {
                     {"host_s", summary(times.host)},
                     {"launches", summary(times.launches)}};
   }
+  const SessionStats stats = session.stats();
+  if (stats.taken_by_setup > 0) {
+    line["memory"] = {{"planned_bytes", stats.weights_copied + stats.session_bytes()},
+                      {"taken_by_setup_bytes", stats.taken_by_setup},
+                      {"taken_bytes", stats.taken}};
+  }
   if (o.json) {
     std::puts(print(line).c_str());
     return 0;

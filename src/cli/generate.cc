@@ -172,6 +172,10 @@ std::string format_stats(const SessionStats& s) {
   row("sampler", s.sampler);
   if (s.prompt_table > 0) row("virtual tokens", s.prompt_table);
   row("allocated", s.weights_copied + s.session_bytes());
+  if (s.taken_by_setup > 0) {
+    row("taken from the GPU for it", s.taken_by_setup);
+    row("taken after the steps", s.taken);
+  }
   text += str("KV blocks: ", s.kv_blocks_used_peak, " of ", s.kv_blocks, " used at most\n");
   const char* ahead = !s.runs_ahead      ? "off (the device runs each step at once)"
                       : s.waits_for_host ? "off (a logits processor sees every step)"

@@ -1,14 +1,28 @@
 #include "cli/model_options.h"
 
 #include <cstdio>
+#include <limits>
 
 #include "base/error.h"
 #include "base/log.h"
 
 namespace millrace::cli {
 
+namespace {
+
+// Sizes are 32-bit numbers from here on.
+void check_size(const std::optional<int64_t>& value, const std::string& flag) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  if (value && *value > kMost) {
+    throw_bad_input(str(*value, " is too large"), flag, str("give at most ", kMost));
+  }
+}
+
+}  // namespace
+
 int64_t not_negative(const std::optional<int64_t>& value, int64_t fallback,
                      const std::string& flag) {
+  check_size(value, flag);
   if (value && *value < 0) {
     throw_bad_input(str(*value, " is negative"), flag, "give 0 or more");
   }
@@ -16,6 +30,7 @@ int64_t not_negative(const std::optional<int64_t>& value, int64_t fallback,
 }
 
 int64_t positive(const std::optional<int64_t>& value, int64_t fallback, const std::string& flag) {
+  check_size(value, flag);
   if (value && *value < 1) throw_bad_input(str(*value, " is too small"), flag, "give 1 or more");
   return value.value_or(fallback);
 }
@@ -41,7 +56,8 @@ void ModelOptions::declare(Command& command) {
       .option("--max-batch-size", &max_batch_size, "requests of a step; default 256")
       .option("--max-seq-len", &max_seq_len, "tokens of a sequence; default: the model's")
       .option("--max-num-tokens", &max_num_tokens, "tokens of a step; default 8192")
-      .bytes("--kv-memory", &kv_memory, "most memory for the KV cache; default: what is needed")
+      .bytes("--kv-memory", &kv_memory,
+             "size of the KV pool (8GiB); default: what is needed; refused where that is more")
       .option("--tokens-per-block", &tokens_per_block, "KV block size, a power of two; default 64");
   command.group("Program")
       .option("--cache-dir", &engine.cache_dir, "engine cache; default $XDG_CACHE_HOME/millrace")

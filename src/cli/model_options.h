@@ -30,7 +30,8 @@ struct ModelOptions {
   SetupOptions setup() const;
 };
 
-/// `value` when it was given and positive; throws Error naming `flag` when it is not positive.
+/// `value` when it was given and positive; throws Error naming `flag` when it is not positive or
+/// has more than 31 bits.
 int64_t positive(const std::optional<int64_t>& value, int64_t fallback, const std::string& flag);
 /// The same with zero allowed.
 int64_t not_negative(const std::optional<int64_t>& value, int64_t fallback,

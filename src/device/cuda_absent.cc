@@ -2,6 +2,7 @@
 #if !defined(MILLRACE_CUDA)
 
 #include "base/error.h"
+#include "device/cuda/profiler_range.h"
 #include "device/cuda/step_transfers.h"
 #include "device/device.h"
 
@@ -34,6 +35,9 @@ void begin_step_cuda(const Queue&, std::span<const TransferPart>, int64_t*) {
 void end_step_cuda(const Queue&, std::span<const TransferPart>, int64_t*) {
   refuse();
 }
+
+void begin_profiler_range(const char*) {}
+void end_profiler_range() {}
 
 }  // namespace millrace::device
 

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "device/cuda/step_transfers.h"
+#include "device/named_range.h"
 
 namespace millrace::device {
 namespace {
@@ -33,6 +34,7 @@ int64_t now_ns() {
 void begin_step(Device& device, std::span<const TransferPart> parts, int64_t* begun_ns) {
   check(parts);
   if (device.properties().kind == Kind::kCuda) {
+    const NamedRange range(Kind::kCuda, "begin_step");
     begin_step_cuda(device.queue(), parts, begun_ns);
     return;
   }
@@ -43,6 +45,7 @@ void begin_step(Device& device, std::span<const TransferPart> parts, int64_t* be
 void end_step(Device& device, std::span<const TransferPart> parts, int64_t* ended_ns) {
   check(parts);
   if (device.properties().kind == Kind::kCuda) {
+    const NamedRange range(Kind::kCuda, "end_step");
     end_step_cuda(device.queue(), parts, ended_ns);
     return;
   }

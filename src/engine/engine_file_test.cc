@@ -281,10 +281,36 @@ TEST(EnginePlan, HostileTextIsAnError) {
            {"[0,128]", "[0,128.0]"},
            {"\"chunk_hashes\":[1,", "\"chunk_hashes\":[18446744073709551616,"},
            {"\"layers\":[\"kv.0\"]", "\"layers\":[7]"},
+           {"\"node\":3", "\"node\":true"},
            {"\"chunk_hashes\":[1,", "\"chunk_hashes\":[{},"}}) {
     std::string text = good;
     ASSERT_NE(text.find(from), std::string::npos) << from;
     EXPECT_NE(parse(text.replace(text.find(from), from.size(), to)), "") << to;
+  }
+}
+
+// Numbers that are valid once the bits which do not fit are cut off.
+TEST(EnginePlan, NumbersThatDoNotFitAreErrors) {
+  const std::string good = plan_to_json(small_engine(), {});
+  for (const std::string field :
+       {"\"node\":3", "\"kv_heads\":2", "\"k_size\":4", "\"v_size\":6", "\"window\":16",
+        "\"sink_tokens\":3", "\"file\":0", "\"begin\":0", "\"end\":1", "\"head_begin\":0"}) {
+    const size_t at = good.find(field), colon = field.find(':') + 1;
+    ASSERT_NE(at, std::string::npos) << field;
+    const int64_t number = std::stoll(field.substr(colon));
+    for (const std::string& other :
+         {str(number + (int64_t{1} << 32)), str(number - (int64_t{1} << 32)), str(int64_t{1} << 31),
+          str(uint64_t{1} << 63)}) {
+      std::string text = good;
+      text.replace(at, field.size(), field.substr(0, colon) + other);
+      Engine engine;
+      PlanParts parts;
+      EXPECT_NE(message([&] {
+                  plan_from_json(text, &engine, &parts);
+                }).find("a number out of range: " + other),
+                std::string::npos)
+          << field << " as " << other;
+    }
   }
 }
 

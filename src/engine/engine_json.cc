@@ -1,5 +1,7 @@
 #include "engine/engine_json.h"
 
+#include <utility>
+
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -8,6 +10,15 @@ namespace millrace::engine {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+// A number for a field that does not hold all of them: the library would cut off what does not fit,
+// and what is left could be valid.
+int32_t int32_from(const Json& j) {
+  const bool fits = j.is_number_unsigned() ? std::in_range<int32_t>(j.get<uint64_t>())
+                                           : std::in_range<int32_t>(j.get<int64_t>());
+  if (!fits) throw_bad_input(str("the plan of the engine holds a number out of range: ", j.dump()));
+  return j.get<int32_t>();
+}
 
 Json to_json(const Manifest& m) {
   return {{"model", m.model},
@@ -89,7 +100,7 @@ Json to_json(const PlannedLaunch& launch) {
 }
 
 PlannedLaunch launch_from(const Json& j) {
-  PlannedLaunch launch{.node = j.at("node"), .choices = {}};
+  PlannedLaunch launch{.node = int32_from(j.at("node")), .choices = {}};
   for (const Json& pair : j.at("choices"))
     launch.choices.push_back({pair.at(0), pair.at(1)});
   return launch;
@@ -124,11 +135,11 @@ Json to_json(const KvGroup& g) {
 }
 
 KvGroup group_from(const Json& j) {
-  return {.kv_heads = j.at("kv_heads"),
-          .k_size = j.at("k_size"),
-          .v_size = j.at("v_size"),
-          .window = j.at("window"),
-          .sink_tokens = j.at("sink_tokens"),
+  return {.kv_heads = int32_from(j.at("kv_heads")),
+          .k_size = int32_from(j.at("k_size")),
+          .v_size = int32_from(j.at("v_size")),
+          .window = int32_from(j.at("window")),
+          .sink_tokens = int32_from(j.at("sink_tokens")),
           .layers = j.at("layers"),
           .cross = j.at("cross")};
 }
@@ -172,7 +183,7 @@ Weight weight_from(const Json& j) {
            .slices = {},
            .unit_rows = j.value("unit_rows", false)};
   for (const Json& s : j.at("slices")) {
-    w.slices.push_back({.file = s.at("file"),
+    w.slices.push_back({.file = int32_from(s.at("file")),
                         .offset = s.at("offset"),
                         .rows = s.at("rows"),
                         .row_bytes = s.at("row_bytes"),
@@ -207,7 +218,9 @@ Json to_json(const CaptureRegion& c) {
 }
 
 CaptureRegion capture_from(const Json& j) {
-  return {.begin = j.at("begin"), .end = j.at("end"), .capturable = j.at("capturable")};
+  return {.begin = int32_from(j.at("begin")),
+          .end = int32_from(j.at("end")),
+          .capturable = j.at("capturable")};
 }
 
 template <typename T>
@@ -237,7 +250,7 @@ void read_plan(const Json& j, PlannedGraph* planned) {
   planned->launches = list_from(j.at("launches"), launch_from);
   planned->regimes = list_from(j.at("regimes"), regime_from);
   planned->captures = list_from(j.at("captures"), capture_from);
-  planned->head_begin = j.at("head_begin");
+  planned->head_begin = int32_from(j.at("head_begin"));
 }
 
 // A plan has no others, and the conversion of large ones to integers is undefined.

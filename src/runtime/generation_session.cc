@@ -6,6 +6,16 @@
 
 namespace millrace {
 
+namespace {
+
+// What a GPU has less of than before the engine's weights were loaded.
+int64_t taken_bytes(const runtime::LoadedEngine& loaded) {
+  if (!loaded.device->is_asynchronous()) return 0;
+  return loaded.weights->free_before() - loaded.device->free_bytes();
+}
+
+}  // namespace
+
 GenerationSession::GenerationSession(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
 
 GenerationSession::~GenerationSession() = default;
@@ -14,6 +24,7 @@ void GenerationSession::setup(const SetupOptions& options) {
   state_.reset();  // what was there goes first: the new buffers may need its memory
   auto state = std::make_unique<State>();
   state->parts = runtime::set_up_session(engine_->loaded(), options);
+  state->taken_by_setup = taken_bytes(*engine_->loaded());
   state_ = std::move(state);
 }
 
@@ -67,6 +78,8 @@ SessionStats GenerationSession::stats() const {
           .token_history = memory.history,
           .sampler = memory.sampler,
           .prompt_table = memory.prompt_table,
+          .taken_by_setup = state_->taken_by_setup,
+          .taken = taken_bytes(*engine_->loaded()),
           .kv_blocks = state_->parts.kv_blocks,
           .kv_blocks_used_peak = state_->parts.batch->blocks_used_peak(),
           .steps = stepper.steps(),

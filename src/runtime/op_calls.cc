@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "device/named_range.h"
 
 namespace millrace::runtime {
 
@@ -37,6 +38,7 @@ void OpCalls::run(const OpCall& call, std::vector<ops::Tensor> in, std::vector<o
     DCHECK(tactic.workspace(launch, device_.properties()) <= bytes_);
     launch.workspace = scratch_->data();
   }
+  const device::NamedRange range(device_.properties().kind, call.op->name);
   tactic.run(launch);
   ++runs_;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "device/named_range.h"
 
 namespace millrace::runtime {
 
@@ -31,6 +32,7 @@ Program::Program(const engine::PlannedGraph& planned, const std::string& model,
                       model, advice);
     }
     made.attributes = made.op->parse_attrs(node.attrs);
+    made.name = node.scope.empty() ? node.op : str(node.op, " ", node.scope);
     for (const ir::ValueId out : node.outputs) {
       const ir::TensorType& type = planned.graph.type(out);
       if (type.dtype == ir::DType::kState) continue;
@@ -92,6 +94,12 @@ void Program::tensors(const std::vector<ir::ValueId>& ids, const Frame* frame,
   }
 }
 
+void Program::run_one(const Operation& op, const ops::Launch& launch,
+                      const ir::Bindings& sizes) const {
+  const device::NamedRange range(device_.properties().kind, op.name.c_str());
+  tactic_for(op, sizes)->run(launch);
+}
+
 int Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const {
   std::vector<ops::Tensor> in, out;
   int count = 0;
@@ -110,12 +118,12 @@ int Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& ran
     launch.workspace = frame.workspaces[static_cast<size_t>(i)];
     launch.queue = &device_.queue();
     if (observations == nullptr) {
-      tactic_for(op, sizes)->run(launch);
+      run_one(op, launch, sizes);
       continue;
     }
     observations->push_back({i, device_.make_event(), device_.make_event()});
     observations->back().begin->record();
-    tactic_for(op, sizes)->run(launch);
+    run_one(op, launch, sizes);
     observations->back().end->record();
   }
   return count;

@@ -71,10 +71,12 @@ class Program {
     const ops::Op* op;
     std::shared_ptr<const void> attributes;
     ir::NodeId node;
+    std::string name;      // "matmul model.layers.0.mlp.down_proj"
     int rows_symbol = -1;  // index into symbols_, or -1 when the rows are fixed
     std::vector<Choice> choices;
   };
 
+  void run_one(const Operation& op, const ops::Launch& launch, const ir::Bindings& sizes) const;
   const ops::Tactic* tactic_for(const Operation& op, const ir::Bindings& sizes) const;
   void tensors(const std::vector<ir::ValueId>& ids, const Frame* frame, const ir::Bindings& sizes,
                std::vector<ops::Tensor>* out) const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -17,6 +18,7 @@ constexpr int kHeadRows = 64;
 // Of free memory, for buffers of sessions that are made as large as memory allows. The rest is for
 // captured steps and the libraries.
 constexpr int kUsablePercent = 95;
+constexpr int64_t kMaxInt = std::numeric_limits<int32_t>::max();
 
 void check(const SetupOptions& options, const engine::Manifest& manifest) {
   const auto refuse = [&](const std::string& what, const std::string& advice) {
@@ -34,6 +36,10 @@ void check(const SetupOptions& options, const engine::Manifest& manifest) {
     refuse(str("a batch of ", options.batch_size, " exceeds the engine's limit of ",
                manifest.max_batch_size),
            "build it with a larger --max-batch-size");
+  }
+  if (int64_t{options.batch_size} * options.beam_width > kMaxInt) {
+    refuse(str(options.batch_size, " requests of ", options.beam_width, " beams are too many"),
+           "take fewer at a time");
   }
   const int64_t length = int64_t{options.max_context_length} + options.max_new_tokens;
   if (length > manifest.max_seq_len) {
@@ -79,15 +85,16 @@ int64_t blocks_per_request(const engine::KvGroup& group, int tokens_per_block,
   const int64_t alone = blocks_per_sequence(group, tokens_per_block, length, chunk);
   if (options.beam_width == 1) return alone;
   const int64_t shared = std::min<int64_t>(options.max_context_length / tokens_per_block, alone);
-  const int64_t own = (options.max_new_tokens + tokens_per_block - 1) / tokens_per_block + 1;
+  const int64_t own =
+      (int64_t{options.max_new_tokens} + tokens_per_block - 1) / tokens_per_block + 1;
   return std::min(shared + options.beam_width * own, options.beam_width * alone);
 }
 
 // What a session needs, by these options.
 struct Sizes {
   StepperOptions stepper;
-  std::vector<KvBlocks> pools;  // by group
-  int64_t kv_blocks = 0, kv_bytes = 0;
+  int64_t kv_bytes = 0;    // of the blocks that the maxima need
+  bool too_large = false;  // beyond all memories: nothing else is filled in
 };
 
 StepLimits step_limits(const engine::Engine& engine, const SetupOptions& options,
@@ -106,6 +113,28 @@ StepLimits step_limits(const engine::Engine& engine, const SetupOptions& options
           .prompt_table_rows = prompts == nullptr ? 0 : static_cast<int>((*prompts)[1].value())};
 }
 
+// Whether numbers of blocks have 31 bits and a pool less than 64 TiB, which is found out without
+// computing what may not fit into an integer.
+bool is_reasonable(const engine::KvGroup& group, const KvPool::GroupSize& pool) {
+  constexpr double kMostBytes = 0x1p46, kBytesPerElement = 4;
+  constexpr int kScales = 2;  // beside each K and V
+  const double elements = double{1} * group.k_size + group.v_size + kScales;
+  const double bytes = kBytesPerElement * elements * group.kv_heads * pool.tokens_per_block *
+                       static_cast<double>(group.layers.size()) *
+                       static_cast<double>(pool.num_blocks);
+  return pool.num_blocks <= kMaxInt && bytes <= kMostBytes;
+}
+
+// The blocks of each group in proportion to those that it needs, so that they fill `bytes`.
+void grow_pools(int64_t bytes, Sizes* sizes) {
+  if (sizes->kv_bytes == 0 || bytes <= sizes->kv_bytes) return;
+  const double factor = static_cast<double>(bytes) / static_cast<double>(sizes->kv_bytes);
+  for (KvPool::GroupSize& pool : sizes->stepper.kv) {
+    const double blocks = static_cast<double>(pool.num_blocks) * factor;
+    pool.num_blocks = static_cast<int64_t>(std::min(blocks, double{kMaxInt}));
+  }
+}
+
 Sizes sizes_of(const engine::Engine& engine, const SetupOptions& options) {
   const int length = options.max_context_length + options.max_new_tokens;
   const int tokens_per_block = options.contiguous_kv_cache ? length : options.tokens_per_block;
@@ -116,7 +145,7 @@ Sizes sizes_of(const engine::Engine& engine, const SetupOptions& options) {
   sizes.stepper.max_logprobs = std::max(1, options.max_logprobs);
   sizes.stepper.kv_dtype = kv_type(engine.manifest.kv_dtype);
   sizes.stepper.capture = options.captured_graphs;
-  int64_t max_blocks = (length + tokens_per_block - 1) / tokens_per_block;
+  int64_t max_blocks = (int64_t{length} + tokens_per_block - 1) / tokens_per_block;
   for (const engine::KvGroup& group : engine.kv_groups) {
     const int positions = group.cross ? options.max_encoder_length : length;
     const int tokens = options.contiguous_kv_cache ? positions : tokens_per_block;
@@ -125,10 +154,12 @@ Sizes sizes_of(const engine::Engine& engine, const SetupOptions& options) {
     const int64_t blocks = options.batch_size * each;
     max_blocks = std::max(max_blocks, group.cross ? each : 0);
     sizes.stepper.kv.push_back({blocks, tokens});
-    sizes.pools.emplace_back(blocks, tokens);
-    sizes.kv_blocks += blocks;
+    sizes.too_large = sizes.too_large || !is_reasonable(group, sizes.stepper.kv.back());
+    if (sizes.too_large) continue;
     sizes.kv_bytes += blocks * kv_block_bytes(group, tokens, sizes.stepper.kv_dtype);
   }
+  if (sizes.too_large) return sizes;
+  grow_pools(options.kv_memory, &sizes);
   sizes.stepper.limits = step_limits(engine, options, max_blocks);
   return sizes;
 }
@@ -150,17 +181,26 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
   const engine::Engine& engine = loaded->engine();
   const engine::Manifest& manifest = engine.manifest;
   check(options, manifest);
-  Sizes sizes = sizes_of(engine, options);
+  const Sizes sizes = sizes_of(engine, options);
   const StepperOptions& stepper = sizes.stepper;
+  if (sizes.too_large) {
+    throw_bad_input(str("a KV cache of ", options.batch_size, " sequences of ", stepper.max_seq_len,
+                        " tokens fits no memory"),
+                    manifest.model,
+                    "shorten the sequences, take fewer at a time, or change --tokens-per-block");
+  }
   if (options.kv_memory > 0 && sizes.kv_bytes > options.kv_memory) {
-    throw_bad_input(
-        str("the KV cache of ", options.batch_size, " sequences of ", stepper.max_seq_len,
-            " tokens needs ", format_bytes(sizes.kv_bytes), ", more than the ",
-            format_bytes(options.kv_memory), " that --kv-memory allows"),
-        manifest.model, "shorten the sequences or raise --kv-memory");
+    throw_bad_input(str("the KV cache of ", options.batch_size, " sequences of ",
+                        stepper.max_seq_len, " tokens needs ", format_bytes(sizes.kv_bytes),
+                        ", more than the ", format_bytes(options.kv_memory), " of --kv-memory"),
+                    manifest.model, "shorten the sequences or raise --kv-memory");
   }
   SessionParts parts;
-  parts.kv_blocks = sizes.kv_blocks;
+  std::vector<KvBlocks> pools;
+  for (const KvPool::GroupSize& group : stepper.kv) {
+    pools.emplace_back(group.num_blocks, group.tokens_per_block);
+    parts.kv_blocks += group.num_blocks;
+  }
   parts.stepper = std::make_unique<GraphStepper>(loaded, stepper);
   const ir::Shape* prompts = prompt_table_shape(engine.graph);
   const SessionLimits limits{
@@ -180,8 +220,8 @@ SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& loaded,
                   .max_length = options.max_encoder_length,
                   .features = static_cast<int>(manifest.encoder_features),
                   .decoder_start_token_id = loaded->decoder_start_token_id}};
-  parts.batch = std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(sizes.pools),
-                                              rope_rules(engine));
+  parts.batch =
+      std::make_unique<DecodeBatch>(limits, engine.kv_groups, std::move(pools), rope_rules(engine));
   return parts;
 }
 
@@ -195,7 +235,7 @@ int batch_that_fits(const std::shared_ptr<const LoadedEngine>& loaded, SetupOpti
   const auto fits = [&](int batch) {
     options.batch_size = batch;
     const Sizes sizes = sizes_of(engine, options);
-    return plan_memory(*loaded, sizes.stepper).session() <= free &&
+    return !sizes.too_large && plan_memory(*loaded, sizes.stepper).session() <= free &&
            (options.kv_memory == 0 || sizes.kv_bytes <= options.kv_memory);
   };
   int largest = 1, too_many = most + 1;

@@ -12,6 +12,7 @@ namespace millrace {
 
 struct GenerationSession::State {
   runtime::SessionParts parts;
+  int64_t taken_by_setup = 0;    // bytes of a GPU, with the weights
   std::vector<StepToken> added;  // by the step taken in last
   int under_way = 0;             // steps launched and not taken in
   std::vector<StepTimes> steps;  // of the decode, taken in

@@ -184,7 +184,7 @@ void WeightReader::check_intact() const {
 }
 
 Weights::Weights(const std::shared_ptr<const engine::EngineFile>& file, device::Device& device)
-    : reader_(file) {
+    : reader_(file), free_before_(device.free_bytes()) {
   const engine::Engine& engine = file->engine();
   const bool on_host = device.properties().kind == device::Kind::kCpu;
   int64_t bytes = 0;

@@ -54,6 +54,8 @@ class Weights {
   const void* data(size_t weight) const { return data_[weight]; }
   int64_t copied_bytes() const { return copied_bytes_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
+  /// Of the device, before they were loaded.
+  int64_t free_before() const { return free_before_; }
   void check_intact() const { reader_.check_intact(); }
 
  private:
@@ -68,7 +70,7 @@ class Weights {
   WeightReader reader_;
   std::unique_ptr<device::Memory> memory_;
   std::vector<const void*> data_;
-  int64_t copied_bytes_ = 0, mapped_bytes_ = 0;
+  int64_t copied_bytes_ = 0, mapped_bytes_ = 0, free_before_ = 0;
 };
 
 /// Bytes of a weight as ops read it.

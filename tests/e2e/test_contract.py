@@ -48,7 +48,7 @@ class Usage(program.ProgramTest):
 
     def test_bad_values(self):
         for option, value in [("--max-new-tokens", "-1"), ("--max-new-tokens", "many"), ("--max-new-tokens", "1.5"),
-                              ("--max-new-tokens", "99999999999999999999"), ("--temperature", "-1"), ("--temperature", "nan"),
+                              ("--max-new-tokens", "99999999999999999999"), ("--max-batch-size", "4294967297"), ("--temperature", "-1"), ("--temperature", "nan"),
                               ("--top-p", "2"), ("--top-k", "-3"), ("--min-p", "-0.1"), ("--threads", "0"), ("--threads", "-2"),
                               ("--max-batch-size", "0"), ("--max-seq-len", "-5"), ("--max-num-tokens", "0"),
                               ("--tokens-per-block", "48"), ("--tokens-per-block", "0"), ("--dtype", "int3"),

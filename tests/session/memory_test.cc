@@ -1,4 +1,6 @@
 // The memory plan of a session against what is asked of the device.
+#include <algorithm>
+
 #include <gtest/gtest.h>
 
 #include "base/error.h"
@@ -94,6 +96,41 @@ TEST_P(MemoryPlanTest, GivesTheLargestBatchThatFits) {
   device_->free = int64_t{1} << 40;
   setup.kv_memory = runtime::set_up_session(loaded_, setup).stepper->memory().kv_pool / kMany * 7;
   EXPECT_EQ(runtime::batch_that_fits(loaded_, setup), 7);
+}
+
+TEST_P(MemoryPlanTest, KvMemoryIsTheSizeOfThePool) {
+  SetupOptions setup = GetParam().setup;
+  const runtime::SessionParts least = runtime::set_up_session(loaded_, setup);
+  const int64_t needed = least.stepper->memory().kv_pool;
+  // A block of each group may be missing at the end.
+  const int64_t largest_block = needed / std::max<int64_t>(1, setup.batch_size);
+  for (const int64_t bytes : {needed, needed + needed / 3, 7 * needed}) {
+    setup.kv_memory = bytes;
+    const runtime::SessionParts parts = runtime::set_up_session(loaded_, setup);
+    EXPECT_LE(parts.stepper->memory().kv_pool, bytes);
+    EXPECT_GT(parts.stepper->memory().kv_pool, bytes - largest_block);
+    EXPECT_GE(parts.kv_blocks, least.kv_blocks * (bytes / needed));
+  }
+  setup.kv_memory = needed - 1;
+  try {
+    runtime::set_up_session(loaded_, setup);
+    FAIL() << "a pool that is too small";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("raise --kv-memory"), std::string::npos)
+        << error.what();
+  }
+  setup.kv_memory = device_->free = 4 * needed;  // nothing is left for the other buffers
+  EXPECT_THROW(runtime::set_up_session(loaded_, setup), Error);
+}
+
+TEST_P(MemoryPlanTest, RefusesPoolsBeyondAllMemories) {
+  SetupOptions setup = GetParam().setup;
+  setup.tokens_per_block = 1 << 30;
+  setup.batch_size = 256;
+  EXPECT_LT(runtime::batch_that_fits(loaded_, setup), 10);
+  device_->allocated = 0;
+  EXPECT_THROW(runtime::set_up_session(loaded_, setup), Error);
+  EXPECT_EQ(device_->allocated, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 
 #include <cuda_runtime_api.h>
 
@@ -8,18 +9,33 @@
 #include "base/thread_pool.h"
 #include "device/cuda/check_cuda.h"
 #include "device/device.h"
+#include "device/named_range.h"
 
 namespace millrace::device {
 
 void check_cuda(cudaError_t status, const char* what, const std::string& where) {
   if (status == cudaSuccess) return;
   (void)cudaGetLastError();  // errors that do not stick must not be reported again elsewhere
+  const std::string operation = current_range();
+  const char* separator = where.empty() || operation.empty() ? "" : ", ";
   throw_failed(str("CUDA: ", what, " failed: ", cudaGetErrorString(status), " (",
                    cudaGetErrorName(status), ")"),
-               where, "check the GPU with nvidia-smi; report it if it happens again");
+               str(operation, separator, where),
+               "check the GPU with nvidia-smi; report it if it happens again");
 }
 
 namespace {
+
+/// For what is told only when the host waits: which of the kernels before failed is not known then.
+void check_finished(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  (void)cudaGetLastError();
+  throw_failed(str("CUDA: ", what, " failed: ", cudaGetErrorString(status), " (",
+                   cudaGetErrorName(status), ")"),
+               current_range(),
+               "run it again with CUDA_LAUNCH_BLOCKING=1 and --no-cuda-graphs to learn which, and "
+               "report it");
+}
 
 class CudaMemory : public Memory {
  public:
@@ -72,7 +88,7 @@ class CudaEvent : public Event {
   CudaEvent& operator=(const CudaEvent&) = delete;
 
   void record() override { check_cuda(cudaEventRecord(event_, stream_), "cudaEventRecord"); }
-  void wait() override { check_cuda(cudaEventSynchronize(event_), "a kernel of this step"); }
+  void wait() override { check_finished(cudaEventSynchronize(event_), "a kernel of this step"); }
   double seconds_since(const Event& earlier) const override {
     float milliseconds = 0;
     check_cuda(
@@ -196,7 +212,7 @@ class CudaDevice : public Device {
                "copy from the GPU");
   }
   void synchronize() override {
-    check_cuda(cudaStreamSynchronize(stream_), "a kernel before this point");
+    check_finished(cudaStreamSynchronize(stream_), "a kernel before this point");
   }
   std::unique_ptr<Event> make_event() override { return std::make_unique<CudaEvent>(stream_); }
   std::unique_ptr<CapturedGraph> capture(FunctionRef<void()> work) override {
@@ -219,6 +235,26 @@ class CudaDevice : public Device {
 
 }  // namespace
 
+namespace {
+
+// What the kernels were compiled for (cmake/cuda.cmake): code that runs on this compute capability
+// and on later ones of the same major number; PTX, which drivers compile for it and all later ones.
+constexpr int kCode[] = {MILLRACE_CUDA_CODE};
+constexpr int kPtx = MILLRACE_CUDA_PTX;  // 0: none
+
+bool has_code_for(int sm) {
+  const bool binary = std::any_of(std::begin(kCode), std::end(kCode), [&](int code) {
+    return code / 10 == sm / 10 && code % 10 <= sm % 10;
+  });
+  return binary || (kPtx > 0 && kPtx <= sm);
+}
+
+std::string capability(int sm) {
+  return str(sm / 10, ".", sm % 10);
+}
+
+}  // namespace
+
 std::string cuda_unusable() {
   int driver = 0, count = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
@@ -234,9 +270,13 @@ std::string cuda_unusable() {
   if (count == 0) return "there is no GPU here";
   cudaDeviceProp prop{};
   if (cudaGetDeviceProperties(&prop, 0) != cudaSuccess) return "the GPU does not answer";
-  if (prop.major != 9) {
-    return str(prop.name, " has compute capability ", prop.major, ".", prop.minor,
-               ", this program was compiled for 9.0");
+  const int sm = prop.major * 10 + prop.minor;
+  if (!has_code_for(sm)) {
+    std::string compiled;
+    for (const int code : kCode)
+      compiled += (compiled.empty() ? "" : ", ") + capability(code);
+    return str(prop.name, " has compute capability ", capability(sm),
+               ", this program was compiled for ", compiled, kPtx > 0 ? " and later" : "");
   }
   return "";
 }

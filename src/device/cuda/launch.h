@@ -6,8 +6,12 @@
 // and so may what begin_step() brought (lengths, block tables) or is of an earlier step (old keys):
 // no overlap crosses begin_step(), says cuda/step_transfers.cu. let_successor_start() may be called
 // at any time; the successor waits for this kernel's end in its own wait.
+//
+// GPUs before Hopper (compute capability 9.0) have neither PDL nor clusters: there a kernel begins
+// when the one before it has ended.
 #pragma once
 
+#include <algorithm>
 #include <string>
 
 #include <cuda_runtime.h>
@@ -19,11 +23,15 @@
 namespace millrace::device {
 
 __device__ inline void wait_for_predecessor() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 __device__ inline void let_successor_start() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
 }
 
 inline cudaStream_t stream_of(const Queue& queue) {
@@ -32,6 +40,30 @@ inline cudaStream_t stream_of(const Queue& queue) {
 
 inline std::string to_string(dim3 d) {
   return str(d.x, "x", d.y, "x", d.z);
+}
+
+/// Of the device that is current.
+inline int current_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
+  check_cuda(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+inline int multiprocessors() {
+  static const int count = current_attribute(cudaDevAttrMultiProcessorCount);
+  return count;
+}
+
+inline bool has_clusters() {
+  static const bool has = current_attribute(cudaDevAttrComputeCapabilityMajor) >= 9;
+  return has;
+}
+
+/// Most shared memory of a block, static and dynamic.
+inline int shared_bytes_of_block() {
+  static const int bytes = current_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  return bytes;
 }
 
 /// launch_kernel() for blocks in clusters of `cluster` neighbours along x, at most 8; grid.x is a
@@ -50,7 +82,7 @@ void launch_clusters(const char* name, const Queue& queue, unsigned cluster, dim
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream_of(queue);
   config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
+  config.numAttrs = !has_clusters() ? 0 : cluster > 1 ? 2 : 1;
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
   if (status != cudaSuccess) {
     check_cuda(status, name,
@@ -67,21 +99,17 @@ void launch_kernel(const char* name, const Queue& queue, dim3 grid, dim3 block, 
   launch_clusters(name, queue, 1, grid, block, shared_bytes, kernel, arguments...);
 }
 
-/// Of the device that is current.
-inline int multiprocessors() {
-  static const int count = [] {
-    int device = 0, value = 0;
-    check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-    check_cuda(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device),
-               "cudaDeviceGetAttribute");
-    return value;
-  }();
-  return count;
-}
-
-/// Lets a kernel use up to `bytes` of dynamic shared memory. Call once per kernel (static local).
+/// Lets a kernel use up to `bytes` of dynamic shared memory, or all that a block has, if that is
+/// less. Call once per kernel (static local).
 template <typename K>
 bool allow_shared(const char* name, K* kernel, int bytes) {
+  if (bytes > 48 * 1024) {
+    cudaFuncAttributes attributes{};
+    check_cuda(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)), name,
+               "attributes");
+    const auto own = static_cast<int>(attributes.sharedSizeBytes);
+    bytes = std::min(bytes, shared_bytes_of_block() - own);
+  }
   check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
              name, "shared memory");

@@ -53,9 +53,11 @@ Case widened(std::string name, const AttentionShape& shape, ir::DType q, ir::DTy
 }
 
 Case timed(std::string name, const AttentionShape& shape, const KvCaseSequence& sequence,
-           ir::DType q = ir::DType::kF32, ir::DType stored = ir::DType::kBF16) {
-  Case c = attention_case(std::move(name), shape,
-                          {.sequences = {sequence}, .dtype = stored, .tokens_per_block = 64}, q);
+           ir::DType q = ir::DType::kF32, ir::DType stored = ir::DType::kBF16,
+           int tokens_per_block = 64) {
+  Case c = attention_case(
+      std::move(name), shape,
+      {.sequences = {sequence}, .dtype = stored, .tokens_per_block = tokens_per_block}, q);
   c.benchmark = true;
   return c;
 }
@@ -192,6 +194,10 @@ std::vector<Case> timed_cases() {
       timed("prompt of 2048 of 8B, bf16, fp8 cache", kEightBillionHeads, {0, 2048, kContext}, kBF16,
             kF8E4M3),
       timed("prompt of 8192 of 8B, bf16", kEightBillionHeads, {0, 8192, kContext}, kBF16),
+      timed("prompt of 2048 of 8B, bf16, contiguous", kEightBillionHeads, {0, 2048, kContext},
+            kBF16, kBF16, 0),
+      timed("prompt of 8192 of 8B, bf16, contiguous", kEightBillionHeads, {0, 8192, kContext},
+            kBF16, kBF16, 0),
       timed("chunk of 512 behind 8192 of 8B, bf16", kEightBillionHeads, {8192, 512, kContext},
             kBF16),
       timed("prompt of 2048 of 1B, bf16", kOneBillionHeads, {0, 2048, kContext}, kBF16),

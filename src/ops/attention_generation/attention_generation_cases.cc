@@ -273,6 +273,8 @@ std::vector<Case> timed_cases() {
       timed("64 x 4k of 8B, bf16, int8 cache", kEightBillionHeads, 4095, 64, kBF16, kI8),
       timed("64 x 4k of 8B, bf16, fp8 cache", kEightBillionHeads, 4095, 64, kBF16, kF8E4M3),
       timed("1 x 128k of 8B, bf16, int8 cache", kEightBillionHeads, 131071, 1, kBF16, kI8),
+      timed("1 x 128k of 8B, bf16, fp8 cache", kEightBillionHeads, 131071, 1, kBF16, kF8E4M3),
+      timed("16 x 4k of 13B, bf16", kThirteenBillionHeads, 4095, 16, kBF16),
   };
 }
 

@@ -1,5 +1,5 @@
 // One row of logits on a cluster of blocks: read once into their shared memory, then walked as
-// often as needed. For .cu files.
+// often as needed. On GPUs before Hopper, which have no clusters, it is one block. For .cu files.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,14 @@
 
 namespace millrace::ops {
 
+// Blocks of a row, in device code; the host asks row_blocks().
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 inline constexpr int kRowBlocks = 8;  // of a cluster: as many as every GPU can place together
+#define MILLRACE_ROW_CLUSTER __cluster_dims__(kRowBlocks)
+#else
+inline constexpr int kRowBlocks = 1;
+#define MILLRACE_ROW_CLUSTER
+#endif
 inline constexpr int kRowThreads = 1024;
 inline constexpr int kRowWarps = kRowThreads / kWarp;
 inline constexpr int kPackedLogits = 4;
@@ -19,14 +26,25 @@ inline constexpr int kWarpPack = kWarp * kPackedLogits;
 inline constexpr int kKeptBytes = 184 * 1024;  // of a block's shared memory, for logits
 inline constexpr uint32_t kNanKey = ~0u;       // above the key of +infinity
 
+/// What kRowBlocks is in the code that the current device runs.
+inline int row_blocks() {
+  return device::has_clusters() ? kRowBlocks : 1;
+}
+
+/// Shared memory of a block that logits may have, beside that of the kernel itself.
+inline int kept_bytes() {
+  constexpr int kOfKernel = 40 * 1024;
+  return std::min(kKeptBytes, device::shared_bytes_of_block() - kOfKernel);
+}
+
 /// Where a row's tokens lie: warp w, of all in the cluster, has [w * segment, (w + 1) * segment).
 struct RowSplit {
-  explicit RowSplit(int64_t vocab_size)
+  explicit RowSplit(int64_t vocab_size) : RowSplit(vocab_size, row_blocks() * kRowWarps) {}
+  RowSplit(int64_t vocab_size, int warps)
       : vocab(vocab_size),
-        segment(static_cast<int>((vocab + kRowBlocks * kRowWarps * kWarpPack - 1) /
-                                 (kRowBlocks * kRowWarps * kWarpPack)) *
+        segment(static_cast<int>((vocab + warps * kWarpPack - 1) / (warps * kWarpPack)) *
                 kWarpPack),
-        is_kept(int64_t{segment} * kRowWarps * 4 <= kKeptBytes),
+        is_kept(int64_t{segment} * kRowWarps * 4 <= kept_bytes()),
         is_packed(vocab % kPackedLogits == 0) {}
 
   /// Whether rows that begin at `data` can be read in packs, too.
@@ -82,13 +100,35 @@ __device__ inline int32_t token_of_ranked(uint64_t r) {
   return static_cast<int32_t>(~static_cast<uint32_t>(r));
 }
 
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+using RowTeam = cooperative_groups::cluster_group;
+__device__ inline RowTeam row_team() {
+  return cooperative_groups::this_cluster();
+}
+#else
+/// A cluster of one block.
+struct RowTeam {
+  __device__ static unsigned block_rank() { return 0; }
+  __device__ static void barrier_arrive() {}
+  __device__ static void barrier_wait() { __syncthreads(); }
+  __device__ static void sync() { __syncthreads(); }
+  template <typename T>
+  __device__ static T* map_shared_rank(T* here, int) {
+    return here;
+  }
+};
+__device__ inline RowTeam row_team() {
+  return {};
+}
+#endif
+
 /// Every method is called by all threads of all blocks of the cluster, in the same order.
 /// A thread walks the elements lane(), lane() + 32, ... below count() of its warp's segment.
 class RowCluster {
  public:
   /// `kept` has RowSplit::shared_bytes.
   __device__ RowCluster(const RowSplit& split, RowShared* shared, float* kept)
-      : cluster_(cooperative_groups::this_cluster()),
+      : cluster_(row_team()),
         shared_(shared),
         rank_(static_cast<int>(cluster_.block_rank())),
         warp_(static_cast<int>(threadIdx.x) / kWarp),
@@ -233,7 +273,7 @@ class RowCluster {
     return best;
   }
 
-  cooperative_groups::cluster_group cluster_;
+  RowTeam cluster_;
   RowShared* shared_;
   int rank_, warp_, lane_;
   float* kept_;                // the warp's part

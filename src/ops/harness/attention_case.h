@@ -13,6 +13,7 @@ namespace millrace::ops {
 inline constexpr AttentionShape kSmallHeads{6, 2, 16, 16, 0.25F, 0, 0};
 inline constexpr AttentionShape kOneBillionHeads{32, 8, 64, 64, 0.125F, 0, 0};       // Llama 3.2 1B
 inline constexpr AttentionShape kEightBillionHeads{32, 8, 128, 128, 0.0884F, 0, 0};  // Llama 3.1 8B
+inline constexpr AttentionShape kThirteenBillionHeads{40, 40, 128, 128, 0.0884F, 0, 0};  // Llama 2
 inline constexpr AttentionShape kSoftCapHeads{
     .heads = 6, .kv_heads = 2, .head_size = 16, .v_head_size = 16, .scale = 0.5F, .softcap = 5};
 inline constexpr AttentionShape kWideSoftCapHeads{.heads = 8,

@@ -62,7 +62,7 @@ constexpr int kTileColumns = 256;  // wgmma m64n256k16
 constexpr int kOperandBytes = 64 * 1024;
 
 // A matrix in shared memory without swizzle; what lies where does not matter to the time.
-__device__ uint64_t descriptor(uint32_t address) {
+[[maybe_unused]] __device__ uint64_t descriptor(uint32_t address) {
   constexpr uint64_t kStep = (uint64_t{128 >> 4} << 16) | (uint64_t{256 >> 4} << 32);
   return ((address & 0x3ffffu) >> 4) | kStep;
 }
@@ -75,7 +75,7 @@ __device__ uint64_t descriptor(uint32_t address) {
       MILLRACE_REP8(m, i + 48), MILLRACE_REP8(m, i + 56)
 #define MILLRACE_SUM(i) "+f"(sums[i])
 
-__device__ void multiply_tile(float (&sums)[128], uint64_t a, uint64_t b) {
+[[maybe_unused]] __device__ void multiply_tile(float (&sums)[128], uint64_t a, uint64_t b) {
   asm volatile(
       "{\n"
       "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
@@ -92,7 +92,9 @@ __device__ void multiply_tile(float (&sums)[128], uint64_t a, uint64_t b) {
       : "l"(a), "l"(b));
 }
 
-__global__ void __launch_bounds__(kGroups * 128, 1) multiply_tiles(float* sink) {
+/// For Hopper.
+__global__ void __launch_bounds__(kGroups * 128, 1) multiply_tiles([[maybe_unused]] float* sink) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) uint32_t operands[];
   device::wait_for_predecessor();
   for (int i = static_cast<int>(threadIdx.x); i < kOperandBytes / 4; i += kGroups * 128) {
@@ -116,11 +118,42 @@ __global__ void __launch_bounds__(kGroups * 128, 1) multiply_tiles(float* sink) 
   for (const float sum : sums)
     total += sum;
   if (total == 1.0F) *sink = total;
+#endif
 }
 
 #undef MILLRACE_SUM
 #undef MILLRACE_REP64
 #undef MILLRACE_REP8
+
+constexpr int kFragmentThreads = 256, kFragments = 16;
+
+/// For other GPUs: products of 16 x 8 x 16 on numbers in registers.
+__global__ void __launch_bounds__(kFragmentThreads) multiply_fragments(float* sink) {
+  device::wait_for_predecessor();
+  uint32_t numbers[6];
+#pragma unroll
+  for (uint32_t i = 0; i < 6; ++i) {
+    const uint32_t random = (threadIdx.x * 6 + i + 1) * 0x9e3779b9u;
+    numbers[i] = ((random ^ (random >> 15)) & 0x807f807fu) | 0x3f803f80u;
+  }
+  float sums[kFragments][4] = {};
+  for (int round = 0; round < kTensorRounds; ++round) {
+#pragma unroll
+    for (auto& s : sums) {
+      asm volatile(
+          "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+          "{%8,%9}, {%0,%1,%2,%3};"
+          : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
+          : "r"(numbers[0]), "r"(numbers[1]), "r"(numbers[2]), "r"(numbers[3]), "r"(numbers[4]),
+            "r"(numbers[5]));
+    }
+  }
+  float total = 0;
+#pragma unroll
+  for (const auto& s : sums)
+    total += s[0] + s[1] + s[2] + s[3];
+  if (total == 1.0F) *sink = total;
+}
 
 }  // namespace
 
@@ -146,6 +179,17 @@ Ceilings measure_cuda_ceilings(device::Device& device) {
         device::launch_kernel("multiply_add_all", queue, 4 * sms, kFmaThreads, 0, multiply_add_all,
                               0.999F, reinterpret_cast<float*>(sink->data()));
       });
+  if (device.properties().sm != 90) {
+    constexpr unsigned kBlocks = 4;  // on a multiprocessor, one after the other or together
+    const double products =
+        2.0 * 16 * 8 * 16 * kFragments * kTensorRounds * (kFragmentThreads / kWarp) * kBlocks * sms;
+    ceilings.bf16_gflop_per_s =
+        products / 1e9 / median_of(8, [&](int) {
+          device::launch_kernel("multiply_fragments", queue, kBlocks * sms, kFragmentThreads, 0,
+                                multiply_fragments, reinterpret_cast<float*>(sink->data()));
+        });
+    return ceilings;
+  }
   device::allow_shared("multiply_tiles", multiply_tiles, kOperandBytes);
   const double products = 2.0 * 64 * kTileColumns * 16 * kTensorRounds * kGroups * sms;
   ceilings.bf16_gflop_per_s =

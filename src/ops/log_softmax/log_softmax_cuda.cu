@@ -6,7 +6,7 @@ namespace millrace::ops {
 namespace {
 
 /// Grid: kRowBlocks per row.
-__global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
+__global__ void MILLRACE_ROW_CLUSTER __launch_bounds__(kRowThreads)
     log_softmax_kernel(const float* x, float* out, RowSplit split) {
   extern __shared__ float4 kept[];
   __shared__ RowShared shared;
@@ -37,7 +37,7 @@ void log_softmax_cuda(const Launch& launch) {
   [[maybe_unused]] static const bool is_allowed =
       device::allow_shared("log_softmax_cuda", log_softmax_kernel, kKeptBytes);
   device::launch_kernel("log_softmax_cuda", *launch.queue,
-                        dim3(static_cast<unsigned>(rows * kRowBlocks)), dim3(kRowThreads),
+                        dim3(static_cast<unsigned>(rows * row_blocks())), dim3(kRowThreads),
                         split.shared_bytes(), log_softmax_kernel, launch.in[0].as<const float>(),
                         launch.out[0].as<float>(), split);
 }

@@ -116,8 +116,10 @@ class GemvLoads {
     advance();
   }
 
-  /// Starts to bring the next steps to the second-level cache. They are fetched later all the same.
-  __device__ void prefetch(int steps) const {
+  /// Starts to bring the next steps to the second-level cache. They are fetched later all the same,
+  /// on GPUs before Hopper only then.
+  __device__ void prefetch([[maybe_unused]] int steps) const {
+#if __CUDA_ARCH__ >= 900
     GemvLoads next = *this;
     const int row = static_cast<int>(threadIdx.x) % kWarp;
 #pragma unroll 1
@@ -132,6 +134,7 @@ class GemvLoads {
       }
       next.advance();
     }
+#endif
   }
 
  private:

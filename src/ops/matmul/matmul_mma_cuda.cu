@@ -132,12 +132,13 @@ void run_tiles(const Launch& launch, const MatmulJob& job) {
                         job);
 }
 
-/// The largest tiles that give most multiprocessors one.
+/// The largest tiles that give most multiprocessors one, and that they have memory for.
 template <typename T>
 void run_typed(const Launch& launch, const MatmulJob& job) {
   constexpr int64_t kEnoughBlocks = 100;
   const auto fills = [&]<typename Shape>(Shape) {
-    return job.rows > Shape::kM / 2 && Shape::blocks(job.rows, job.cols) >= kEnoughBlocks;
+    return job.rows > Shape::kM / 2 && Shape::blocks(job.rows, job.cols) >= kEnoughBlocks &&
+           Shape::kSharedBytes <= device::shared_bytes_of_block();
   };
   if (fills(LargeTiles{})) {
     run_tiles<T, LargeTiles>(launch, job);

@@ -31,7 +31,6 @@ struct AppendArgs {
   bool interleaved;
   double part_of_head;  // of one element: 1 / head_size
   float eps, norm_offset;
-  int64_t first_row;  // block x of the grid has row first_row + x
 
   __host__ __device__ int all_heads() const { return heads + 2 * kv_heads; }
 };

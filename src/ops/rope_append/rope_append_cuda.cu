@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <bit>
 
-#include "ops/rope_append/rope_append_cuda.h"
 #include "ops/rope_append/rope_append_elements_cuda.cuh"
 #include "ops/rope_append/rope_append_packs_cuda.cuh"
 #include "ops/rope_append/rope_append_tactics.h"
@@ -9,7 +8,7 @@
 namespace millrace::ops {
 namespace {
 
-AppendArgs append_args(const Launch& launch, int64_t first_row) {
+AppendArgs append_args(const Launch& launch) {
   const auto& attributes = launch.attrs<RopeAppend>();
   const RopeAppendInputs at(attributes);
   const QkvRows rows(launch.in, attributes, at);
@@ -42,8 +41,7 @@ AppendArgs append_args(const Launch& launch, int64_t first_row) {
                .interleaved = attributes.interleaved,
                .part_of_head = 1.0 / attributes.head_size,
                .eps = static_cast<float>(attributes.qk_norm_eps),
-               .norm_offset = static_cast<float>(attributes.qk_norm_offset),
-               .first_row = first_row};
+               .norm_offset = static_cast<float>(attributes.qk_norm_offset)};
   const auto input = [&](int index) { return launch.in[static_cast<size_t>(index)]; };
   if (at.angles >= 0) a.angles = input(at.angles).as<float>();
   if (at.q_norm >= 0) {
@@ -89,9 +87,10 @@ unsigned parts_of(const AppendArgs& a, int64_t rows, int lanes) {
 
 }  // namespace
 
-void rope_append_rows_cuda(const Launch& launch, int64_t first_row, int64_t rows) {
+void rope_append_cuda(const Launch& launch) {
+  const int64_t rows = launch.out[0].dim(0);
   if (rows == 0) return;
-  const AppendArgs a = append_args(launch, first_row);
+  const AppendArgs a = append_args(launch);
   const RopeAppendInputs at(launch.attrs<RopeAppend>());
   const ir::DType stored = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>()->dtype;
   with_float_type(launch.in[0].dtype, [&]<typename T>(T) {
@@ -111,10 +110,6 @@ void rope_append_rows_cuda(const Launch& launch, int64_t first_row, int64_t rows
       }
     });
   });
-}
-
-void rope_append_cuda(const Launch& launch) {
-  rope_append_rows_cuda(launch, 0, launch.out[0].dim(0));
 }
 
 }  // namespace millrace::ops

@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kElementThreads)
   __shared__ int scratch;
   device::let_successor_start();
   // Where rows go follows from lengths and block tables, which no kernel writes.
-  const int64_t row = a.first_row + blockIdx.x;
+  const int64_t row = blockIdx.x;
   const int sequence =
       find_owner(a.query_start, a.query_length, static_cast<int>(a.sequences), row, &scratch);
   int head = static_cast<int>(blockIdx.y) * kElementWarps + static_cast<int>(threadIdx.x) / kWarp;

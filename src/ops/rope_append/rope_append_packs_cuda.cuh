@@ -264,7 +264,7 @@ __global__ void __launch_bounds__(kPackThreads, kPackBlocks)
     append_packs(const __grid_constant__ AppendArgs a, int lanes) {
   __shared__ TokenSlot found;
   device::let_successor_start();
-  const int64_t row = a.first_row + blockIdx.x;
+  const int64_t row = blockIdx.x;
   PackLane<kNorm, T, Stored> lane(a, row, lanes);
   const SlotSearch search(a);
   if constexpr (kNorm) lane.prefetch_norms();

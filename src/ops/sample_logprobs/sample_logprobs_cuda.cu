@@ -65,7 +65,7 @@ __device__ void put_best(const LogprobsIo& io, int64_t l, const LogprobsShared& 
 }
 
 /// Grid: kRowBlocks per row.
-__global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
+__global__ void MILLRACE_ROW_CLUSTER __launch_bounds__(kRowThreads)
     sample_logprobs_kernel(LogprobsIo io, RowSplit split) {
   extern __shared__ float4 kept[];
   __shared__ LogprobsShared shared;
@@ -107,7 +107,7 @@ void sample_logprobs_cuda(const Launch& launch) {
   [[maybe_unused]] static const bool is_allowed =
       device::allow_shared("sample_logprobs_cuda", sample_logprobs_kernel, kKeptBytes);
   device::launch_kernel("sample_logprobs_cuda", *launch.queue,
-                        dim3(static_cast<unsigned>(io.count * kRowBlocks)), dim3(kRowThreads),
+                        dim3(static_cast<unsigned>(io.count * row_blocks())), dim3(kRowThreads),
                         split.shared_bytes(), sample_logprobs_kernel, io, split);
 }
 

@@ -260,7 +260,7 @@ __device__ void choose(const SampleTokenIo& io, const RowSplit& split, int l, fl
 /// Grid: kRowBlocks per row, or for many rows as many clusters as run at a time; then rows that
 /// draw only, `kDrawnOnly`. A row's cluster waits until all blocks are done with the row before.
 template <bool kDrawnOnly>
-__global__ void __cluster_dims__(kRowBlocks) __launch_bounds__(kRowThreads)
+__global__ void MILLRACE_ROW_CLUSTER __launch_bounds__(kRowThreads)
     sample_token_kernel(SampleTokenIo io, RowSplit split) {
   extern __shared__ float4 kept[];
   __shared__ TokenShared shared;
@@ -289,13 +289,14 @@ void start_clusters(const Launch& launch, const SampleTokenIo& io, const RowSpli
   [[maybe_unused]] static const bool is_allowed =
       device::allow_shared("sample_token_cuda", sample_token_kernel<kDrawnOnly>, kKeptBytes);
   device::launch_kernel("sample_token_cuda", *launch.queue,
-                        dim3(static_cast<unsigned>(clusters * kRowBlocks)), dim3(kRowThreads),
+                        dim3(static_cast<unsigned>(clusters * row_blocks())), dim3(kRowThreads),
                         split.shared_bytes(), sample_token_kernel<kDrawnOnly>, io, split);
 }
 
 /// Clusters that this GPU runs at a time: fewer than its size tells, where a group of
 /// multiprocessors is not a multiple of a cluster. More rows go the way of many.
 int64_t clusters_at_once() {
+  if (!device::has_clusters()) return device::multiprocessors();
   static const int count = [] {
     cudaLaunchAttribute attribute{};
     attribute.id = cudaLaunchAttributeClusterDimension;
@@ -316,6 +317,7 @@ int64_t clusters_at_once() {
 
 /// Blocks for each row, so that one round takes them all where it can.
 unsigned greedy_blocks(int64_t rows) {
+  if (!device::has_clusters()) return 1;
   const int64_t each = device::multiprocessors() / rows;
   return each >= 4 ? 4 : each >= 2 ? 2 : 1;
 }
