@@ -32,8 +32,8 @@ constexpr int kPiece = kWarp * 8;        // elements
 constexpr int kStep = kPieces * kPiece;  // elements of K that a warp takes at once
 constexpr int kLoads = kRows * kPieces;
 /// Steps of a warp that wait in the second-level cache, behind the two in its registers, until x is
-/// there: 96 KiB a block.
-constexpr int kStepsAhead = 3;
+/// there: 32 KiB a block. More delays x.
+constexpr int kStepsAhead = 1;
 constexpr int kMaxShared = 224 << 10;
 /// A block takes as much at least: there is no room for two on one multiprocessor, but for one
 /// beside a block of attention_generation_mma_cuda.
