@@ -31,9 +31,9 @@ constexpr int kPieces = 4;               // 16-byte loads of a lane in each of t
 constexpr int kPiece = kWarp * 8;        // elements
 constexpr int kStep = kPieces * kPiece;  // elements of K that a warp takes at once
 constexpr int kLoads = kRows * kPieces;
-/// Steps of a warp that wait in the second-level cache, behind the two in its registers, until x is
-/// there: 32 KiB a block. More delays x.
-constexpr int kStepsAhead = 1;
+/// Steps of a warp that are on their way to the second-level cache, behind the two in its
+/// registers: 32 KiB a block each. Before x is there more of them only delay it.
+constexpr int kStepsAhead = 2;
 constexpr int kMaxShared = 224 << 10;
 /// A block takes as much at least: there is no room for two on one multiprocessor, but for one
 /// beside a block of attention_generation_mma_cuda.
@@ -116,25 +116,21 @@ class GemvLoads {
     advance();
   }
 
-  /// Starts to bring the next steps to the second-level cache. They are fetched later all the same,
-  /// on GPUs before Hopper only then.
-  __device__ void prefetch([[maybe_unused]] int steps) const {
+  /// Starts to bring the next step to the second-level cache, on GPUs before Hopper nothing; it is
+  /// fetched later all the same. Goes on to the step after it.
+  __device__ void prefetch() {
 #if __CUDA_ARCH__ >= 900
-    GemvLoads next = *this;
     const int row = static_cast<int>(threadIdx.x) % kWarp;
-#pragma unroll 1
-    for (int i = 0; i < steps; ++i) {
-      const int k = next.k_ - first_k();
-      if (row < kRows && next.has(row)) {
-        constexpr int kBytes = static_cast<int>(sizeof(T));
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
-                         __cvta_generic_to_global(next.at_ + row * next.second_ + k)),
-                     "r"(min(kStep, depth_ - k) * kBytes)
-                     : "memory");
-      }
-      next.advance();
+    const int k = k_ - first_k();
+    if (row < kRows && has(row)) {
+      constexpr int kBytes = static_cast<int>(sizeof(T));
+      asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(
+                       __cvta_generic_to_global(at_ + row * second_ + k)),
+                   "r"(min(kStep, depth_ - k) * kBytes)
+                   : "memory");
     }
 #endif
+    advance();
   }
 
  private:
@@ -334,7 +330,12 @@ __global__ void __launch_bounds__(kThreads, kFit)
   uint4 even[kLoads], odd[kLoads];
   loads.fetch(even);
   loads.fetch(odd);
-  loads.prefetch(kStepsAhead);
+  // From here on kStepsAhead steps in front of the fetches: registers alone do not keep memory
+  // busy.
+  GemvLoads<T, kGated> ahead = loads;
+#pragma unroll 1
+  for (int i = 0; i < kStepsAhead; ++i)
+    ahead.prefetch();
   unsigned char* norm_weight = bytes + job.rows * steps * kStep * sizeof(T);
   if (norm.weight != nullptr) stage_norm_weight(norm, job.depth, norm_weight);
   device::wait_for_predecessor();
@@ -349,6 +350,7 @@ __global__ void __launch_bounds__(kThreads, kFit)
   const auto advance = [&](uint4(&w)[kLoads]) {
     add_step<T, kTokens>(w, x + step * kStep, static_cast<int>(job.rows) - 1, steps * kStep, sums);
     loads.fetch(w);
+    ahead.prefetch();
     if (++step < steps) return;
     step = 0;
     outs.write(total_of<kTokens>(sums));
