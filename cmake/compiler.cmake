@@ -87,13 +87,14 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12's own header reads a variable that is not set, on purpose (GCC bug 105593).
   list(APPEND MILLRACE_ISA_avx512 -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
+set(MILLRACE_ISA_avx512bf16 ${MILLRACE_ISA_avx512} -mavx512bf16)
 
-# Sets the options of kernel files in the caller's folder by their names; *_avx2.cc and *_avx512.cc
+# Sets the options of kernel files in the caller's folder by their names; *_avx2.cc, *_avx512.cc and *_avx512bf16.cc
 # leave `sources_variable` where the processor is another (the registrations are guarded by __x86_64__).
 function(set_kernel_flags sources_variable)
   set(kept "")
   foreach(file IN LISTS ${sources_variable})
-    if(file MATCHES "_(avx2|avx512)\\.cc$")
+    if(file MATCHES "_(avx2|avx512|avx512bf16)\\.cc$")
       set(isa ${CMAKE_MATCH_1})
       if(NOT MILLRACE_X86)
         continue()

@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import sys
 
-VARIANTS = ("_avx2.cc.o", "_avx512.cc.o")
+VARIANTS = ("_avx2.cc.o", "_avx512.cc.o", "_avx512bf16.cc.o")
 
 
 def leaking_symbols(path):

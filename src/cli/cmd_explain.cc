@@ -86,7 +86,8 @@ void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings&
   }
   for (const runtime::MeasuredLaunch& launch : launches) {
     const ir::DType x = launch.in.empty() ? ir::DType::kF32 : launch.in[0].dtype;
-    const double ceiling_us = 1e6 * ops::lower_bound(launch.cost, {kind, x}, ceilings).seconds;
+    const double ceiling_us =
+        1e6 * ops::lower_bound(launch.cost, {kind, launch.tactic, x}, ceilings).seconds;
     total += launch.time_us;
     floor += ceiling_us;
     if (o.json) {

@@ -12,7 +12,7 @@ using RowsKernel = void (*)(const MatmulJob& job, const MatmulPart& part);
 void matmul_rows_avx2(const MatmulJob& job, const MatmulPart& part);
 void matmul_rows_avx512(const MatmulJob& job, const MatmulPart& part);
 
-/// A product with many rows, in two phases: x is copied
+/// A product with many rows, in two phases: x is copied (and rounded, where products are of bf16)
 /// into blocks of K, [K / depth_block, T, kRowBytes], so that a tile reads one stretch of memory.
 struct PanelsKernel {
   static constexpr int64_t kRowBytes = 1536;
@@ -26,5 +26,6 @@ struct PanelsKernel {
 
 extern const PanelsKernel kPanelsAvx2;
 extern const PanelsKernel kPanelsAvx512;
+extern const PanelsKernel kPanelsAvx512Bf16;
 
 }  // namespace millrace::ops

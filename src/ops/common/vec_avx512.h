@@ -1,5 +1,5 @@
 // Sixteen floats in an AVX-512 register: the interface of ops/common/vec_avx2.h, which says what
-// each function does. For *_avx512.cc only.
+// each function does. For *_avx512.cc and *_avx512bf16.cc only.
 #pragma once
 
 #include <cstdint>

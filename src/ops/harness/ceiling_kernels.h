@@ -16,6 +16,8 @@ struct CeilingKernels {
 CeilingKernels ceiling_kernels_cpu();
 CeilingKernels ceiling_kernels_avx2();
 CeilingKernels ceiling_kernels_avx512();
+/// bf16 products; `read` is null.
+CeilingKernels ceiling_kernels_avx512bf16();
 
 // Stretches of memory that one thread reads side by side: more requests are on their way than with
 // one (25 GB/s instead of 15 on one thread of an AMD EPYC 7003).

@@ -75,7 +75,8 @@ double gflop_per_s(ThreadPool& pool, const CeilingKernels& kernels) {
 Bound lower_bound(const Cost& cost, const Arithmetic& arithmetic, const Ceilings& ceilings) {
   const bool on_tensor_cores =
       arithmetic.device == device::Kind::kCuda && ir::dtype_size(arithmetic.x) == 2;
-  const double peak = on_tensor_cores ? ceilings.bf16_gflop_per_s : ceilings.fma_gflop_per_s;
+  const bool is_bf16 = on_tensor_cores || arithmetic.tactic.ends_with("bf16");
+  const double peak = is_bf16 ? ceilings.bf16_gflop_per_s : ceilings.fma_gflop_per_s;
   const double memory = ceilings.read_gb_per_s > 0 ? cost.bytes / ceilings.read_gb_per_s / 1e9 : 0;
   const double compute = peak > 0 ? cost.flops / peak / 1e9 : 0;
   return {std::max(memory, compute), memory >= compute};
@@ -89,7 +90,11 @@ Ceilings measure_ceilings(device::Device& device) {
   const CeilingKernels kernels = best_kernels(properties.isa);
   Ceilings ceilings;
   ceilings.read_gb_per_s = gb_per_s(device, kernels);
-  ceilings.fma_gflop_per_s = gflop_per_s(*device.queue().pool, kernels);
+  ThreadPool& pool = *device.queue().pool;
+  ceilings.fma_gflop_per_s = gflop_per_s(pool, kernels);
+  MILLRACE_ON_X86(if (properties.isa >= device::CpuIsa::kAvx512Bf16) {
+    ceilings.bf16_gflop_per_s = gflop_per_s(pool, ceiling_kernels_avx512bf16());
+  })
   return ceilings;
 }
 

@@ -1,6 +1,8 @@
 // What the device can do at most, measured: the other side of every "% of ceiling".
 #pragma once
 
+#include <string_view>
+
 #include "device/device.h"
 #include "ops/op.h"
 
@@ -9,12 +11,13 @@ namespace millrace::ops {
 struct Ceilings {
   double read_gb_per_s = 0;     // reading memory far larger than all caches, all threads together
   double fma_gflop_per_s = 0;   // f32 multiply-adds on registers; one counts as two operations
-  double bf16_gflop_per_s = 0;  // bf16 products summed in f32; 0 on a CPU
+  double bf16_gflop_per_s = 0;  // bf16 products summed in f32; 0 where there is no instruction
 };
 
-/// Which of the ceilings of arithmetic holds: on a GPU by the type of x.
+/// Which of the ceilings of arithmetic holds: by the tactic's name, and on a GPU by the type of x.
 struct Arithmetic {
   device::Kind device;
+  std::string_view tactic;
   ir::DType x;
 };
 

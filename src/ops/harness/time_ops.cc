@@ -111,7 +111,7 @@ class CaseTimer {
     timing->median_us = seconds * 1e6;
     timing->gb_per_s = cost.bytes / seconds / 1e9;
     timing->gflop_per_s = cost.flops / seconds / 1e9;
-    const Bound bound = lower_bound(cost, {tactic.device, x}, ceilings_);
+    const Bound bound = lower_bound(cost, {tactic.device, tactic.name, x}, ceilings_);
     timing->bound_by_memory = bound.by_memory;
     timing->of_ceiling = bound.seconds / seconds;
     timing->times_reference = reference_seconds / seconds;

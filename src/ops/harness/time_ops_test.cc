@@ -15,6 +15,7 @@ TEST(Ceilings, AreOfThisWorld) {
   EXPECT_LT(ceilings.read_gb_per_s, 200);
   EXPECT_GT(ceilings.fma_gflop_per_s, 0.05);
   EXPECT_LT(ceilings.fma_gflop_per_s, 1000);
+  EXPECT_EQ(ceilings.bf16_gflop_per_s > 0, device->properties().isa >= device::CpuIsa::kAvx512Bf16);
 }
 
 TEST(TimeOps, CountsWhatIsMovedAndComputed) {

@@ -32,6 +32,9 @@ struct Matmul {
   std::string norm = "none";
   double norm_eps = 1e-5;
   double norm_offset = 0;
+  /// Lets a tactic round x to bf16 before it multiplies: a relative error of up to 2^-9 in each
+  /// factor of x, and subnormal products may count as zero. Sums stay in float.
+  bool bf16_products = false;
   bool operator==(const Matmul&) const = default;
   bool normed() const { return norm != "none"; }
   static constexpr auto fields() {
@@ -42,7 +45,8 @@ struct Matmul {
                       Field{"gated", &Matmul::gated},
                       Field{"norm", &Matmul::norm},
                       Field{"norm_eps", &Matmul::norm_eps},
-                      Field{"norm_offset", &Matmul::norm_offset}};
+                      Field{"norm_offset", &Matmul::norm_offset},
+                      Field{"bf16_products", &Matmul::bf16_products}};
   }
 };
 

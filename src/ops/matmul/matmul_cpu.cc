@@ -100,7 +100,10 @@ template <CpuIsa kIsa>
 std::string panels_why_not(const Launch& launch, const device::Properties& device) {
   if (std::string reason = needs_isa<kIsa>(launch, device); !reason.empty()) return reason;
   if (launch.in[0].dim(0) < kMinPanelRows) return str("fewer than ", kMinPanelRows, " rows");
-  return why_not_types(launch);
+  if (std::string reason = why_not_types(launch); !reason.empty()) return reason;
+  if (kIsa != CpuIsa::kAvx512Bf16) return "";
+  if (launch.in[1].dtype != ir::DType::kBF16) return "the weight is not bf16";
+  return launch.attrs<Matmul>().bf16_products ? "" : "x may not be rounded to bf16 (bf16_products)";
 }
 
 template <CpuIsa kIsa, RowsKernel kKernel>
@@ -169,10 +172,12 @@ constexpr Tactic kTactics[] = {
         composed_tactic<kCublaslt<1>>("matmul_cublaslt_2", false),
         composed_tactic<kCublaslt<2>>("matmul_cublaslt_3", false),
         composed_tactic<kCublaslt<3>>("matmul_cublaslt_4", false), )  //
-    MILLRACE_ON_X86(rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
-                    panels_tactic<CpuIsa::kAvx512, kPanelsAvx512>("matmul_panels_avx512"),
-                    rows_tactic<CpuIsa::kAvx2, matmul_rows_avx2>("matmul_rows_avx2"),
-                    panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("matmul_panels_avx2"), ){
+    MILLRACE_ON_X86(
+        rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
+        panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),
+        panels_tactic<CpuIsa::kAvx512, kPanelsAvx512>("matmul_panels_avx512"),
+        rows_tactic<CpuIsa::kAvx2, matmul_rows_avx2>("matmul_rows_avx2"),
+        panels_tactic<CpuIsa::kAvx2, kPanelsAvx2>("matmul_panels_avx2"), ){
         .name = "matmul_ref", .workspace = matmul_ref_workspace, .run = run_matmul_ref},
 };
 

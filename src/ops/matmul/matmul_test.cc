@@ -332,6 +332,35 @@ TEST(MatmulTactics, GiveARowTheSameBitsInAnyBatch) {
   }
 }
 
+/// bf16 products round x, by at most 2^-9 of it, and nothing else.
+TEST(MatmulTactics, RoundOnlyXForBf16Products) {
+  ThreadPool pool(2);
+  for (const int64_t depth : {1, 2, 31, 767, 768, 769, 1542}) {
+    Problem p{.rows = 23, .cols = 47, .depth = depth, .weight = DType::kBF16};
+    p.attrs.bf16_products = true;
+    Problem rounded = p;
+    rounded.x = DType::kBF16;  // the same numbers, rounded to bf16
+    Product product(p), expected(rounded);
+    for (const Tactic& tactic : find_op("matmul")->tactics) {
+      if (!can_run(tactic, p, p.rows)) continue;
+      const bool rounds = std::string(tactic.name).ends_with("bf16");
+      const std::vector<float> got = product.run(tactic, pool, 0, p.rows);
+      for (int64_t i = 0; i < p.rows * p.cols; ++i) {
+        const int64_t t = i / p.cols, n = i % p.cols;
+        const double want = rounds ? expected.expected(t, n) : product.expected(t, n);
+        ASSERT_NEAR(got[static_cast<size_t>(i)], want, float_error(depth))
+            << tactic.name << " K=" << depth << " at " << i;
+      }
+    }
+    p.attrs.bf16_products = false;
+    for (const Tactic& tactic : find_op("matmul")->tactics) {
+      if (std::string(tactic.name).ends_with("bf16")) {
+        EXPECT_FALSE(can_run(tactic, p, p.rows));
+      }
+    }
+  }
+}
+
 std::string refusal(std::vector<ir::TensorType> in, const Matmul& attrs) {
   try {
     find_op("matmul")->infer(in, to_attrs(attrs));
