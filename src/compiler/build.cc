@@ -22,12 +22,9 @@ int64_t trial_memory(const BuildOptions& options, const device::Device& device) 
   return int64_t{device.properties().kind == device::Kind::kCpu ? 1 : 2} << 30;
 }
 
-void run_encoder_passes(ir::Graph& encoder, const BuildOptions& options, device::Kind device) {
-  const std::string& folder = options.dump_folder;
-  run_passes(encoder, pipeline(),
-             {.dump_folder = folder.empty() ? "" : str(folder, "/encoder"),
-              .disabled = options.disabled_passes,
-              .device = device});
+void run_encoder_passes(ir::Graph& encoder, PassOptions options) {
+  if (!options.dump_folder.empty()) options.dump_folder += "/encoder";
+  run_passes(encoder, pipeline(), options);
 }
 
 std::vector<engine::PlannedGraph*> graphs_of(engine::Engine& engine) {
@@ -48,10 +45,13 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   report->trace_ms = ms_since(start);
 
   // The same, with fewer and larger operations that have tactics.
-  report->passes = run_passes(
-      traced.graph, pipeline(),
-      {.dump_folder = options.dump_folder, .disabled = options.disabled_passes, .device = kind});
-  if (traced.encoder) run_encoder_passes(*traced.encoder, options, kind);
+  const PassOptions passes = {
+      .dump_folder = options.dump_folder,
+      .disabled = options.disabled_passes,
+      .device = kind,
+      .may_round_x = traced.limits.compute == ComputeType::kBf16 && !options.deterministic};
+  report->passes = run_passes(traced.graph, pipeline(), passes);
+  if (traced.encoder) run_encoder_passes(*traced.encoder, passes);
 
   // Its launches, groups of KV layers, weights.
   engine::Engine engine = lower(std::move(traced), options);

@@ -47,7 +47,9 @@ std::vector<PassTime> run_passes(ir::Graph& graph, const std::vector<Pass>& pass
   if (!options.dump_folder.empty()) dump(options.dump_folder, 0, "traced", before);
   for (size_t i = 0; i < passes.size(); ++i) {
     const Pass& pass = passes[i];
-    if (pass.cuda_only && options.device != device::Kind::kCuda) continue;
+    const bool is_cuda = options.device == device::Kind::kCuda;
+    if (pass.cuda_only && !is_cuda) continue;
+    if (pass.rounds_x && (is_cuda || !options.may_round_x)) continue;
     if (std::count(options.disabled.begin(), options.disabled.end(), pass.name) > 0) continue;
     const auto start = std::chrono::steady_clock::now();
     pass.run(graph);

@@ -15,6 +15,7 @@ struct Pass {
   void (*run)(ir::Graph& graph);
   bool required = false;   // nothing can run without it: --disable-pass refuses
   bool cuda_only = false;  // makes what only CUDA tactics do well
+  bool rounds_x = false;   // lets products round what a CPU has in float
 };
 
 struct PassTime {
@@ -27,6 +28,7 @@ struct PassOptions {
   std::string dump_folder;            // empty: no dumps
   std::vector<std::string> disabled;  // names of passes to leave out
   device::Kind device = device::Kind::kCpu;
+  bool may_round_x = false;  // arithmetic is bf16 and need not be the same for any batch
 };
 
 /// Runs the device's passes in order. After each: the graph is verified, and written to

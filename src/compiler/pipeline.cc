@@ -23,6 +23,7 @@ const std::vector<Pass>& pipeline() {
       {"fold_constants", fold_constants, true},
       // 4. Only ops that have tactics.
       {"lower_attention", lower_attention, true},
+      {.name = "bf16_products", .run = bf16_products, .rounds_x = true},
       {"final_order", canonicalize, true},
   };
   return passes;

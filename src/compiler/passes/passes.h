@@ -18,5 +18,6 @@ void fuse_add_norm(ir::Graph& graph);
 void fuse_norm(ir::Graph& graph);
 void gather_last_tokens(ir::Graph& graph);
 void lower_attention(ir::Graph& graph);
+void bf16_products(ir::Graph& graph);
 
 }  // namespace millrace::compiler

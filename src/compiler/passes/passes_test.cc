@@ -115,6 +115,20 @@ TEST(RunPasses, LeavesPassesForCudaOutOnACpu) {
   EXPECT_EQ(error_of({.dump_folder = "", .disabled = {"fuse_gated_matmul"}}), "");
 }
 
+TEST(RunPasses, RoundsXOnACpuWhereItMay) {
+  const auto rounds = [](device::Kind kind, bool may_round_x) {
+    ir::Graph graph = ir::parse(
+        "graph g { dim T <= 4 %0: f32[T, 2] = input() {name=\"x\"} %1: bf16[2, 2] = weight() "
+        "{name=\"w\"} %2: f32[T, 2] = matmul(%0, %1) return y=%2 }");
+    run_passes(graph, pipeline(),
+               {.dump_folder = "", .disabled = {}, .device = kind, .may_round_x = may_round_x});
+    return print(graph).find("bf16_products=true") != std::string::npos;
+  };
+  EXPECT_TRUE(rounds(device::Kind::kCpu, true));
+  EXPECT_FALSE(rounds(device::Kind::kCpu, false));
+  EXPECT_FALSE(rounds(device::Kind::kCuda, true));
+}
+
 TEST(RunPasses, DumpsTheGraphAfterEachPassThatChangedIt) {
   const std::string folder = testing::TempDir() + "/passes_dump";
   std::filesystem::remove_all(folder);

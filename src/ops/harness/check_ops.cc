@@ -180,6 +180,7 @@ class OpChecker {
   /// A tactic that no case reaches is not checked at all, and nobody would see it.
   void check_all_tried() {
     for (const auto& [tactic, tried] : tried_) {
+      if (!matches(filter_.tactic, tactic)) continue;
       if (!tried.somewhere && device_.properties().kind == device::Kind::kCpu) {
         fail("", tactic, str("no case can run it on any processor: ", tried.why_not));
       } else if (!tried.here) {

@@ -86,7 +86,7 @@ void add_types(std::vector<Case>* cases) {
   for (const int64_t depth : {64, 767, 1542}) {
     cases->push_back({.name = str("bf16 products, K = ", depth),
                       .attrs = to_attrs(Matmul{.bf16_products = true}),
-                      .inputs = inputs(kBF16, 40, 70, depth),
+                      .inputs = inputs(kBF16, 72, 70, depth),
                       .tolerance = 0x1p-8});
   }
 }

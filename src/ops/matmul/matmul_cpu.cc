@@ -50,6 +50,7 @@ namespace {
 
 constexpr int64_t kMaxRows = 32;
 constexpr int64_t kMinPanelRows = 4;
+constexpr int64_t kMinRoundedRows = 64;  // fewer are requests that generate, not a prompt
 
 std::string why_not_types(const Launch& launch) {
   const auto is_f32 = [](const Tensor& tensor) { return tensor.dtype == ir::DType::kF32; };
@@ -102,6 +103,7 @@ std::string panels_why_not(const Launch& launch, const device::Properties& devic
   if (launch.in[0].dim(0) < kMinPanelRows) return str("fewer than ", kMinPanelRows, " rows");
   if (std::string reason = why_not_types(launch); !reason.empty()) return reason;
   if (kIsa != CpuIsa::kAvx512Bf16) return "";
+  if (launch.in[0].dim(0) < kMinRoundedRows) return str("fewer than ", kMinRoundedRows, " rows");
   if (launch.in[1].dtype != ir::DType::kBF16) return "the weight is not bf16";
   return launch.attrs<Matmul>().bf16_products ? "" : "x may not be rounded to bf16 (bf16_products)";
 }

@@ -336,7 +336,7 @@ TEST(MatmulTactics, GiveARowTheSameBitsInAnyBatch) {
 TEST(MatmulTactics, RoundOnlyXForBf16Products) {
   ThreadPool pool(2);
   for (const int64_t depth : {1, 2, 31, 767, 768, 769, 1542}) {
-    Problem p{.rows = 23, .cols = 47, .depth = depth, .weight = DType::kBF16};
+    Problem p{.rows = 70, .cols = 47, .depth = depth, .weight = DType::kBF16};
     p.attrs.bf16_products = true;
     Problem rounded = p;
     rounded.x = DType::kBF16;  // the same numbers, rounded to bf16
