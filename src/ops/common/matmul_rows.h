@@ -7,10 +7,10 @@
 // follows it over page borders. With streams of neighbouring rows, which end together and jump,
 // bf16 rows of 4 KiB come at 33 GB/s instead of 44 (2 threads, AMD EPYC 7003), with software
 // prefetches too. Conversions and products keep the core from running ahead to the next loads, so
-// the streams are also fetched ahead: of what the same threads can read, one row of x then gets 99
-// % instead of 81 from bf16 weights, with AVX2 and with AVX-512, two rows 84 and 90 instead of 77
-// and 78 (2 threads, Intel Xeon of the Emerald Rapids kind). 512 bytes are best there, 2 KiB and
-// more worse; a page size of 4 KiB makes no difference.
+// the streams are also fetched ahead: of what the same threads can read, one row of x then gets
+// 0.99 instead of 0.81 from bf16 weights, with AVX2 and with AVX-512, two rows 0.84 and 0.90
+// instead of 0.77 and 0.78 (2 threads, Intel Xeon of the Emerald Rapids kind). 512 bytes are best
+// there, 2 KiB and more worse; a page size of 4 KiB makes no difference.
 #pragma once
 
 #include <algorithm>
