@@ -23,9 +23,11 @@ std::string why_not(const Launch& launch, const device::Properties& properties) 
   return needs_isa<kIsa>(launch, properties);
 }
 
+#if defined(__x86_64__)
 int64_t workspace(const Launch& launch, const device::Properties&) {
   return GenerationPlan::workspace_bytes(launch);
 }
+#endif
 
 #if defined(MILLRACE_CUDA)
 std::string why_not_cuda(const Launch& launch, const device::Properties&) {
