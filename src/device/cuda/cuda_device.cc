@@ -233,10 +233,6 @@ class CudaDevice : public Device {
   Queue queue_;
 };
 
-}  // namespace
-
-namespace {
-
 // What the kernels were compiled for (cmake/cuda.cmake): code that runs on this compute capability
 // and on later ones of the same major number; PTX, which drivers compile for it and all later ones.
 constexpr int kCode[] = {MILLRACE_CUDA_CODE};
