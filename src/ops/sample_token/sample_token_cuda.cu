@@ -17,11 +17,12 @@ constexpr int kBins = 1 << kBinBits;
 static_assert(kBins == 2 * kRowThreads);
 constexpr uint32_t kLowestKey = 0x007fffffu;  // ordered_key(-infinity)
 constexpr uint32_t kInfinityBits = 0x7f800000u;
-constexpr float kWeightless = 30;  // tokens so far below the best weigh nothing
+constexpr float kBinsPerUnit = 64;  // of a logit: all bins reach to where tokens weigh nothing
 
 struct Threshold {
   uint32_t key = 0;
   uint64_t below = 0;  // units of the smaller keys
+  uint64_t limit = 0;  // that they do not exceed
 };
 
 struct TokenShared {
@@ -36,7 +37,7 @@ struct TokenShared {
 struct Kept {
   float max;                // the largest s
   uint32_t key = 0;         // keep larger ordered keys of s,
-  int64_t first = 0;        // and this one from this token on
+  int first = 0;            // and this one from this token on
   float min_p = 0;          // keep weights from here on
   float mean = 0;           // of y = s - max
   uint32_t surprise = ~0u;  // keep |mean - y| up to this, as bits
@@ -45,7 +46,7 @@ struct Kept {
     return std::bit_cast<uint32_t>(fabsf(mean - (s - max)));
   }
   /// The token's weight, 0 when it is dropped.
-  __device__ float weight(float s, int64_t token) const {
+  __device__ float weight(float s, int token) const {
     const uint32_t own = ordered_key(s);
     if (own < key || (own == key && token < first)) return 0;
     const float w = sampling_exp(s - max);
@@ -59,24 +60,20 @@ class Choice {
       : row_(*row), shared_(*shared), kept_{.max = max} {}
 
   __device__ void keep_top_k(int64_t smaller) {
-    kept_.key =
-        find_threshold(
-            kLowestKey, ordered_key(kept_.max), smaller,
-            [this](int i) { return ordered_key(row_.value(i)); }, [](int) { return uint64_t{1}; })
-            .key;
+    kept_.key = find_value([](int) { return uint64_t{1}; },
+                           [smaller](uint64_t) { return static_cast<uint64_t>(smaller); })
+                    .key;
   }
 
   __device__ void keep_top_p(float top_p) {
-    const auto units = [this](int i) { return units_of(i); };
-    const uint64_t limit = units_to_drop(top_p, row_.sum(units));
-    const Threshold found = find_threshold(
-        max(kept_.key, ordered_key(kept_.max - kWeightless)), ordered_key(kept_.max), limit,
-        [this](int i) { return ordered_key(row_.value(i)); }, units);
+    const Threshold found =
+        find_value([this](int i) { return units_of(i); },
+                   [top_p](uint64_t total) { return units_to_drop(top_p, total); });
     kept_.key = found.key;
     // Equals weigh the same; they are dropped one by one, lowest token first.
     const uint64_t each = weight_units(sampling_exp(float_of_key(found.key) - kept_.max));
-    const uint64_t dropped = (limit - found.below) / each;
-    if (dropped > 0) kept_.first = find_equal(found.key, dropped);
+    const uint64_t dropped = (found.limit - found.below) / each;
+    if (dropped > 0) kept_.first = static_cast<int>(find_equal(found.key, dropped));
   }
 
   __device__ void keep_min_p(float min_p) { kept_.min_p = min_p; }
@@ -85,12 +82,12 @@ class Choice {
     const auto units = [this](int i) { return units_of(i); };
     const uint64_t surprise = row_.sum([this](int i) {
       const float s = row_.value(i);
-      return surprise_units(s - kept_.max, kept_.weight(s, row_.token(i)));
+      return surprise_units(s - kept_.max, kept_.weight(s, static_cast<int>(row_.token(i))));
     });
     const uint64_t total = row_.sum(units);
     kept_.mean = mean_of_units(surprise, total);
     kept_.surprise = find_threshold(
-                         0, kInfinityBits, units_to_keep(mass, total) - 1,
+                         {.limit = units_to_keep(mass, total) - 1}, kInfinityBits,
                          [this](int i) { return kept_.surprise_of(row_.value(i)); }, units)
                          .key;
   }
@@ -103,7 +100,7 @@ class Choice {
 
  private:
   __device__ uint64_t units_of(int i) const {
-    return weight_units(kept_.weight(row_.value(i), row_.token(i)));
+    return weight_units(kept_.weight(row_.value(i), static_cast<int>(row_.token(i))));
   }
 
   /// The token with this key before which there are `before` others with it.
@@ -118,30 +115,68 @@ class Choice {
     return shared_.token;
   }
 
-  /// The smallest key at which the units of the keys up to it exceed `limit`. REQUIRES: there is
-  /// one; keys with units lie in [low, high].
+  /// The bin of a logit in a histogram of equal widths, below the largest; the lowest bin has all
+  /// the rest. A larger logit has no lower bin.
+  __device__ int bin_of(float s) const {
+    const float distance = (kept_.max - s) * kBinsPerUnit;
+    return distance < kBins - 1 ? kBins - 1 - static_cast<int>(distance) : 0;
+  }
+
+  /// The bits of a float in front are much the same in all logits, so that most threads would add
+  /// to few bins: a histogram over the logits themselves comes first. Where it finds a bin, what is
+  /// in there is searched by bits. `limit_of` the sum over the row.
+  template <typename UnitsOf, typename LimitOf>
+  __device__ Threshold find_value(const UnitsOf& units_of, const LimitOf& limit_of) {
+    uint2* bins = clear_bins();
+    for (int i = row_.lane(); i < row_.count(); i += kWarp)
+      add(bins + bin_of(row_.value(i)), units_of(i));
+    row_.sync();
+    const uint64_t limit = pick(bins, 0, limit_of);
+    const int bin = shared_.bin;
+    // The bin's edges, a little apart from where rounding could have put them.
+    const float slack = (fabsf(kept_.max) + 32) * 0x1p-21F;
+    const float upper = kept_.max - static_cast<float>(kBins - 1 - bin) / kBinsPerUnit;
+    const uint32_t low = bin == 0 ? kLowestKey : ordered_key(upper - 1 / kBinsPerUnit - slack);
+    const uint32_t high = min(ordered_key(upper + slack), ordered_key(kept_.max));
+    return find_threshold(
+        {low, shared_.below, limit}, high,
+        [=, this](int i) {
+          const float s = row_.value(i);
+          const uint32_t key = ordered_key(s);
+          return key >= low && key <= high && bin_of(s) == bin ? key : 0;
+        },
+        units_of);
+  }
+
+  /// The smallest key at which the units of the keys up to it exceed found.limit. REQUIRES: there
+  /// is one; keys with units, but for those counted in found.below, lie in [found.key, high]. Keys
+  /// below found.key are left out.
   template <typename KeyOf, typename UnitsOf>
-  __device__ Threshold find_threshold(uint32_t low, uint32_t high, uint64_t limit,
-                                      const KeyOf& key_of, const UnitsOf& units_of) {
-    Threshold found{low, 0};
-    for (int shift = kWarp - __clz(static_cast<int>(high - low)); shift > 0;) {
+  __device__ Threshold find_threshold(Threshold found, uint32_t high, const KeyOf& key_of,
+                                      const UnitsOf& units_of) {
+    for (int shift = kWarp - __clz(static_cast<int>(high - found.key)); shift > 0;) {
       const int above = shift;  // keys at work: those that differ from found.key below this bit
       shift = max(0, shift - kBinBits);
-      bins_turn_ ^= 1;
-      uint2* bins = shared_.bins[bins_turn_];
-      reinterpret_cast<uint4*>(bins)[threadIdx.x] = make_uint4(0, 0, 0, 0);
-      __syncthreads();
+      uint2* bins = clear_bins();
       for (int i = row_.lane(); i < row_.count(); i += kWarp) {
         const uint32_t key = key_of(i), distance = key - found.key;
         if (key < found.key || uint64_t{distance} >> above != 0) continue;
         add(bins + (distance >> shift), units_of(i));
       }
       row_.sync();
-      pick(bins, found.below, limit);
+      pick(bins, found.below, [&](uint64_t) { return found.limit; });
       found.key += static_cast<uint32_t>(shared_.bin) << shift;
       found.below = shared_.below;
     }
     return found;
+  }
+
+  __device__ uint2* clear_bins() {
+    bins_turn_ ^= 1;
+    uint2* bins = shared_.bins[bins_turn_];
+    reinterpret_cast<uint4*>(bins)[threadIdx.x] = make_uint4(0, 0, 0, 0);
+    __syncthreads();
+    return bins;
   }
 
   /// 64 bits by two native additions of 32: whoever wraps the low half carries.
@@ -154,8 +189,9 @@ class Choice {
   }
 
   /// Into shared_: the first bin up to and with which `below` and the bins of all blocks exceed
-  /// `limit`, and the sum before it. Each block does the same.
-  __device__ void pick(uint2* bins, uint64_t below, uint64_t limit) {
+  /// limit_of(all of these), and the sum before it. Each block does the same. Returns the limit.
+  template <typename LimitOf>
+  __device__ uint64_t pick(uint2* bins, uint64_t below, const LimitOf& limit_of) {
     uint64_t even = 0, odd = 0;  // a thread has two bins
     const int pair = static_cast<int>(threadIdx.x);
 #pragma unroll
@@ -169,12 +205,14 @@ class Choice {
     const uint64_t of_warp = row_.of_warps(own)[row_.lane()];
     const uint64_t before =
         below + warp_sum(row_.lane() < row_.warp() ? of_warp : 0) + running - even - odd;
+    const uint64_t limit = limit_of(below + warp_sum(of_warp));
     if (before <= limit && limit < before + even + odd) {
       const bool is_odd = before + even <= limit;
       shared_.bin = 2 * pair + (is_odd ? 1 : 0);
       shared_.below = before + (is_odd ? even : 0);
     }
     __syncthreads();
+    return limit;
   }
 
   RowCluster& row_;
@@ -245,11 +283,6 @@ __global__ void MILLRACE_ROW_CLUSTER __launch_bounds__(kRowThreads)
   }
 }
 
-/// Clusters that this GPU runs at a time; more rows go the way of many.
-int64_t clusters_at_once() {
-  return device::multiprocessors() / row_blocks();
-}
-
 template <bool kDrawnOnly>
 void start_clusters(const Launch& launch, const SampleTokenIo& io, const RowSplit& split,
                     int64_t clusters) {
@@ -258,6 +291,28 @@ void start_clusters(const Launch& launch, const SampleTokenIo& io, const RowSpli
   device::launch_kernel("sample_token_cuda", *launch.queue,
                         dim3(static_cast<unsigned>(clusters * row_blocks())), dim3(kRowThreads),
                         split.shared_bytes(), sample_token_kernel<kDrawnOnly>, io, split);
+}
+
+/// Clusters that this GPU runs at a time: fewer than its size tells, where a group of
+/// multiprocessors is not a multiple of a cluster. More rows go the way of many.
+int64_t clusters_at_once() {
+  if (!device::has_clusters()) return device::multiprocessors();
+  static const int count = [] {
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {kRowBlocks, 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(kRowBlocks);
+    config.blockDim = dim3(kRowThreads);
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    int clusters = 0;
+    device::check_cuda(
+        cudaOccupancyMaxActiveClusters(&clusters, sample_token_kernel<true>, &config),
+        "sample_token_cuda", "clusters");
+    return std::max(clusters, 1);
+  }();
+  return count;
 }
 
 /// Blocks for each row, so that one round takes them all where it can.
