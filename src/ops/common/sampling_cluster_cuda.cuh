@@ -24,7 +24,7 @@ inline constexpr int kRowWarps = kRowThreads / kWarp;
 inline constexpr int kPackedLogits = 4;
 inline constexpr int kWarpPack = kWarp * kPackedLogits;
 inline constexpr int kBlockPack = kRowWarps * kWarpPack;
-inline constexpr int kKeptBytes = 184 * 1024;  // of a block's shared memory, for logits
+inline constexpr int kKeptBytes = 184 * 1024;        // of a block's shared memory, for logits
 inline constexpr uint32_t kLowestKey = 0x007fffffu;  // ordered_key(-infinity)
 inline constexpr uint32_t kNanKey = ~0u;             // above the key of +infinity
 
@@ -53,9 +53,7 @@ struct RowSplit {
   void restrict_to(const void* data) {
     is_packed = is_packed && reinterpret_cast<uintptr_t>(data) % 16 == 0;
   }
-  MILLRACE_HD size_t shared_bytes() const {
-    return is_kept ? size_t{4} * kRowWarps * segment : 0;
-  }
+  MILLRACE_HD size_t shared_bytes() const { return is_kept ? size_t{4} * kRowWarps * segment : 0; }
 
   int64_t vocab;
   int segment;     // a multiple of kWarpPack
@@ -152,7 +150,7 @@ class WarpTable {
   explicit __device__ WarpTable(RowShared* shared) : warps_(shared->warps) {}
 
   /// The numbers [kRowWarps]; lane 0 gives its warp's.
-  __device__ const uint64_t* put(uint64_t x) {
+  const __device__ uint64_t* put(uint64_t x) {
     turn_ ^= 1;
     if (threadIdx.x % kWarp == 0) warps_[turn_][threadIdx.x / kWarp] = x;
     __syncthreads();
@@ -223,10 +221,10 @@ class RowCluster {
   __device__ void sync() { cluster_.sync(); }
 
   /// Each warp's number, once per block; lane 0 gives it.
-  __device__ const uint64_t* of_warps(uint64_t x) { return warps_.put(x); }
+  const __device__ uint64_t* of_warps(uint64_t x) { return warps_.put(x); }
 
   /// Each block's number; the first threads give it.
-  __device__ const uint64_t* of_blocks(uint64_t x) {
+  const __device__ uint64_t* of_blocks(uint64_t x) {
     blocks_turn_ ^= 1;
     uint64_t* numbers = shared_->blocks[blocks_turn_];
     const auto thread = static_cast<int>(threadIdx.x);
@@ -242,7 +240,8 @@ class RowCluster {
   }
 
   /// A logit, divided, that at least `count` others of the row reach, and not many more: in each
-  /// block the count-th largest of what its threads have, to 20 bits. REQUIRES: count <= kRowThreads
+  /// block the count-th largest of what its threads have, to 20 bits. REQUIRES: count <=
+  /// kRowThreads
   __device__ float reached_by(int count) {
     const uint32_t own = ordered_key(largest_.value);
     uint32_t key = 0;

@@ -49,8 +49,7 @@ MILLRACE_HD inline float sampling_exp(float y) {
 MILLRACE_HD inline uint64_t weight_units(float w) {
   constexpr double kShift = 4503599627370496.0;  // 2^52
   constexpr uint64_t kBias = uint64_t{1023 - 127 + kWeightBits} << 52;
-  const double scaled =
-      std::bit_cast<double>((uint64_t{std::bit_cast<uint32_t>(w)} << 29) + kBias);
+  const double scaled = std::bit_cast<double>((uint64_t{std::bit_cast<uint32_t>(w)} << 29) + kBias);
   return std::bit_cast<uint64_t>(scaled + kShift) - std::bit_cast<uint64_t>(kShift);
 }
 

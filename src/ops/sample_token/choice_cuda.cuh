@@ -16,7 +16,8 @@ inline constexpr int kBinBits = 11;
 inline constexpr int kBins = 1 << kBinBits;
 static_assert(kBins == 2 * kRowThreads);
 inline constexpr uint32_t kInfinityBits = 0x7f800000u;
-inline constexpr float kBinsPerUnit = 64;  // of a logit: all bins reach to where tokens weigh nothing
+inline constexpr float kBinsPerUnit =
+    64;  // of a logit: all bins reach to where tokens weigh nothing
 
 struct Threshold {
   uint32_t key = 0;
@@ -80,7 +81,7 @@ class TokenList {
     return here;
   }
   static __device__ void sync() { __syncthreads(); }
-  __device__ const uint64_t* of_warps(uint64_t x) { return warps_.put(x); }
+  const __device__ uint64_t* of_warps(uint64_t x) { return warps_.put(x); }
 
   template <typename F>
   __device__ void for_each(const F& f) const {
@@ -180,9 +181,9 @@ class Choice {
 
   /// The token with this key before which there are `before` others with it.
   __device__ int find_equal(uint32_t key, uint64_t before) {
-    const int token = locate(
-        [key](float s, int) { return ordered_key(s) == key ? uint64_t{1} : uint64_t{0}; },
-        [before](uint64_t) { return before; });
+    const int token =
+        locate([key](float s, int) { return ordered_key(s) == key ? uint64_t{1} : uint64_t{0}; },
+               [before](uint64_t) { return before; });
     if (token >= 0) {
       for (int r = 0; r < row_.blocks(); ++r)
         *row_.in_block(&shared_.token, r) = token;

@@ -91,8 +91,7 @@ __device__ int list_tokens(RowCluster* row, const ListMemory& list, int* listed,
 __device__ int list_for(const Limits& limits, const Choice<RowCluster>& choice, RowCluster* row,
                         float max, const ListMemory& list, int* listed, const ValueBin& bin) {
   if (limits.need_bin()) {
-    return list_tokens(row, list, listed,
-                       [&](float s) { return choice.bin_of(s) >= bin.bin; });
+    return list_tokens(row, list, listed, [&](float s) { return choice.bin_of(s) >= bin.bin; });
   }
   // For min_p the margin is wider than any rounding; beyond 30 tokens weigh nothing.
   const float bound = limits.top_k > 0 ? row->reached_by(limits.top_k)
