@@ -51,7 +51,8 @@ TEST(SamplingMath, UnitsRoundToNearest) {
 TEST(SamplingMath, UnitsAreThoseOfDoubles) {
   std::mt19937 random(1);
   for (int i = 0; i < 1'000'000; ++i) {
-    const float w = std::bit_cast<float>(random() % std::bit_cast<uint32_t>(2048.0f));
+    const float w =
+        std::bit_cast<float>(static_cast<uint32_t>(random()) % std::bit_cast<uint32_t>(2048.0f));
     ASSERT_EQ(weight_units(w), static_cast<uint64_t>(std::nearbyint(std::ldexp(double{w}, 40))));
   }
 }
