@@ -65,12 +65,14 @@ CUtensorMap make_tensor_map(const void* data, std::initializer_list<int64_t> dim
                          [](int64_t stride) { return static_cast<cuuint64_t>(stride) * 2; });
   steps.fill(1);
   CUtensorMap map;
+  // The second-level cache gets lines of 128 bytes, as they are asked for. With pairs of lines (256
+  // bytes) reading a weight of 235 MB once takes an H200 54.4 to 56.0 us instead of 50.7 to 52.4.
   // Copies keep the bits: the type of 16-bit elements says nothing but their size.
   const CUresult status =
       encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(rank),
              const_cast<void*>(data), driver_dims.data(), driver_strides.data(), driver_box.data(),
              steps.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, driver_swizzle(swizzle),
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+             CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   CHECK(status == CUDA_SUCCESS, "cuTensorMapEncodeTiled refused (", static_cast<int>(status),
         ") dims ", to_string(dims), ", strides ", to_string(strides), ", box ", to_string(box));
   return map;
