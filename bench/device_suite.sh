@@ -30,6 +30,7 @@ set -uo pipefail
 program=$(realpath "$1")
 results=$(realpath "$2")
 shift 2
+tests=$(realpath "${TESTS:-$(dirname "$0")/../build/cuda-release}")
 cd "$(dirname "$0")/.."
 status=0
 
@@ -73,10 +74,10 @@ group_tokens() {
 }
 
 group_tests() {
-  local folder=${TESTS:-build/cuda-release} test
+  local test
   export MILLRACE_SOURCE_DIR=$PWD MILLRACE_TEST_DEVICE=cuda
   for test in device_test session_tests; do
-    if "$folder/$test" --gtest_brief=1 >&2; then
+    if "$tests/$test" --gtest_brief=1 >&2; then
       echo "{\"test\": \"$test\", \"passed\": true}"
     else
       fail "$test"
