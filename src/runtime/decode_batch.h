@@ -121,6 +121,7 @@ class DecodeBatch {
   void process_logits(int index, int beam, std::span<float> row) const;
   void take_in(const StepRecord& record, StepResult& result, std::vector<StepToken>* added);
   void take_beams(int index, const BeamChoices& choices, std::vector<StepToken>* added);
+  FinishReason reason_to_end(int index, int id);
   void take_token(int index, TokenLogprobs token, std::vector<StepToken>* added);
 
   SessionLimits limits_;

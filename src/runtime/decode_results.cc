@@ -36,6 +36,25 @@ void DecodeBatch::take_beams(int index, const BeamChoices& choices, std::vector<
   added->back().finish_reason = best.finish_reason;
 }
 
+// kNone: with this token it goes on.
+FinishReason DecodeBatch::reason_to_end(int index, int id) {
+  const Sequence& sequence = sequences_[static_cast<size_t>(index)];
+  GenerationOutput& output = outputs_[static_cast<size_t>(index)];
+  const auto contains = [id](const std::vector<int>& ids) {
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+  };
+  if (contains(sequence.end_ids)) return FinishReason::kStop;
+  if (contains(sequence.request.sampling.stop_token_ids)) {
+    output.stop_token_id = id;
+    return FinishReason::kStop;
+  }
+  const auto tokens = static_cast<int>(output.output_ids.size());
+  if (tokens == sequence.max_new) return FinishReason::kLength;
+  const bool stops =
+      options_.stopping_criteria && options_.stopping_criteria({index, tokens}, ids_of(index, 0));
+  return stops ? FinishReason::kStop : FinishReason::kNone;
+}
+
 void DecodeBatch::take_token(int index, TokenLogprobs token, std::vector<StepToken>* added) {
   Sequence& sequence = sequences_[static_cast<size_t>(index)];
   GenerationOutput& output = outputs_[static_cast<size_t>(index)];
@@ -46,21 +65,8 @@ void DecodeBatch::take_token(int index, TokenLogprobs token, std::vector<StepTok
     token.top.resize(std::min(token.top.size(), static_cast<size_t>(*sampling.logprobs)));
     output.logprobs.push_back({id, token.logprob, std::move(token.top)});
   }
-  const auto contains = [id](const std::vector<int>& ids) {
-    return std::find(ids.begin(), ids.end(), id) != ids.end();
-  };
-  if (contains(sequence.end_ids)) {
-    finish(index, FinishReason::kStop);
-  } else if (contains(sampling.stop_token_ids)) {
-    output.stop_token_id = id;
-    finish(index, FinishReason::kStop);
-  } else if (static_cast<int>(output.output_ids.size()) == sequence.max_new) {
-    finish(index, FinishReason::kLength);
-  } else if (options_.stopping_criteria &&
-             options_.stopping_criteria({index, static_cast<int>(output.output_ids.size())},
-                                        ids_of(index, 0))) {
-    finish(index, FinishReason::kStop);
-  }
+  const FinishReason reason = reason_to_end(index, id);
+  if (reason != FinishReason::kNone) finish(index, reason);
   added->push_back({index, id, output.finish_reason});
 }
 
