@@ -11,6 +11,7 @@
 #include "millrace/generation_session.h"
 #include "runtime/measure.h"
 #include "runtime/session_setup.h"
+#include "test_setup.h"
 
 namespace millrace {
 namespace {
@@ -23,11 +24,11 @@ struct Golden {
   std::vector<std::vector<int32_t>> outputs;
 };
 
-Golden open_golden(const std::string& name) {
-  const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + name;
+Golden open_golden(const std::string& name, const std::string& device = test_device_name()) {
+  const std::string folder = source_folder() + "/tests/data/models/" + name;
   const Json json = parse_json_file(folder + "/golden.json");
   EngineOptions options;
-  options.device = "cpu";
+  options.device = device;
   options.dtype = options.kv_dtype = "fp32";
   options.threads = 2;
   options.dummy_weights = json["seed"].get<uint64_t>();
@@ -77,7 +78,9 @@ class Steps {
     for (size_t g = 0; g < groups.size(); ++g) {
       if (groups[g].cross != cross) continue;
       const device::Memory& memory = parts_.stepper->kv_pool().memory(g);
-      hash = hash * 31 + hash64(std::span(memory.data(), static_cast<size_t>(memory.size())));
+      std::vector<std::byte> bytes(static_cast<size_t>(memory.size()));
+      loaded_->device->copy_to_host(bytes.data(), memory.data(), memory.size());
+      hash = hash * 31 + hash64(bytes);
     }
     return hash;
   }
@@ -209,7 +212,7 @@ class HoldingDevice : public ForwardingDevice {
 };
 
 TEST(EncoderDecoder, IsMeasuredWithoutWaitingForWhatIsHeldBack) {
-  const auto loaded = open_golden("t5_relu").engine->loaded();
+  const auto loaded = open_golden("t5_relu", "cpu").engine->loaded();
   const auto device = std::make_shared<HoldingDevice>();
   const auto held = std::make_shared<const runtime::LoadedEngine>(
       runtime::LoadedEngine{loaded->file, device, loaded->weights, loaded->decoder_start_token_id});

@@ -1,6 +1,6 @@
 #include "compiler/tactics/profiler.h"
 
-#include <algorithm>
+#include <chrono>
 #include <limits>
 
 #include "base/error.h"
@@ -10,8 +10,14 @@ namespace millrace::compiler {
 namespace {
 
 // Times slower than another: of one operation, it will not be the fastest with more rows.
-constexpr double kOutclassed = 10;
+constexpr double kOutclassed = 5;
 constexpr double kNone = std::numeric_limits<double>::infinity();
+
+using Clock = std::chrono::steady_clock;
+
+double ms_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
 
 int64_t workspace_bytes(const ops::Tactic& tactic, const Problem& problem,
                         const device::Device& device) {
@@ -61,10 +67,18 @@ std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& p
   }
   try {
     if (trial == nullptr) {
+      const auto start = Clock::now();
       trial = std::make_unique<Trial>(problem, store_, max_bytes_ - workspace);
+      log::debug("trial of ", problem.key(), " prepared in ", ms_since(start), " ms");
     }
+    const auto start = Clock::now();
     const std::optional<double> us = trial->time(tactic, workspace, best_us);
-    if (!us) note(tactic, problem, "its outputs are wrong");
+    if (!us) {
+      note(tactic, problem, "its outputs are wrong");
+    } else {
+      log::debug("tactic ", tactic.name, " takes ", *us, " us for ", problem.key(), ", found in ",
+                 ms_since(start), " ms");
+    }
     return us;
   } catch (const Error& error) {
     note(tactic, problem, error.what());

@@ -17,17 +17,18 @@ namespace {
 
 constexpr int kMaxRuns = 9;
 constexpr double kMaxTrialUs = 60'000;  // of one tactic on one problem, all runs together
-constexpr double kMaxDeviceUs = 2'000;  // likewise where launches are timed in batches
-constexpr int kBatch = 8;               // launches of such a batch
-constexpr double kFar = 1.5;            // times the best so far: not measured twice
+constexpr double kMaxDeviceUs = 1'000;  // likewise where launches are timed in batches
+constexpr int kMaxBatch = 8;            // launches of such a batch
+constexpr double kBatchUs = 500;        // or fewer, but two, that take so long
+constexpr double kFar = 1.25;           // times the best so far: not measured twice
 constexpr double kHopeless = 3;         // likewise: no batch of them is measured at all
 constexpr double kHostUs = 50;          // of a single run, more or less, is the host's
 constexpr int kSamples = 64;            // outputs compared with float64
 constexpr double kTolerance = 2e-2;     // of the largest exact sample: catches wrong, not inexact
 
-// Elements after which a tensor's numbers repeat: a prime number, so that no two rows of a matrix
-// are the same.
-constexpr int64_t kPeriod = 1'048'573;
+// After so many a tensor's numbers repeat. A prime number, so that two rows of a matrix are the
+// same only if they are far from each other.
+constexpr int64_t kPages = 509;
 
 int64_t aligned(int64_t bytes) {
   return (bytes + 63) / 64 * 64;
@@ -69,10 +70,6 @@ int64_t sample_index(int i, int64_t count) {
                               static_cast<double>(count));
 }
 
-int64_t period_bytes(ir::DType dtype) {
-  return kPeriod * ir::dtype_size(dtype);
-}
-
 }  // namespace
 
 // Tensors of a problem with memory behind them. The spans of the launch are theirs.
@@ -89,22 +86,18 @@ struct TrialStore::Placed {
   ops::Launch launch;
 };
 
-// The numbers of one tensor, `copies` times on the device, and of an input also on the host where
-// that cannot read the device's memory.
+// The numbers of one tensor, `copies` times on the device.
 class TrialStore::Contents {
  public:
-  enum class Role { kInput, kOutput };
-
-  Contents(const ops::Tensor& tensor, int64_t copies, Role role, device::Device& device)
+  /// `host`: the same where the host can read them, if it cannot on the device.
+  Contents(const ops::Tensor& tensor, int64_t copies, device::Device& device,
+           std::shared_ptr<std::byte> host = nullptr)
       : dtype_(tensor.dtype),
         count_(tensor.count()),
         stride_(aligned(tensor.bytes())),
-        copies_(copies) {
-    device_ = device.allocate(std::max<int64_t>(copies * stride_, 64), "tactic trial");
-    if (device.is_asynchronous() && role == Role::kInput) {
-      host_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(stride_));
-    }
-  }
+        copies_(copies),
+        device_(device.allocate(std::max<int64_t>(copies * stride_, 64), "tactic trial")),
+        host_(std::move(host)) {}
   bool fits(const ops::Tensor& tensor, int64_t copies) const {
     return dtype_ == tensor.dtype && count_ == tensor.count() && copies_ >= copies;
   }
@@ -115,7 +108,7 @@ class TrialStore::Contents {
   ir::DType dtype_;
   int64_t count_, stride_, copies_;
   std::unique_ptr<device::Memory> device_;
-  std::unique_ptr<std::byte[]> host_;
+  std::shared_ptr<std::byte> host_;
 };
 
 // A norm of one row. In an engine something like it stands between products, and what counts is how
@@ -170,45 +163,57 @@ TrialStore::~TrialStore() = default;
 
 // Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one. Ids and the
 // like are 0: valid for every op.
-std::span<const std::byte> TrialStore::numbers(ir::DType dtype) {
-  std::vector<std::byte>& bytes = numbers_[dtype];
-  if (!bytes.empty()) return bytes;
-  bytes.resize(static_cast<size_t>(period_bytes(dtype)));
-  const ops::Tensor all(bytes.data(), dtype, std::array{kPeriod});
+const TrialStore::Numbers& TrialStore::numbers(ir::DType dtype) {
+  Numbers& numbers = numbers_[dtype];
+  if (!numbers.bytes.empty()) return numbers;
+  numbers.bytes.resize(static_cast<size_t>(kPages * RepeatedBytes::page_bytes()));
+  const int64_t count = std::ssize(numbers.bytes) / ir::dtype_size(dtype);
+  const ops::Tensor all(numbers.bytes.data(), dtype, std::array{count});
   uint32_t state = 0x9e3779b9;
-  for (int64_t i = 0; i < kPeriod; ++i) {
+  for (int64_t i = 0; i < count; ++i) {
     state = state * 1664525u + 1013904223u;
     set(all, i, static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f);
   }
-  return bytes;
+  if (device_.is_asynchronous()) {
+    numbers.repeated = std::make_unique<RepeatedBytes>(numbers.bytes);
+  }
+  return numbers;
 }
 
-void TrialStore::fill(const ops::Tensor& tensor) {
-  const std::span<const std::byte> period = numbers(tensor.dtype);
-  const auto size = static_cast<int64_t>(period.size()), bytes = tensor.bytes();
-  device_.queue().pool->parallel_for((bytes + size - 1) / size, [&](int64_t i) {
-    std::memcpy(tensor.as<std::byte>() + i * size, period.data(),
-                static_cast<size_t>(std::min(size, bytes - i * size)));
-  });
-}
-
-// A weight of gigabytes goes over the bus in small part: the device repeats what it has.
+// Weights of gigabytes are neither written by the host nor sent to the device: that repeats what it
+// has.
 std::shared_ptr<const TrialStore::Contents> TrialStore::make_input(const ops::Tensor& tensor,
                                                                    int64_t copies) {
-  auto contents = std::make_shared<Contents>(tensor, copies, Contents::Role::kInput, device_);
-  fill({contents->host(), tensor.dtype, std::array{tensor.count()}});
-  if (!device_.is_asynchronous()) return contents;
+  const Numbers& all = numbers(tensor.dtype);
+  const int64_t bytes = tensor.bytes(), period = std::ssize(all.bytes);
+  if (!device_.is_asynchronous()) {
+    auto contents = std::make_shared<Contents>(tensor, copies, device_);
+    device_.queue().pool->parallel_for((bytes + period - 1) / period, [&](int64_t i) {
+      std::memcpy(contents->host() + i * period, all.bytes.data(),
+                  static_cast<size_t>(std::min(period, bytes - i * period)));
+    });
+    return contents;
+  }
+  auto contents = std::make_shared<Contents>(tensor, copies, device_, all.repeated->map(bytes));
   std::byte* first = contents->on_device(0);
-  int64_t done = std::min(tensor.bytes(), period_bytes(tensor.dtype));
-  device_.copy_to_device(first, contents->host(), done);
-  while (done < tensor.bytes()) {
-    const int64_t more = std::min(done, tensor.bytes() - done);
+  int64_t done = std::min(bytes, period);
+  device_.copy_to_device(first, all.bytes.data(), done);
+  while (done < bytes) {
+    const int64_t more = std::min(done, bytes - done);
     device_.copy_to_device(first + done, first, more);
     done += more;
   }
   for (int64_t i = 1; i < copies; ++i)
-    device_.copy_to_device(contents->on_device(i), first, tensor.bytes());
+    device_.copy_to_device(contents->on_device(i), first, bytes);
   return contents;
+}
+
+std::byte* TrialStore::workspace(int64_t bytes) {
+  if (workspace_ == nullptr || workspace_->size() < bytes) {
+    workspace_.reset();
+    workspace_ = device_.allocate(std::max<int64_t>(bytes, 64), "workspace of trials");
+  }
+  return workspace_->data();
 }
 
 int64_t Trial::tensor_bytes(const Problem& problem) {
@@ -226,10 +231,12 @@ Trial::Trial(const Problem& problem, TrialStore& store, int64_t max_bytes)
       device_(store.device_),
       host_(std::make_unique<Placed>(problem)) {
   const int64_t bytes = std::max<int64_t>(tensor_bytes(problem), 1);
+  if (store.workspace_ && store.workspace_->size() + bytes > max_bytes) store.workspace_.reset();
+  const int64_t room = max_bytes - (store.workspace_ ? store.workspace_->size() : 0);
   int64_t copies = 1;
   if (device_.is_asynchronous()) {
-    copies = std::min(2 * device_.properties().l2_bytes / bytes + 1, max_bytes / bytes);
-    copies = std::clamp<int64_t>(copies, 1, int64_t{kBatch});
+    copies = std::min(2 * device_.properties().l2_bytes / bytes + 1, room / bytes);
+    copies = std::clamp<int64_t>(copies, 1, int64_t{kMaxBatch});
   }
   // The others make room first.
   std::erase_if(store.inputs_, [&](const auto& contents) {
@@ -242,7 +249,7 @@ Trial::Trial(const Problem& problem, TrialStore& store, int64_t max_bytes)
   }
   store.inputs_ = inputs_;
   for (const ops::Tensor& t : problem.out)
-    outputs_.push_back(std::make_shared<Contents>(t, copies, Contents::Role::kOutput, device_));
+    outputs_.push_back(std::make_shared<Contents>(t, copies, device_));
   for (int64_t i = 0; i < copies; ++i) {
     copies_.push_back(std::make_unique<Placed>(problem));
     Placed& copy = *copies_.back();
@@ -267,12 +274,9 @@ std::shared_ptr<const Trial::Contents> Trial::input(const ops::Tensor& tensor, i
 std::optional<double> Trial::time(const ops::Tactic& tactic, int64_t workspace_bytes,
                                   double best_us) {
   const device::NamedRange range(device_.properties().kind, tactic.name);
-  if (workspace_ == nullptr || workspace_->size() < workspace_bytes) {
-    workspace_.reset();
-    workspace_ = device_.allocate(std::max<int64_t>(workspace_bytes, 64), "workspace of a trial");
-  }
+  std::byte* const workspace = store_.workspace(workspace_bytes);
   for (const auto& copy : copies_)
-    copy->launch.workspace = workspace_->data();
+    copy->launch.workspace = workspace;
   const double first_us = run_us(tactic);  // warms up
   if (!right()) return std::nullopt;
   return device_.is_asynchronous() ? median_device_us(tactic, first_us, best_us)
@@ -298,20 +302,22 @@ double Trial::median_us(const ops::Tactic& tactic, double first_us, double best_
 }
 
 double Trial::median_device_us(const ops::Tactic& tactic, double first_us, double best_us) {
+  double single_us = first_us;
   const double hopeless_us = kHopeless * best_us + kHostUs;
-  if (first_us > hopeless_us) {  // or its kernel was loaded just now
-    const double second_us = run_us(tactic);
-    if (second_us > hopeless_us) return second_us;
+  if (first_us > std::min(hopeless_us, 2 * kHostUs)) {  // or its kernel was loaded just now
+    single_us = run_us(tactic);
+    if (single_us > hopeless_us) return single_us;
   }
   if (store_.between_ == nullptr) {
     store_.between_ = std::make_unique<TrialStore::SmallKernel>(device_);
   }
+  const int batch = std::clamp(static_cast<int>(kBatchUs / single_us), 2, kMaxBatch);
   const auto replays = [&](double first_s) {
     const double us = 1e6 * first_s;
     if (us > kFar * best_us) return 1;
-    return std::clamp(static_cast<int>(kMaxDeviceUs / kBatch / us), 1, kMaxRuns);
+    return std::clamp(static_cast<int>(kMaxDeviceUs / batch / us), 1, kMaxRuns);
   };
-  return 1e6 * device::median(device::time_warm_launches(device_, kBatch, replays, [&](int i) {
+  return 1e6 * device::median(device::time_warm_launches(device_, batch, replays, [&](int i) {
            store_.between_->enqueue();
            tactic.run(copies_[static_cast<size_t>(i) % copies_.size()]->launch);
          }));

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/repeated_bytes.h"
 #include "compiler/problem.h"
 #include "device/device.h"
 
@@ -26,16 +27,21 @@ class TrialStore {
   class Contents;
   class SmallKernel;
 
-  /// What a tensor of this type is filled with, again and again.
-  std::span<const std::byte> numbers(ir::DType dtype);
-  void fill(const ops::Tensor& tensor);
+  /// What tensors of one type are filled with, again and again.
+  struct Numbers {
+    std::vector<std::byte> bytes;
+    std::unique_ptr<RepeatedBytes> repeated;  // for the host's side of an asynchronous device
+  };
+  const Numbers& numbers(ir::DType dtype);
   std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies);
+  std::byte* workspace(int64_t bytes);
 
   device::Device& device_;
-  std::map<ir::DType, std::vector<std::byte>> numbers_;
+  std::map<ir::DType, Numbers> numbers_;
   std::vector<std::shared_ptr<const Contents>> inputs_;  // of the last trial
-  std::unique_ptr<device::Memory> samples_;              // of outputs, on the host
-  std::unique_ptr<SmallKernel> between_;                 // on an asynchronous device
+  std::unique_ptr<device::Memory> workspace_;
+  std::unique_ptr<device::Memory> samples_;  // of outputs, on the host
+  std::unique_ptr<SmallKernel> between_;     // on an asynchronous device
 };
 
 /// On an asynchronous device there are so many copies of the problem that its cache cannot hold
@@ -74,7 +80,6 @@ class Trial {
   std::unique_ptr<Placed> host_;  // inputs only: what exact numbers are computed from
   std::vector<double> exact_;     // of the samples, the same for all tactics
   std::vector<std::unique_ptr<Placed>> copies_;
-  std::unique_ptr<device::Memory> workspace_;
 };
 
 }  // namespace millrace::compiler
