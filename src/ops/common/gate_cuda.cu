@@ -7,18 +7,8 @@
 namespace millrace::ops {
 namespace {
 
-/// How a block works: few rows need many blocks, many rows long accesses of neighbours.
-struct FewRows {
-  static constexpr int kThreads = 128;
-  static constexpr int kHeld = 2;          // packs of the gate, and of the other half, read at once
-  static constexpr bool kStreams = false;  // out will be in a cache still when it is read
-};
-struct ManyRows {
-  static constexpr int kThreads = 512;
-  static constexpr int kHeld = 4;
-  static constexpr bool kStreams = true;
-};
-constexpr int64_t kMany = 2048;  // rows
+constexpr int kThreads = 128;
+constexpr int kHeld = 2;  // packs of the gate, and of the other half, that a thread reads at once
 
 /// x / (1 + exp(-z)) by the fast units: some 2^-20 of the result, which nobody sees in 16 bits.
 __device__ float times_sigmoid(float x, float z) {
@@ -54,15 +44,7 @@ __device__ Pack<T, 1> read_once(const Pack<T, 1>* from) {
   return *from;
 }
 
-__device__ void write_streaming(const uint4& word, uint4* to) {
-  __stcs(to, word);
-}
-template <typename T>
-__device__ void write_streaming(const Pack<T, 1>& word, Pack<T, 1>* to) {
-  *to = word;
-}
-
-template <ActivationKind kKind, bool kStreams, int kPack, typename T>
+template <ActivationKind kKind, int kPack, typename T>
 __device__ void write_gated(const typename Raw<kPack, T>::Word& gate,
                             const typename Raw<kPack, T>::Word& up, T* out) {
   using Elements = Pack<T, kPack>;
@@ -71,16 +53,7 @@ __device__ void write_gated(const typename Raw<kPack, T>::Word& gate,
 #pragma unroll
   for (int i = 0; i < kPack; ++i)
     result[i] = activate_as<kKind, T>(to_float(x.at[i])) * to_float(y.at[i]);
-  if constexpr (kStreams) {
-    using Word = typename Raw<kPack, T>::Word;
-    Elements elements;
-#pragma unroll
-    for (int i = 0; i < kPack; ++i)
-      elements.at[i] = from_float<T>(result[i]);
-    write_streaming(__builtin_bit_cast(Word, elements), reinterpret_cast<Word*>(out));
-  } else {
-    store_floats<kPack>(result, out);
-  }
+  store_floats<kPack>(result, out);
 }
 
 /// Calls `function.operator()<kKind>()`, so that the kind is looked at once and not per element.
@@ -106,47 +79,30 @@ __device__ void with_kind(ActivationKind kind, const F& function) {
 }
 
 /// A block takes kHeld * kThreads * kPack columns of one row. gate_up: [T, 2F], out: [T, F].
-template <typename Shape, int kPack, typename T>
-__global__ void __launch_bounds__(Shape::kThreads)
+template <int kPack, typename T>
+__global__ void __launch_bounds__(kThreads)
     gate_kernel(const T* gate_up, T* out, int64_t width, ActivationKind kind) {
   using Word = typename Raw<kPack, T>::Word;
-  constexpr int kHeld = Shape::kHeld, kStep = Shape::kThreads * kPack;
   device::let_successor_start();
   device::wait_for_predecessor();
-  const int64_t first = int64_t{blockIdx.y} * kHeld * kStep + threadIdx.x * kPack;
+  const int64_t first = (int64_t{blockIdx.y} * kHeld * kThreads + threadIdx.x) * kPack;
   const T* from = gate_up + int64_t{blockIdx.x} * 2 * width + first;
   T* to = out + int64_t{blockIdx.x} * width + first;
   Word gate[kHeld], up[kHeld];
 #pragma unroll
   for (int i = 0; i < kHeld; ++i) {
-    if (first + i * kStep >= width) continue;
-    gate[i] = read_once(reinterpret_cast<const Word*>(from + i * kStep));
-    up[i] = read_once(reinterpret_cast<const Word*>(from + width + i * kStep));
+    const int64_t skipped = int64_t{i} * kThreads * kPack;
+    if (first + skipped >= width) continue;
+    gate[i] = read_once(reinterpret_cast<const Word*>(from + skipped));
+    up[i] = read_once(reinterpret_cast<const Word*>(from + width + skipped));
   }
   with_kind(kind, [&]<ActivationKind kKind>() {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
-      if (first + i * kStep >= width) continue;
-      write_gated<kKind, Shape::kStreams, kPack>(gate[i], up[i], to + i * kStep);
+      const int64_t skipped = int64_t{i} * kThreads * kPack;
+      if (first + skipped < width) write_gated<kKind, kPack>(gate[i], up[i], to + skipped);
     }
   });
-}
-
-template <typename Shape, typename T>
-void start_gate(const device::Queue& queue, ActivationKind kind, const Tensor& gate_up,
-                const Tensor& out) {
-  const int64_t width = out.dim(-1);
-  const auto start = [&](auto kernel, int pack) {
-    const dim3 grid(static_cast<unsigned>(out.rows()),
-                    blocks_for(width, Shape::kHeld * Shape::kThreads * pack));
-    device::launch_kernel("gate_cuda", queue, grid, dim3(Shape::kThreads), 0, kernel,
-                          gate_up.as<T>(), out.as<T>(), width, kind);
-  };
-  if (width % kPackOf<T> == 0 && aligned_to_16(gate_up.as<T>(), out.as<T>())) {
-    start(gate_kernel<Shape, kPackOf<T>, T>, kPackOf<T>);
-  } else {
-    start(gate_kernel<Shape, 1, T>, 1);
-  }
 }
 
 }  // namespace
@@ -155,10 +111,17 @@ void gate_cuda(const device::Queue& queue, ActivationKind kind, const Tensor& ga
                const Tensor& out) {
   if (out.count() == 0) return;
   with_float_type(out.dtype, [&]<typename T>(T) {
-    if (out.rows() < kMany) {
-      start_gate<FewRows, T>(queue, kind, gate_up, out);
+    const int64_t width = out.dim(-1);
+    const auto start = [&](auto kernel, int pack) {
+      const dim3 grid(static_cast<unsigned>(out.rows()),
+                      blocks_for(width, kHeld * kThreads * pack));
+      device::launch_kernel("gate_cuda", queue, grid, dim3(kThreads), 0, kernel, gate_up.as<T>(),
+                            out.as<T>(), width, kind);
+    };
+    if (width % kPackOf<T> == 0 && aligned_to_16(gate_up.as<T>(), out.as<T>())) {
+      start(gate_kernel<kPackOf<T>, T>, kPackOf<T>);
     } else {
-      start_gate<ManyRows, T>(queue, kind, gate_up, out);
+      start(gate_kernel<1, T>, 1);
     }
   });
 }

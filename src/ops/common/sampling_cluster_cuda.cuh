@@ -248,20 +248,11 @@ class RowCluster {
     for (uint32_t bit = 1u << 31; bit >= 1u << 12; bit >>= 1) {
       if (__syncthreads_count(own >= (key | bit)) >= count) key |= bit;
     }
-    const uint64_t* keys = of_blocks(max(key, kLowestKey));
-    uint64_t best = 0;
-    for (int r = 0; r < blocks_; ++r)
-      best = max(best, keys[r]);
+    const uint64_t best = largest_number(of_blocks(max(key, kLowestKey)));
     return divider_(float_of_key(static_cast<uint32_t>(best)));
   }
 
-  __device__ uint64_t largest(uint64_t x) {
-    const uint64_t* numbers = of_blocks(largest_of_block(x));
-    uint64_t best = 0;
-    for (int r = 0; r < blocks_; ++r)
-      best = max(best, numbers[r]);
-    return best;
-  }
+  __device__ uint64_t largest(uint64_t x) { return largest_number(of_blocks(largest_of_block(x))); }
 
   /// Calls f(value, token) for the thread's elements, in the order of tokens.
   template <typename F>
@@ -280,8 +271,9 @@ class RowCluster {
     const uint64_t* warps = of_warps(warp_sum(sum_of_thread(f)));
     const uint64_t* numbers = of_blocks(warp_sum(warps[lane_]));
     uint64_t total = 0;
-    for (int r = 0; r < blocks_; ++r)
-      total += numbers[r];
+#pragma unroll
+    for (int r = 0; r < kRowBlocks; ++r)
+      total += r < blocks_ ? numbers[r] : 0;
     return total;
   }
 
@@ -292,9 +284,10 @@ class RowCluster {
     const uint64_t of_warp = of_warps(warp_sum(sum_of_thread(f)))[lane_];
     const uint64_t* numbers = of_blocks(warp_sum(of_warp));
     uint64_t before = 0, total = 0;
-    for (int r = 0; r < blocks_; ++r) {
+#pragma unroll
+    for (int r = 0; r < kRowBlocks; ++r) {
       before += r < rank_ ? numbers[r] : 0;
-      total += numbers[r];
+      total += r < blocks_ ? numbers[r] : 0;
     }
     const uint64_t limit = limit_of(total);
     if (limit < before || limit >= before + numbers[rank_]) return -1;
@@ -305,6 +298,14 @@ class RowCluster {
   }
 
  private:
+  __device__ uint64_t largest_number(const uint64_t* of_blocks) const {
+    uint64_t best = 0;
+#pragma unroll
+    for (int r = 0; r < kRowBlocks; ++r)
+      best = r < blocks_ ? max(best, of_blocks[r]) : best;
+    return best;
+  }
+
   /// Of a warp of this block.
   __device__ int count_of(int warp) const {
     const int64_t left = split_.vocab - first_ - int64_t{warp} * split_.segment;

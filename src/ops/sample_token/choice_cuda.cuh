@@ -131,6 +131,10 @@ class Choice {
   __device__ ValueBin bin_of_top_p(float top_p) {
     return find_bin(units(), [top_p](uint64_t total) { return units_to_drop(top_p, total); });
   }
+  /// As long as no limit has been set; the same, faster.
+  __device__ ValueBin first_bin_of_top_p(float top_p) {
+    return find_bin(all_units(), [top_p](uint64_t total) { return units_to_drop(top_p, total); });
+  }
   __device__ void keep_top_p(const ValueBin& bin) {
     const Threshold found = find_in_bin(bin, units());
     kept_.key = found.key;
@@ -158,11 +162,20 @@ class Choice {
   __device__ int draw(const SamplingRow& row) {
     return locate(units(), [&row](uint64_t total) { return draw_units(row, total); });
   }
+  /// As long as no limit has been set; the same, faster.
+  __device__ int draw_of_all(const SamplingRow& row) {
+    return locate(all_units(), [&row](uint64_t total) { return draw_units(row, total); });
+  }
 
  private:
   /// The units of a token that is kept.
   __device__ auto units() const {
     return [this](float s, int token) { return weight_units(kept_.weight(s, token)); };
+  }
+
+  /// The units of any token.
+  __device__ auto all_units() const {
+    return [max = kept_.max](float s, int) { return weight_units(sampling_exp(s - max)); };
   }
 
   /// The first token, in their order, up to and with which the sum of units_of exceeds
@@ -279,9 +292,10 @@ class Choice {
     const uint64_t running = warp_running_sum(even + odd);
     const uint64_t own = __shfl_sync(0xffffffffu, running, kWarp - 1);
     const uint64_t of_warp = row_.of_warps(own)[row_.lane()];
+    const uint64_t of_warps = warp_running_sum(of_warp);
     const uint64_t before =
-        below + warp_sum(row_.lane() < row_.warp() ? of_warp : 0) + running - even - odd;
-    const uint64_t limit = limit_of(below + warp_sum(of_warp));
+        below + __shfl_sync(0xffffffffu, of_warps - of_warp, row_.warp()) + running - even - odd;
+    const uint64_t limit = limit_of(below + __shfl_sync(0xffffffffu, of_warps, kWarp - 1));
     if (before <= limit && limit < before + even + odd) {
       const bool is_odd = before + even <= limit;
       shared_.bin = 2 * pair + (is_odd ? 1 : 0);

@@ -38,6 +38,8 @@ struct Limits {
         typical_p(row.typical_p) {}
   /// Whether a histogram finds the first limit: a small top_k is bounded without.
   __device__ bool need_bin() const { return top_k > kRowThreads / 2 || (top_k <= 0 && top_p < 1); }
+  /// Whether there are any.
+  __device__ bool hold() const { return leave_few() || typical_p < 1; }
   /// Whether they are likely to leave few tokens.
   __device__ bool leave_few() const { return top_k > 0 || top_p < 1 || min_p > 0; }
 };
@@ -145,9 +147,15 @@ __global__ void __launch_bounds__(kRowThreads)
   const float max = float_of_key(key_of_ranked(best)) / temperature;
   const Limits limits(row, io.vocab);
   Choice<RowCluster> choice(&cluster, &shared, max);
+  if (!limits.hold()) {
+    const int token = choice.draw_of_all(row);
+    if (token >= 0) io.put(row, l, token, kSamplingOk);
+    return;
+  }
   ValueBin bin;
   if (limits.need_bin()) {
-    bin = limits.top_k > 0 ? choice.bin_of_top_k(limits.top_k) : choice.bin_of_top_p(limits.top_p);
+    bin = limits.top_k > 0 ? choice.bin_of_top_k(limits.top_k)
+                           : choice.first_bin_of_top_p(limits.top_p);
   }
   if (limits.leave_few()) {
     float* values = kept + split.shared_bytes() / sizeof(float);
