@@ -28,14 +28,14 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   static constexpr int kRows = S::kRows, kWarps = S::kWarps, kThreads = S::kThreads;
 
   __device__ Kernel(const AttentionArgs& a, const Work& work, const Shares& shares,
-                    Exchange<kRows, kWarps>& exchange, std::byte* shared, const unsigned* offsets)
-      : Base(a, work, shares, shared), x_(exchange), all_rings_(shared), offsets_(offsets) {}
+                    Exchange<kRows, kWarps>& exchange, std::byte* shared)
+      : Base(a, work, shares, shared), x_(exchange), all_rings_(shared) {}
 
-  /// REQUIRES: the block's share has tiles.
-  __device__ void run(unsigned block) {
-    block_ = block;
-    end_ = shares_.begin(block_ + 1);
-    now_ = find_piece(a_, w_, offsets_, kRows, shares_.begin(block_));
+  /// REQUIRES: the item has work.
+  __device__ void run(const WorkItem& item) {
+    block_ = item.sharer;
+    end_ = item.end;
+    now_ = item.walk();
     attend();
     wait_for_copies<0>();
   }
@@ -44,9 +44,12 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   using Base::a_, Base::w_, Base::shares_, Base::lane, Base::warp;
   using Base::largest_, Base::total_, Base::sums_;
 
-  /// All pieces of this block, tile by tile. Lengths and block tables are copied from the host
-  /// before the first kernel of a step, and a step's kernels write keys of its own tokens only: so
-  /// these and the keys of earlier steps are read while the kernel before this one still runs.
+  /// All pieces of this block, tile by tile. What is read while the kernel before this one still
+  /// runs: the plan, see load_item(); lengths and block tables, which the first kernel of the step
+  /// brought, see device/cuda/step_transfers.cu; and keys of earlier steps. These were there before
+  /// the step began, and no kernel of a step moves or overwrites them: it writes keys of its own
+  /// tokens only, and beams, which change places, are followed by another tactic. So where this
+  /// kernel appends, all that it copies is read before it waits.
   __device__ void attend() {
     ahead_ = now_;
     ahead_tile_ = ahead_.piece_begin() + warp();
@@ -68,7 +71,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       if (!waited) device::wait_for_predecessor();
       waited = true;
       if (!in_quarter) {
-        if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &now_);
+        if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, &now_);
         if (now_.start() >= end_) return;
         if (rows_ == 0) enter_unit(result);
         this->start_sums();
@@ -97,7 +100,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   /// tile's block, so that it is there when the tile is fetched.
   __device__ void skip_to_tile() {
     while (ahead_tile_ >= ahead_.piece_end()) {
-      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &ahead_);
+      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(w_.division, w_.lengths, &ahead_);
       if (ahead_.start() >= end_) {
         ahead_state_ = Ahead::kDone;
         return;
@@ -172,6 +175,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   __device__ void add_tile(int tile) {
     wait_for_copies<S::kStages - 1>();
     __syncwarp();
+    this->append_keys(stage_, now_, tile);
     this->add_stage(stage_, now_.plan, tile);
     stage_ = stage_ + 1 == S::kStages ? 0 : stage_ + 1;
   }
@@ -279,7 +283,6 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
 
   Exchange<kRows, kWarps>& x_;
   std::byte* const all_rings_;
-  const unsigned* const offsets_;  // [sequences + 1]
   unsigned block_ = 0, end_ = 0;   // its number, and the first tile of the next block's part
   Walk now_;                       // the piece that is computed
   Walk ahead_;                     // the piece of the tile that is fetched next
@@ -290,18 +293,6 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   int rows_ = 0;                     // of the unit; 0 when the next piece is of another one
   int first_piece_ = 0, count_ = 0;  // the unit's first piece here, and how many are done
 };
-
-/// Brings a small block table into the cache while lengths are read.
-template <int kThreads>
-__device__ inline void touch_blocks(const AttentionArgs& a, const Work& work) {
-  constexpr int kLine = 32;  // entries
-  const int64_t entry = static_cast<int64_t>(threadIdx.x) * kLine;
-  const int64_t entries = work.sequences * a.blocks_per_sequence;
-  if (entries > kThreads * kLine || entry >= entries) return;
-  const int32_t* at = a.blocks + a.first_sequence * a.blocks_per_sequence + entry;
-  int block;
-  asm volatile("ld.global.s32 %0, [%1];" : "=r"(block) : "l"(at) : "memory");
-}
 
 /// Grid: as many blocks as fit at once.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
@@ -314,33 +305,22 @@ __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
     Exchange<S::kRows, S::kWarps> block;
     SoloExchange<S::kWarps> warps;
   } exchange;
-  __shared__ Totals totals;
   device::let_successor_start();
-  touch_blocks<S::kThreads>(a, work);
-  auto* offsets = reinterpret_cast<unsigned*>(shared + S::kTileBytes);
-  add_up_tiles<S::kThreads>(a, work, S::kRows, offsets, &totals);
-  // Sharers that get work where there is little of it are spread over the multiprocessors.
-  const unsigned block =
-      blockIdx.x % kMultiprocessors * static_cast<unsigned>(work.blocks_per_multiprocessor) +
-      blockIdx.x / kMultiprocessors;
-  const unsigned tiles = offsets[work.sequences];
+  const WorkItem item = load_item(work);
+  if (item.has_work == 0) {
+    // Makes room for the next kernel's blocks at once. Sharer 0 has work if any has, so that this
+    // kernel never ends before the one in front of it.
+    if (item.sharer == 0) device::wait_for_predecessor();
+    return;
+  }
+  const Shares shares(item.tiles, item.sharers);
   if constexpr (S::kHasSolo) {
-    if (is_better_solo(totals, tiles, gridDim.x)) {
-      const Shares shares(tiles, solo_sharers(totals, gridDim.x * S::kWarps));
-      Solo<T, kSize, Stored>(a, work, shares, exchange.warps, shared, offsets)
-          .run(block * S::kWarps + threadIdx.x / kWarp);
+    if (item.by_warps != 0) {
+      Solo<T, kSize, Stored>(a, work, shares, exchange.warps, shared).run(item);
       return;
     }
   }
-  const Shares shares(tiles, gridDim.x);
-  if (shares.begin(block) < shares.begin(block + 1)) {
-    Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange.block, shared, offsets)
-        .run(block);
-  } else if (block == 0) {
-    device::wait_for_predecessor();
-  }
-  // Other blocks without work make room for the next kernel's at once: block 0 has work if any
-  // has, so that this kernel never ends before the one in front of it.
+  Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange.block, shared).run(item);
 }
 
 }  // namespace millrace::ops::generation

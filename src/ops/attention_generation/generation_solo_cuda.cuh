@@ -62,23 +62,16 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
   using typename Base::S;
 
   __device__ Solo(const AttentionArgs& a, const Work& work, const Shares& shares,
-                  SoloExchange<S::kWarps>& exchange, std::byte* shared, const unsigned* offsets)
-      : Base(a, work, shares, shared), x_(exchange), offsets_(offsets) {}
+                  SoloExchange<S::kWarps>& exchange, std::byte* shared)
+      : Base(a, work, shares, shared), x_(exchange) {}
 
-  __device__ void run(unsigned sharer) {
-    sharer_ = sharer;
-    const unsigned begin = shares_.begin(sharer);
-    end_ = shares_.begin(sharer + 1);
-    if (begin < end_) {
-      now_ = find_piece(a_, w_, offsets_, S::kRows, begin);
-      if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, S::kRows, &now_);
-    }
-    if (begin < end_ && now_.start() < end_) {
-      attend();
-      wait_for_copies<0>();
-    } else if (sharer == 0) {  // has work if any warp has, see attend_generation()
-      device::wait_for_predecessor();
-    }
+  /// REQUIRES: the item has work.
+  __device__ void run(const WorkItem& item) {
+    sharer_ = item.sharer;
+    end_ = item.end;
+    now_ = item.walk();
+    attend();
+    wait_for_copies<0>();
   }
 
  private:
@@ -120,6 +113,7 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
       }
       wait_for_copies<S::kStages - 1>();
       __syncwarp();
+      this->append_keys(stage, now_, tile);
       this->add_stage(stage, now_.plan, tile);
       tile += kQuarters;
       if (tile < now_.piece_end()) continue;
@@ -144,9 +138,7 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
         ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
         if (ahead_quarter_ == kQuarters || ahead_tile_ >= ahead_.piece_end()) {
           ahead_quarter_ = 0;
-          if (++ahead_.piece == ahead_.plan.pieces) {
-            next_unit(a_, w_, offsets_, S::kRows, &ahead_);
-          }
+          if (++ahead_.piece == ahead_.plan.pieces) next_unit(w_.division, w_.lengths, &ahead_);
           has_ahead_ = ahead_.start() < end_;
           ahead_tile_ = ahead_.piece_begin();
         }
@@ -192,7 +184,7 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
       announce();
     }
     rows_ = 0;
-    if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, S::kRows, &now_);
+    if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, &now_);
     return now_.start() < end_;
   }
 
@@ -264,7 +256,6 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
   }
 
   SoloExchange<S::kWarps>& x_;
-  const unsigned* const offsets_;  // [sequences + 1]
   unsigned sharer_ = 0, end_ = 0;  // its number, and the first tile of the next one's part
   Walk now_;                       // the piece that is computed
   Walk ahead_;                     // the piece of the tile that is fetched next

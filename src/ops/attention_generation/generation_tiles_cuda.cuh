@@ -8,6 +8,7 @@
 
 #include <type_traits>
 
+#include "ops/attention_generation/generation_append_cuda.cuh"
 #include "ops/attention_generation/generation_parts_cuda.cuh"
 #include "ops/common/kv_widen_cuda.cuh"
 #include "ops/common/tensor_core_cuda.cuh"
@@ -81,7 +82,7 @@ struct Sizes {
   static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
   static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
   static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
-  static constexpr int kBlocks = (kSize <= 128 ? 8 : 4) / kWarps;  // on a multiprocessor
+  static constexpr int kBlocks = blocks_on_multiprocessor(kSize);  // of them
   static constexpr int kSumStride = kSize + 4;                     // floats
   static constexpr int kSumBytes = kRows * kSumStride * 4;
   /// Where a stage has no room for a warp's sums, they lie behind the rings.
@@ -89,10 +90,8 @@ struct Sizes {
   static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
   static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
   static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
-  /// Whether warps can work by themselves: there are registers for a unit's and a piece's sums.
-  static constexpr bool kHasSolo = kSize <= 128 && kColumnTiles == 1;
+  static constexpr bool kHasSolo = warps_may_share(kSize, kColumnTiles);
 
-  static constexpr int shared_bytes(int sequences) { return kTileBytes + (sequences + 1) * 4; }
   /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
 };
@@ -117,9 +116,10 @@ class Tiles {
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
-  /// Whether a tile holds keys of earlier steps only.
-  __device__ static bool is_old(const SequencePlan& plan, int tile) {
-    return plan.tile_begin(tile) + kTileKeys <= plan.first_position;
+  /// Whether all that is copied of a tile are keys of earlier steps: others are this step's, which
+  /// the kernel before has written, or this one appends.
+  __device__ bool is_old(const SequencePlan& plan, int tile) const {
+    return w_.appended.is_on || plan.tile_begin(tile) + kTileKeys <= plan.first_position;
   }
 
   /// The block of the cache that a tile lies in. A lane keeps one of the sequence's first blocks:
@@ -139,7 +139,9 @@ class Tiles {
   __device__ void fetch_tile(int stage, const Walk& walk, int tile, int64_t block) {
     const SequencePlan& plan = walk.plan;
     const int begin = plan.tile_begin(tile);
-    const int low = plan.low(tile) - begin, high = plan.high(tile) - begin;
+    const int low = plan.low(tile) - begin;
+    const int high =
+        min(plan.high(tile), w_.appended.is_on ? plan.first_position : plan.length) - begin;
     const int kv_head = plan.row_tiles == 1 ? walk.unit : walk.unit / plan.row_tiles;
     const int slot = begin - (begin >> w_.block_shift << w_.block_shift);
     const int64_t vector = int64_t{kv_head} * a_.tokens_per_block + slot;
@@ -201,15 +203,34 @@ class Tiles {
     return min(walk.plan.tokens * a_.group - first_row, kRows);
   }
 
-  /// (row of the step) * heads + head, of a row of the walk's unit.
-  __device__ int64_t head_row(const Walk& walk, int row) const {
+  /// The row of the step and the head that a row of the walk's unit is.
+  struct StepRow {
+    int row, head;
+  };
+  __device__ StepRow step_row(const Walk& walk, int row) const {
     const SequencePlan& plan = walk.plan;
     if (plan.tokens == 1 && plan.row_tiles == 1) {  // divisions take long
-      return int64_t{plan.row_start} * a_.heads + walk.unit * a_.group + row;
+      return {plan.row_start, walk.unit * a_.group + row};
     }
     const int kv_head = walk.unit / plan.row_tiles;
     const int at = walk.unit % plan.row_tiles * kRows + row;
-    return int64_t{plan.row_start + at / a_.group} * a_.heads + kv_head * a_.group + at % a_.group;
+    return {plan.row_start + at / a_.group, kv_head * a_.group + at % a_.group};
+  }
+  /// As a row of the output's heads.
+  __device__ int64_t head_row(const Walk& walk, int row) const {
+    const StepRow at = step_row(walk, row);
+    return int64_t{at.row} * a_.heads + at.head;
+  }
+  __device__ HeadRow head_of(const void* x, int64_t stride, StepRow at) const {
+    const Appended& appended = w_.appended;
+    return {static_cast<const uint16_t*>(x) + at.row * stride + at.head * kSize,
+            appended.angles + int64_t{at.row} * appended.rotary_dim, appended.rotary_dim,
+            is_bf16()};
+  }
+  /// Of queries, results, and this step's keys and values.
+  __device__ bool is_bf16() const {
+    if constexpr (kWidens) return a_.type == ir::DType::kBF16;
+    return std::is_same_v<T, __nv_bfloat16>;
   }
 
   __device__ float total_of(int64_t head_row, float largest, float total) const {
@@ -224,19 +245,12 @@ class Tiles {
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
-      const bool is_there = row < rows;
-      const auto* q = static_cast<const T*>(a_.q) +
-                      (is_there ? head_row(walk, row) * kSize + lane() % 4 * (kWidens ? 4 : 2) : 0);
-#pragma unroll
-      for (int step = 0; step < kSize / 16; ++step) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const T* pair = q + step * 16 + half * (kWidens ? 2 : 8);
-          q_[n][step][half] = is_there ? *reinterpret_cast<const uint32_t*>(pair) : 0;
-        }
-      }
+      const HeadRow head = head_of(a_.q, w_.q_stride, step_row(walk, row < rows ? row : 0));
+      with_rule<kSize>(w_.appended, [&]<Rule kRule>() {
+        load_query<kRule>(head, row < rows, q_[n]);
+      });
       if constexpr (kWidens) {
-        const float unit = queries_to_halves(q_[n], a_.type == ir::DType::kBF16);
+        const float unit = queries_to_halves(q_[n], is_bf16());
 #pragma unroll
         for (int i = 0; i < 2; ++i)
           q_unit_[n][i] = __shfl_sync(kAll, unit, (lane() % 4 * 2 + i) * 4);
@@ -248,6 +262,27 @@ class Tiles {
         position_[n][i] = walk.plan.first_position + token;
       }
     }
+  }
+
+  /// Writes what of a tile in `stage`, whose copies have ended, is this step's, to the stage and,
+  /// if the unit is the first of its KV head, to the cache. Nobody else reads or writes these
+  /// places in this launch: tiles of other units are copied up to here only.
+  __device__ void append_keys(int stage, const Walk& walk, int tile) {
+    const SequencePlan& plan = walk.plan;
+    const int begin = plan.tile_begin(tile);
+    const int from = max(begin, plan.first_position), to = min(begin + kTileKeys, plan.length);
+    if (!w_.appended.is_on || tile < plan.sink_tiles || from >= to) return;
+    const int kv_head = plan.row_tiles == 1 ? walk.unit : walk.unit / plan.row_tiles;
+    const int block = a_.blocks[int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence +
+                                (begin >> w_.block_shift)];
+    for (int key = from; key < to; ++key)
+      append_key(stage, key - begin, {plan.row_start + key - plan.first_position, kv_head},
+                 walk.unit == kv_head * plan.row_tiles
+                     ? block * a_.block_bytes
+                     : -1,
+                 int64_t{kv_head} * a_.tokens_per_block +
+                     (key - (key >> w_.block_shift << w_.block_shift)));
+    __syncwarp();
   }
 
   __device__ void start_sums() {
@@ -309,8 +344,7 @@ class Tiles {
   }
 
   __device__ uint32_t pack_result(float low, float high) const {
-    if (kWidens && a_.type == ir::DType::kBF16) return pack_pair<__nv_bfloat16>(low, high);
-    return pack_pair<T>(low, high);
+    return pack_as({low, high}, is_bf16());
   }
 
   /// Where the pieces of the unit lie: those of the sharer where it begins have been added up. One
@@ -383,6 +417,54 @@ class Tiles {
   float sums_[kColumnTiles][kSize / 16][4];
 
  private:
+  template <Rule kRule>
+  __device__ static void load_query(const HeadRow& head, bool is_there,
+                                    uint32_t (&q)[kSize / 16][2]) {
+    constexpr int kHalfSteps = kSize / 32;
+#pragma unroll
+    for (int step = 0; step < (kRule == Rule::kWhole ? kHalfSteps : kSize / 16); ++step) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int d =
+            step * 16 + (kWidens ? lane() % 4 * 4 + half * 2 : lane() % 4 * 2 + half * 8);
+        const auto put = [&](int at, float2 pair) {
+          q[at][half] = is_there ? pack_as(pair, head.is_bf16) : 0;
+        };
+        if constexpr (kRule == Rule::kWhole) {  // a thread has both of a pair
+          const float2 first = head.at(d), second = head.at(d + kSize / 2);
+          const float2 c = head.cosines(d), s = head.sines(d);
+          put(step, turned(first, second, c, negative(s)));
+          put(step + kHalfSteps, turned(second, first, c, s));
+        } else {
+          put(step, head.template rotated<kRule>(d));
+        }
+      }
+    }
+  }
+
+  /// A key and its value, `key` of the stage's tile: at row `from.row` of K and V, head
+  /// `from.head`. In the cache they are vector `slot` of the block at `block_offset`, which is
+  /// negative if they are not to be written there.
+  __device__ void append_key(int stage, int key, StepRow from, int64_t block_offset, int64_t slot) {
+    const Appended& to = w_.appended;
+    WarpVector<kSize> k, v;
+    with_rule<kSize>(to, [&]<Rule kRule>() {
+      k.template load<kRule>(head_of(to.k, to.k_stride, from));
+    });
+    v.template load<Rule::kNone>(head_of(to.v, to.v_stride, from));
+    Stored* const tile = ring_ + stage * S::kStage;
+    auto* const scales = reinterpret_cast<float*>(tile + 2 * S::kPlane);
+    Stored *k_cache = nullptr, *v_cache = nullptr;
+    if (block_offset >= 0) {
+      k_cache = reinterpret_cast<Stored*>(to.k_plane + block_offset) + slot * kSize;
+      v_cache = reinterpret_cast<Stored*>(to.v_plane + block_offset) + slot * kSize;
+    }
+    k.store(tile + key * S::kStride, k_cache, scales + key,
+            reinterpret_cast<float*>(to.k_scale + block_offset) + slot);
+    v.store(tile + S::kPlane + key * S::kStride, v_cache, scales + kTileKeys + key,
+            reinterpret_cast<float*>(to.v_scale + block_offset) + slot);
+  }
+
   __device__ void scale_sums(float factor) {
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
