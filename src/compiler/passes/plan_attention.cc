@@ -17,7 +17,7 @@
 #include "ops/attention_generation/attention_generation.h"
 #include "ops/attention_generation/attention_generation_inputs.h"
 #include "ops/attention_plan/attention_plan.h"
-#include "ops/attention_plan/generation_division.h"
+#include "ops/common/generation_division.h"
 
 namespace millrace::compiler {
 namespace {
@@ -82,13 +82,13 @@ void plan_attention(ir::Graph& graph) {
                                      .window = a.window,
                                      .sink_tokens = a.sink_tokens,
                                      .splits = a.splits};
-    const ir::ValueId plan = find_plan(
-        graph, id,
-        {kind,
-         {rows, sequence[ops::kSequenceLength], sequence[ops::kQueryStart],
-          sequence[ops::kQueryLength], sequence[ops::kHostRequestTypes]},
-         ir::kNone},
-        plans);
+    const ir::ValueId plan =
+        find_plan(graph, id,
+                  {kind,
+                   {rows, sequence[ops::kSequenceLength], sequence[ops::kQueryStart],
+                    sequence[ops::kQueryLength], sequence[ops::kHostRequestTypes]},
+                   ir::kNone},
+                  plans);
     a.planned = true;
     inputs.insert(inputs.begin() + ops::GenerationInputs(a).plan, plan);
     const std::vector<ir::ValueId> made = add_before(graph, id, a, std::move(inputs));

@@ -3,8 +3,7 @@
 #include <utility>
 
 #include "ops/attention_generation/attention_generation.h"
-#include "ops/attention_plan/attention_plan.h"
-#include "ops/attention_plan/generation_division.h"
+#include "ops/common/generation_division.h"
 #include "ops/harness/attention_case.h"
 #include "ops/harness/kv_spec.h"
 #include "ops/op.h"
@@ -270,11 +269,14 @@ struct Rope {
 /// The plan that attention_plan makes of a step.
 InputSpec plan_input(const AttentionShape& shape, const KvCaseSpec& spec) {
   KvCase step(spec);
-  const AttentionPlan attributes{.heads = shape.heads,
-                                 .kv_heads = shape.kv_heads,
-                                 .head_size = shape.head_size,
-                                 .window = shape.window,
-                                 .sink_tokens = shape.sink_tokens};
+  const Op& op = *find_op("attention_plan");
+  ir::Attrs attrs;
+  attrs.set("heads", int64_t{shape.heads});
+  attrs.set("kv_heads", int64_t{shape.kv_heads});
+  attrs.set("head_size", int64_t{shape.head_size});
+  attrs.set("window", int64_t{shape.window});
+  attrs.set("sink_tokens", int64_t{shape.sink_tokens});
+  const auto attributes = op.parse_attrs(attrs);
   const int64_t items = generation::plan_items(shape.head_size), words = generation::kItemWords;
   std::vector<int32_t> plan(static_cast<size_t>(items * words));
   const auto vector = [](std::vector<int32_t>& values) {
@@ -287,8 +289,7 @@ InputSpec plan_input(const AttentionShape& shape, const KvCaseSpec& spec) {
                                     vector(step.request_type)};
   const std::array<int64_t, 2> dims = {items, words};
   const std::array<Tensor, 1> out = {Tensor(plan.data(), ir::DType::kI32, dims)};
-  find_op(AttentionPlan::kName)->tactics.back().run(
-      {.in = in, .out = out, .attributes = &attributes});
+  op.tactics.back().run({.in = in, .out = out, .attributes = attributes.get()});
   return ints({items, words}, std::move(plan));
 }
 
@@ -330,8 +331,8 @@ KvCaseSpec several(int tokens) {
 
 std::vector<Case> append_cases() {
   using enum ir::DType;
-  const AttentionShape kWindowed{4, 2, 128, 128, 0.0884F, 64, 0};
-  const AttentionShape kWithSinks{4, 2, 64, 64, 0.125F, 300, 20};
+  const AttentionShape windowed{4, 2, 128, 128, 0.0884F, 64, 0};
+  const AttentionShape with_sinks{4, 2, 64, 64, 0.125F, 300, 20};
   return {
       appends("appends", kSmallHeads, mixed_step(), kF32, {.rotary_dim = 16, .planned = false}),
       appends("appends, Q, K and V apart, a part of the head", kSmallHeads, mixed_step(), kF32,
@@ -371,9 +372,9 @@ std::vector<Case> append_cases() {
               kBF16, {.rotary_dim = 128}),
       appends("appends, 16-bit, 40 tokens", kOneBillionHeads, stored_as(several(40), kF16, 16),
               kF16, {.rotary_dim = 64}),
-      appends("appends, 16-bit, window", kWindowed, stored_as(mixed_step(), kBF16, 16), kBF16,
+      appends("appends, 16-bit, window", windowed, stored_as(mixed_step(), kBF16, 16), kBF16,
               {.rotary_dim = 128}),
-      appends("appends, 16-bit, window and sinks", kWithSinks, stored_as(mixed_step(), kBF16, 16),
+      appends("appends, 16-bit, window and sinks", with_sinks, stored_as(mixed_step(), kBF16, 16),
               kBF16, {.rotary_dim = 64}),
       appends("appends, 16-bit, window of a few keys and sinks", {4, 2, 64, 64, 0.125F, 5, 40},
               stored_as(several(4), kBF16, 16), kBF16, {.rotary_dim = 64}),
@@ -391,7 +392,7 @@ std::vector<Case> append_cases() {
               stored_as(mixed_step(), kI8, 64), kBF16, {.rotary_dim = 64}),
       appends("appends, fp8", kEightBillionHeads, stored_as(mixed_step(), kF8E4M3, 32), kBF16,
               {.rotary_dim = 128}),
-      appends("appends, fp8, window and sinks", kWithSinks, stored_as(edges(), kF8E4M3, 16), kF16,
+      appends("appends, fp8, window and sinks", with_sinks, stored_as(edges(), kF8E4M3, 16), kF16,
               {.rotary_dim = 64}),
   };
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "ops/attention_generation/attention_generation_inputs.h"
 
@@ -10,15 +11,22 @@ namespace {
 
 constexpr int64_t kAlignment = 64;
 
-RopeAppend append_attributes(const AttentionGeneration& a) {
-  return {.heads = a.heads,
-          .kv_heads = a.kv_heads,
-          .head_size = a.head_size,
-          .v_head_size = a.v_head_size,
-          .rotary_dim = a.rotary_dim,
-          .interleaved = a.interleaved,
-          .packed = a.packed,
-          .phase = "generation"};
+const Op& rope_append() {
+  static const Op& op = *find_op("rope_append");
+  return op;
+}
+
+ir::Attrs append_attributes(const AttentionGeneration& a) {
+  ir::Attrs attrs;
+  attrs.set("heads", int64_t{a.heads});
+  attrs.set("kv_heads", int64_t{a.kv_heads});
+  attrs.set("head_size", int64_t{a.head_size});
+  attrs.set("v_head_size", int64_t{a.v_head_size});
+  attrs.set("rotary_dim", int64_t{a.rotary_dim});
+  attrs.set("interleaved", a.interleaved);
+  attrs.set("packed", a.packed);
+  attrs.set("phase", std::string("generation"));
+  return attrs;
 }
 
 AttentionGeneration attention_attributes(AttentionGeneration a) {
@@ -44,8 +52,8 @@ ComposedGeneration::ComposedGeneration(const Launch& launch) : attention_(launch
   bytes_ = (rotated.bytes() + kAlignment - 1) / kAlignment * kAlignment;
 
   append_ = launch;
-  append_attributes_ = append_attributes(a);
-  append_.attributes = &append_attributes_;
+  append_attributes_ = rope_append().parse_attrs(append_attributes(a));
+  append_.attributes = append_attributes_.get();
   append_in_ = {q};
   if (!a.packed) add(append_in_, at.k, at.v + 1);
   add(append_in_, GenerationInputs::kSequence, GenerationInputs::kCache + 1);
@@ -69,13 +77,11 @@ ComposedGeneration::ComposedGeneration(const Launch& launch) : attention_(launch
 
 void ComposedGeneration::append() const {
   if (bytes_ == 0) return;
-  static const Op& op = *find_op(RopeAppend::kName);
-  const bool on_cpu = append_.queue->kind == device::Kind::kCpu;
-  const Tactic* tactic = &op.tactics.back();
-  if (!on_cpu) {
-    tactic = std::find_if(op.tactics.data(), tactic, [&](const Tactic& t) {
-      return t.device == append_.queue->kind;
-    });
+  const std::span<const Tactic> tactics = rope_append().tactics;
+  const Tactic* tactic = &tactics.back();  // the reference
+  if (append_.queue->kind != device::Kind::kCpu) {
+    tactic = std::find_if(tactics.data(), tactic,
+                          [&](const Tactic& t) { return t.device == append_.queue->kind; });
   }
   tactic->run(append_);
 }

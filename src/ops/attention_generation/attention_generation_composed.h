@@ -2,11 +2,11 @@
 // generation sequences, and what it makes of q lies in front of the workspace.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "ops/attention_generation/attention_generation.h"
 #include "ops/op.h"
-#include "ops/rope_append/rope_append.h"
 
 namespace millrace::ops {
 
@@ -31,7 +31,7 @@ class ComposedGeneration {
   AttentionGeneration attention_attributes_;
   Launch append_;
   std::vector<Tensor> append_in_, append_out_;
-  RopeAppend append_attributes_;
+  std::shared_ptr<const void> append_attributes_;
   int64_t bytes_ = 0;
 };
 

@@ -26,8 +26,8 @@ using generation::kMultiprocessors;
 using generation::most_pieces;
 using generation::partial_rows;
 using generation::Sizes;
-using generation::WorkItem;
 using generation::Work;
+using generation::WorkItem;
 
 /// Calls `function(Sizes<...>{})` with the sizes of the kernel to be used where `kind` is wanted.
 /// REQUIRES: has_kernel(head_size).
@@ -53,15 +53,6 @@ void with_sizes(int head_size, Kind kind, const F& function) {
   }
 }
 
-AttentionPlan plan_attributes(const AttentionGeneration& a) {
-  return {.heads = a.heads,
-          .kv_heads = a.kv_heads,
-          .head_size = a.head_size,
-          .window = a.window,
-          .sink_tokens = a.sink_tokens,
-          .splits = a.splits};
-}
-
 bool is_aligned(const void* data, uintptr_t bytes) {
   return reinterpret_cast<uintptr_t>(data) % bytes == 0;
 }
@@ -77,17 +68,17 @@ bool fits(const Launch& launch, const SequenceRows& rows) {
   return type_fits && tiles_fit && has_packed_keys(cache) && is_aligned(launch.in[0].data, 16);
 }
 
-/// Whether the kernel can append: neighbours are rotated together, so they must be alike.
+/// Whether the kernel can append: it rotates eight neighbours together, so they must be alike.
 bool can_append(const Launch& launch, const AttentionGeneration& a, const GenerationInputs& at) {
-  const auto fits = [&](int index, uintptr_t bytes) {
-    return index < 0 || is_aligned(launch.in[static_cast<size_t>(index)].data, bytes);
+  const auto fits = [&](int index) {
+    return index < 0 || is_aligned(launch.in[static_cast<size_t>(index)].data, sizeof(uint4));
   };
-  return (a.interleaved || a.rotary_dim % 4 == 0) && fits(at.k, 4) && fits(at.v, 4) &&
-         fits(at.angles, 8);
+  return a.rotary_dim % (a.interleaved ? 8 : 16) == 0 && fits(at.k) && fits(at.v) &&
+         fits(at.angles);
 }
 
-Appended appended_of(const Launch& launch, const AttentionGeneration& a,
-                     const GenerationInputs& at, const KvCacheView& cache, int64_t* q_stride) {
+Appended appended_of(const Launch& launch, const AttentionGeneration& a, const GenerationInputs& at,
+                     const KvCacheView& cache, int64_t* q_stride) {
   Appended out{};
   const int64_t q_size = int64_t{a.heads} * a.head_size;
   const int64_t k_size = int64_t{a.kv_heads} * a.head_size;
@@ -141,15 +132,23 @@ const WorkItem* plan_of(const Launch& launch, const GenerationInputs& at) {
     const Tensor& plan = launch.in[static_cast<size_t>(at.plan)];
     if (is_aligned(plan.data, sizeof(uint4))) return plan.as<WorkItem>();
   }
-  static const Op& op = *find_op(AttentionPlan::kName);
-  const AttentionPlan attributes = plan_attributes(launch.attrs<AttentionGeneration>());
+  const auto& a = launch.attrs<AttentionGeneration>();
+  ir::Attrs attrs;
+  attrs.set("heads", int64_t{a.heads});
+  attrs.set("kv_heads", int64_t{a.kv_heads});
+  attrs.set("head_size", int64_t{a.head_size});
+  attrs.set("window", int64_t{a.window});
+  attrs.set("sink_tokens", int64_t{a.sink_tokens});
+  attrs.set("splits", int64_t{a.splits});
+  const Op& op = *find_op("attention_plan");
+  const auto attributes = op.parse_attrs(attrs);
   const auto sequence = launch.in.subspan(GenerationInputs::kSequence);
   const std::array<Tensor, 5> in = {launch.in[0], sequence[kSequenceLength], sequence[kQueryStart],
                                     sequence[kQueryLength], sequence[kHostRequestTypes]};
-  const std::array<int64_t, 2> shape = {generation::plan_items(attributes.head_size),
+  const std::array<int64_t, 2> shape = {generation::plan_items(a.head_size),
                                         generation::kItemWords};
   const std::array<Tensor, 1> out = {Tensor(launch.workspace, ir::DType::kI32, shape)};
-  op.tactics[0].run({.in = in, .out = out, .attributes = &attributes, .queue = launch.queue});
+  op.tactics[0].run({.in = in, .out = out, .attributes = attributes.get(), .queue = launch.queue});
   return out[0].as<WorkItem>();
 }
 
@@ -168,15 +167,15 @@ void attend(const Launch& launch, const SequenceRows& rows) {
                   .first = first,
                   .sequences = sequences};
   const Kind kind = generation::choose_kind(launch.in[0].dim(0), work.lengths, args.group);
-  work.division = generation::division_of(plan_attributes(a), kind);
+  work.division = generation::division_of(generation::DividedHeads::of(a), kind);
   work.items = plan_of(launch, at);
   work.appended = appended_of(launch, a, at, *rows.cache, &work.q_stride);
   work.partial_slots = most_pieces(a.kv_heads, a.splits);
   work.block_shift = rows.blocks_per_sequence == 1
                          ? 30
                          : std::countr_zero(static_cast<unsigned>(args.tokens_per_block));
-  work.partials = reinterpret_cast<float*>(static_cast<std::byte*>(launch.workspace) +
-                                           plan_bytes(a));
+  work.partials =
+      reinterpret_cast<float*>(static_cast<std::byte*>(launch.workspace) + plan_bytes(a));
   work.queue = queue_number(*launch.queue);
   const ir::DType stored = rows.cache->dtype;
   if (ir::dtype_size(stored) == 1) {

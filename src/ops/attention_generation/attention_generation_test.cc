@@ -238,8 +238,8 @@ TEST(AttentionGenerationReference, AppendsAsRopeAppendDoes) {
       fused.set("append", true);
       for (const char* name : {"rotary_dim", "interleaved", "packed"})
         fused.set(name, *rope.find(name));
-      one.run("attention_generation", fused,
-              {one.qkv_.data(), one.out_.data(), one.angles_.data()}, one.out_);
+      one.run("attention_generation", fused, {one.qkv_.data(), one.out_.data(), one.angles_.data()},
+              one.out_);
       EXPECT_EQ(one.out_, two.out_);
       EXPECT_EQ(one.kv_.pool, two.kv_.pool);
       AppendStep before(shape, stored);
@@ -253,7 +253,7 @@ TEST(AttentionGenerationReference, SaysWhatAppendingNeeds) {
   const ir::TensorType row{ir::DType::kI32, {"S"}}, q{ir::DType::kF32, {"T", 32}},
       kv{ir::DType::kF32, {"T", 16}}, angles{ir::DType::kF32, {"T", 8}};
   const std::vector<ir::TensorType> apart = {
-      q, row, row, row, row, row, row, {ir::DType::kI32, {1, "S", "M"}}, {ir::DType::kState, {}},
+      q, row, row, row,   row, row, row, {ir::DType::kI32, {1, "S", "M"}}, {ir::DType::kState, {}},
       q, kv,  kv,  angles};
   const auto message = [&](std::vector<ir::TensorType> in, const AttentionGeneration& a) {
     try {

@@ -1,6 +1,10 @@
 // Rotated queries, keys and values of this step, as attention_generation_mma_cuda takes them from
 // the product of Q, K and V. Products and sums of a rotation are rounded one by one, as in
-// rope_append, so that both give the same bits. For .cu files.
+// rope_append, so that both give the same bits.
+//
+// A launch runs this once or twice, with a cold instruction cache. So there is one copy of each
+// loop for all rules, and none is unrolled over a head: loading the code would take longer than
+// the work. For .cu files.
 #pragma once
 
 #include "ops/attention_generation/generation_parts_cuda.cuh"
@@ -8,133 +12,112 @@
 
 namespace millrace::ops::generation {
 
-/// Which elements of a head are a pair.
-enum class Rule {
-  kNone,        // none
-  kHalves,      // i and i + rotary_dim / 2
-  kWhole,       // the same, where all of the head is rotated
-  kNeighbours,  // 2i and 2i + 1
-};
+/// Elements of a head that a thread takes at once: 16 bytes.
+inline constexpr int kPart = 8;
 
 /// Two neighbouring 16-bit elements.
 __device__ inline float2 unpack_pair(uint32_t pair, bool is_bf16) {
   if (is_bf16) return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
   return __half22float2(reinterpret_cast<const __half2&>(pair));
 }
-__device__ inline uint32_t pack_as(float2 pair, bool is_bf16) {
-  return is_bf16 ? pack_pair<__nv_bfloat16>(pair.x, pair.y) : pack_pair<__half>(pair.x, pair.y);
+__device__ inline uint32_t pack_as(float first, float second, bool is_bf16) {
+  return is_bf16 ? pack_pair<__nv_bfloat16>(first, second) : pack_pair<__half>(first, second);
 }
 
-/// x c + other s, of two neighbours.
-__device__ inline float2 turned(float2 x, float2 other, float2 c, float2 s) {
-  return {__fadd_rn(__fmul_rn(x.x, c.x), __fmul_rn(other.x, s.x)),
-          __fadd_rn(__fmul_rn(x.y, c.y), __fmul_rn(other.y, s.y))};
-}
-__device__ inline float2 negative(float2 x) {
-  return {-x.x, -x.y};
+__device__ inline void load_floats(const float* from, float (&to)[kPart]) {
+#pragma unroll
+  for (int i = 0; i < kPart; i += 4) {
+    const float4 four = *reinterpret_cast<const float4*>(from + i);
+    to[i] = four.x;
+    to[i + 1] = four.y;
+    to[i + 2] = four.z;
+    to[i + 3] = four.w;
+  }
 }
 
 /// One head of a row, 16-bit elements, and the row's angles.
 struct HeadRow {
   const uint16_t* x;
-  const float* angles;
-  int rotary_dim;
-  bool is_bf16;
+  const float* angles;  // cosines, then sines
+  int rotary_dim;       // a multiple of 16, or of 8 where neighbours are pairs
+  bool interleaved, is_bf16;
 
-  __device__ float2 at(int d) const {
-    return unpack_pair(*reinterpret_cast<const uint32_t*>(x + d), is_bf16);
-  }
-  __device__ float2 cosines(int i) const { return *reinterpret_cast<const float2*>(angles + i); }
-  __device__ float2 sines(int i) const { return cosines(rotary_dim / 2 + i); }
-
-  /// Elements d and d + 1 rotated, d even. Nothing branches, so that the loads of all elements that
-  /// a thread wants are under way together.
-  template <Rule kRule>
-  __device__ float2 rotated(int d) const {
-    const float2 own = at(d);
-    if constexpr (kRule == Rule::kNone) return own;
-    const bool turns = d < rotary_dim;
-    const int half = rotary_dim / 2;
-    float2 result;
-    if constexpr (kRule == Rule::kNeighbours) {
-      const int i = turns ? d / 2 : 0;
-      const float c = angles[i], s = angles[half + i];
-      result = turned(own, {own.y, own.x}, {c, c}, {-s, s});
-    } else {
-      const bool is_first = d < half;
-      const int i = !turns ? 0 : is_first ? d : d - half;
-      const float2 other = at(!turns ? d : is_first ? d + half : d - half);
-      const float2 s = sines(i);
-      result = turned(own, other, cosines(i), is_first ? negative(s) : s);
-    }
-    return {turns ? result.x : own.x, turns ? result.y : own.y};
-  }
-};
-
-/// Calls function.operator()<rule>(). kSize: of a head.
-template <int kSize, typename F>
-__device__ void with_rule(const Appended& appended, const F& function) {
-  if (!appended.is_on || appended.rotary_dim == 0) {
-    function.template operator()<Rule::kNone>();
-  } else if (appended.interleaved) {
-    function.template operator()<Rule::kNeighbours>();
-  } else if (kSize % 32 == 0 && appended.rotary_dim == kSize) {
-    function.template operator()<Rule::kWhole>();
-  } else {
-    function.template operator()<Rule::kHalves>();
-  }
-}
-
-/// A vector of kSize elements in the registers of a warp: lane l has elements 2 (l + 32 i) and the
-/// one after.
-template <int kSize>
-struct WarpVector {
-  static constexpr int kPairs = (kSize / 2 + kWarp - 1) / kWarp;
-  float2 pair[kPairs];
-
-  /// Calls function(d, pair) for this lane's elements d and d + 1.
-  template <typename F>
-  __device__ void for_each(const F& function) {
+  __device__ void unpack(int d, float (&to)[kPart]) const {
+    const uint4 packed = *reinterpret_cast<const uint4*>(x + d);
+    const uint32_t pairs[4] = {packed.x, packed.y, packed.z, packed.w};
 #pragma unroll
-    for (int i = 0; i < kPairs; ++i) {
-      const int d = 2 * (static_cast<int>(threadIdx.x) % kWarp + i * kWarp);
-      if (kSize % (2 * kWarp) == 0 || d < kSize) function(d, pair[i]);
+    for (int i = 0; i < 4; ++i) {
+      const float2 pair = unpack_pair(pairs[i], is_bf16);
+      to[2 * i] = pair.x;
+      to[2 * i + 1] = pair.y;
     }
   }
 
-  template <Rule kRule>
-  __device__ void load(const HeadRow& row) {
-    for_each([&](int d, float2& to) { to = row.template rotated<kRule>(d); });
-  }
-
-  /// As the cache stores it, to both; scales where there are some.
-  template <typename Stored>
-  __device__ void store(Stored* a, Stored* b, float* a_scale, float* b_scale) {
-    if constexpr (kHasScale<Stored>) {
-      float largest = 0;
-      for_each([&](int, float2 x) { largest = larger_size(larger_size(largest, x.x), x.y); });
-      for (int step = kWarp / 2; step > 0; step /= 2)
-        largest = larger_size(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-      const Int8Scale scale(largest);
-      for_each([&](int d, float2 x) { put(a, b, d, scale(x.x), scale(x.y)); });
-      if (threadIdx.x % kWarp == 0) {
-        *a_scale = scale.scale;
-        if (b != nullptr) *b_scale = scale.scale;
+  /// Elements d to d + 7, rotated; d is a multiple of 8. The result is x c + other s.
+  __device__ void load(int d, float (&x_rotated)[kPart]) const {
+    unpack(d, x_rotated);
+    if (d >= rotary_dim) return;
+    const int half = rotary_dim / 2;
+    float other[kPart], c[kPart], s[kPart];
+    if (interleaved) {
+      const float4 cosines = *reinterpret_cast<const float4*>(angles + d / 2);
+      const float4 sines = *reinterpret_cast<const float4*>(angles + half + d / 2);
+      const float own_c[4] = {cosines.x, cosines.y, cosines.z, cosines.w};
+      const float own_s[4] = {sines.x, sines.y, sines.z, sines.w};
+#pragma unroll
+      for (int i = 0; i < kPart; ++i) {
+        other[i] = x_rotated[i ^ 1];
+        c[i] = own_c[i / 2];
+        s[i] = i % 2 == 0 ? -own_s[i / 2] : own_s[i / 2];
       }
     } else {
-      for_each([&](int d, float2 x) {
-        put(a, b, d, from_float<Stored>(x.x), from_float<Stored>(x.y));
-      });
+      const bool is_first = d < half;
+      const int at = is_first ? d : d - half;
+      unpack(is_first ? d + half : at, other);
+      load_floats(angles + at, c);
+      load_floats(angles + half + at, s);
+#pragma unroll
+      for (int i = 0; i < kPart; ++i)
+        s[i] = is_first ? -s[i] : s[i];
     }
-  }
-
- private:
-  template <typename Stored>
-  __device__ static void put(Stored* a, Stored* b, int d, Stored first, Stored second) {
-    const Pack<Stored, 2> both{{first, second}};
-    *reinterpret_cast<Pack<Stored, 2>*>(a + d) = both;
-    if (b != nullptr) *reinterpret_cast<Pack<Stored, 2>*>(b + d) = both;
+#pragma unroll
+    for (int i = 0; i < kPart; ++i)
+      x_rotated[i] = __fadd_rn(__fmul_rn(x_rotated[i], c[i]), __fmul_rn(other[i], s[i]));
   }
 };
+
+__device__ inline uint4 pack_part(const float (&x)[kPart], bool is_bf16) {
+  return {pack_as(x[0], x[1], is_bf16), pack_as(x[2], x[3], is_bf16), pack_as(x[4], x[5], is_bf16),
+          pack_as(x[6], x[7], is_bf16)};
+}
+
+/// Eight elements of 8 bits.
+template <typename Stored, typename Convert>
+__device__ inline uint2 pack_bytes(const float (&x)[kPart], const Convert& convert) {
+  uint32_t words[2] = {0, 0};
+#pragma unroll
+  for (int i = 0; i < kPart; ++i) {
+    const Stored stored = convert(x[i]);
+    words[i / 4] |= uint32_t{reinterpret_cast<const uint8_t&>(stored)} << (i % 4 * 8);
+  }
+  return {words[0], words[1]};
+}
+
+/// The largest size among `lanes` neighbouring lanes, a power of two, with kPart elements each.
+__device__ inline float largest_of(const float (&x)[kPart], int lanes) {
+  float largest = 0;
+#pragma unroll
+  for (int i = 0; i < kPart; ++i)
+    largest = larger_size(largest, x[i]);
+#pragma unroll 1
+  for (int step = 1; step < lanes; step *= 2)
+    largest = larger_size(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+  return largest;
+}
+
+/// Starts to bring what will soon be read into the multiprocessor's cache.
+__device__ inline void prefetch(const void* at) {
+  asm volatile("prefetch.global.L1 [%0];" ::"l"(at) : "memory");
+}
 
 }  // namespace millrace::ops::generation

@@ -71,7 +71,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       if (!waited) device::wait_for_predecessor();
       waited = true;
       if (!in_quarter) {
-        if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, &now_);
+        if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &now_);
         if (now_.start() >= end_) return;
         if (rows_ == 0) enter_unit(result);
         this->start_sums();
@@ -100,7 +100,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   /// tile's block, so that it is there when the tile is fetched.
   __device__ void skip_to_tile() {
     while (ahead_tile_ >= ahead_.piece_end()) {
-      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(w_.division, w_.lengths, &ahead_);
+      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &ahead_);
       if (ahead_.start() >= end_) {
         ahead_state_ = Ahead::kDone;
         return;
@@ -169,7 +169,10 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     first_piece_ = now_.piece;
     count_ = 0;
     rows_ = this->count_rows(now_);
-    this->load_queries(now_, rows_);
+    auto* const queries = reinterpret_cast<uint16_t*>(all_rings_ + S::kTileBytes);
+    this->rotate_queries(now_, rows_, static_cast<int>(threadIdx.x), kThreads, queries);
+    __syncthreads();  // they are read before the next unit's, as warps meet in between
+    this->load_queries(now_, rows_, queries);
   }
 
   __device__ void add_tile(int tile) {
@@ -270,7 +273,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   }
 
   __device__ void join() {
-    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 16;
+    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 8;
     for (int at = static_cast<int>(threadIdx.x); at < rows_ * (kSize / 4); at += kThreads) {
       const int row = at / (kSize / 4), d = at % (kSize / 4) * 4;
       this->write(now_, row, d,
@@ -283,9 +286,9 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
 
   Exchange<kRows, kWarps>& x_;
   std::byte* const all_rings_;
-  unsigned block_ = 0, end_ = 0;   // its number, and the first tile of the next block's part
-  Walk now_;                       // the piece that is computed
-  Walk ahead_;                     // the piece of the tile that is fetched next
+  unsigned block_ = 0, end_ = 0;  // its number, and the first tile of the next block's part
+  Walk now_;                      // the piece that is computed
+  Walk ahead_;                    // the piece of the tile that is fetched next
   int ahead_tile_ = 0;
   int64_t ahead_block_ = 0;
   Ahead ahead_state_ = Ahead::kStart;

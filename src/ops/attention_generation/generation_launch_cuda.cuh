@@ -22,12 +22,13 @@ void launch_kernel(const Launch& launch, const AttentionArgs& args, Work work) {
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                             cudaSharedmemCarveoutMaxShared),
                        "attend_generation", "shared memory");
-    return device::allow_shared("attend_generation", kKernel, S::kTileBytes);
+    return device::allow_shared("attend_generation", kKernel, S::shared_bytes(S::kRows));
   }();
   static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
   device::launch_kernel("attend_generation", *launch.queue, kMultiprocessors * S::kBlocks,
-                        S::kThreads, size_t{S::kTileBytes}, kKernel, args, work);
+                        S::kThreads, static_cast<size_t>(S::shared_bytes(work.partial_rows)),
+                        kKernel, args, work);
 }
 
 /// Heads for which there is a kernel that reads 8 bits.

@@ -2,9 +2,9 @@
 // have, and how its warps learn what to do. For .cu files.
 #pragma once
 
-#include "ops/attention_plan/generation_division.h"
-#include "ops/attention_plan/generation_work.h"
 #include "ops/common/attention_cuda.cuh"
+#include "ops/common/generation_division.h"
+#include "ops/common/generation_work.h"
 #include "ops/common/queue_number_cuda.h"
 
 namespace millrace::ops::generation {
@@ -46,8 +46,8 @@ struct Work {
 /// soon as a later kernel of the step begins, since it lets none start early.
 __device__ inline WorkItem load_item(const Work& work) {
   constexpr int kPacks = static_cast<int>(sizeof(WorkItem) / sizeof(uint4));
-  const auto* from = reinterpret_cast<const uint4*>(
-      work.items + blockIdx.x * unsigned{kQuarters} + threadIdx.x / kWarp);
+  const auto* from = reinterpret_cast<const uint4*>(work.items + blockIdx.x * unsigned{kQuarters} +
+                                                    threadIdx.x / kWarp);
   WorkItem item;
   uint4 packs[kPacks];
 #pragma unroll

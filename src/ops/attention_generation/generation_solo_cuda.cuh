@@ -63,7 +63,10 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
 
   __device__ Solo(const AttentionArgs& a, const Work& work, const Shares& shares,
                   SoloExchange<S::kWarps>& exchange, std::byte* shared)
-      : Base(a, work, shares, shared), x_(exchange) {}
+      : Base(a, work, shares, shared),
+        x_(exchange),
+        queries_(reinterpret_cast<uint16_t*>(shared + S::kTileBytes) +
+                 warp() * work.partial_rows * S::kQueryStride) {}
 
   /// REQUIRES: the item has work.
   __device__ void run(const WorkItem& item) {
@@ -138,7 +141,8 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
         ahead_tile_ = ahead_.piece_begin() + ahead_quarter_;
         if (ahead_quarter_ == kQuarters || ahead_tile_ >= ahead_.piece_end()) {
           ahead_quarter_ = 0;
-          if (++ahead_.piece == ahead_.plan.pieces) next_unit(w_.division, w_.lengths, &ahead_);
+          if (++ahead_.piece == ahead_.plan.pieces)
+            next_unit(w_.division, w_.lengths, end_, &ahead_);
           has_ahead_ = ahead_.start() < end_;
           ahead_tile_ = ahead_.piece_begin();
         }
@@ -152,7 +156,10 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
     first_piece_ = now_.piece;
     count_ = 0;
     rows_ = this->count_rows(now_);
-    this->load_queries(now_, rows_);
+    __syncwarp();  // the queries before have been read
+    this->rotate_queries(now_, rows_, lane(), kWarp, queries_);
+    __syncwarp();
+    this->load_queries(now_, rows_, queries_);
   }
 
   __device__ void add_quarter(Sums<kSize>& piece) {
@@ -184,7 +191,7 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
       announce();
     }
     rows_ = 0;
-    if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, &now_);
+    if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &now_);
     return now_.start() < end_;
   }
 
@@ -205,11 +212,11 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
   }
 
   __device__ void write_unit(const Sums<kSize>& unit) const {
-    float total[2];
+    float factor[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = min(lane() % 4 * 2 + i, rows_ - 1);
-      total[i] = this->total_of(this->head_row(now_, row), unit.largest[i], unit.total[i]);
+      factor[i] = 1 / this->total_of(this->head_row(now_, row), unit.largest[i], unit.total[i]);
     }
     const int row = lane() / 4;
     T* to = static_cast<T*>(a_.out) + this->head_row(now_, min(row, rows_ - 1)) * kSize;
@@ -218,8 +225,8 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
       uint32_t pairs[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        pairs[half] = transposed(this->pack_result(unit.sum[d][half * 2] / total[0],
-                                                   unit.sum[d][half * 2 + 1] / total[1]));
+        pairs[half] = transposed(this->pack_result(unit.sum[d][half * 2] * factor[0],
+                                                   unit.sum[d][half * 2 + 1] * factor[1]));
       }
       if (row < rows_) write_pairs(pairs, to + d * 16);
     }
@@ -256,6 +263,7 @@ class Solo : private Tiles<T, kSize, 1, Stored> {
   }
 
   SoloExchange<S::kWarps>& x_;
+  uint16_t* const queries_;        // this warp's
   unsigned sharer_ = 0, end_ = 0;  // its number, and the first tile of the next one's part
   Walk now_;                       // the piece that is computed
   Walk ahead_;                     // the piece of the tile that is fetched next

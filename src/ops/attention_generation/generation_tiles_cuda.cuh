@@ -91,6 +91,12 @@ struct Sizes {
   static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
   static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
   static constexpr bool kHasSolo = warps_may_share(kSize, kColumnTiles);
+  static constexpr int kQueryStride = kSize + 8;  // of rotated queries, of 16 bits
+
+  /// With the rotated queries [rows, kQueryStride] of a unit, for each warp, or for all.
+  static constexpr int shared_bytes(int rows) {
+    return kTileBytes + rows * kQueryStride * 2 * (kHasSolo ? kWarps : 1);
+  }
 
   /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
@@ -221,11 +227,11 @@ class Tiles {
     const StepRow at = step_row(walk, row);
     return int64_t{at.row} * a_.heads + at.head;
   }
-  __device__ HeadRow head_of(const void* x, int64_t stride, StepRow at) const {
+  __device__ HeadRow head_of(const void* x, int64_t stride, StepRow at, bool rotates) const {
     const Appended& appended = w_.appended;
     return {static_cast<const uint16_t*>(x) + at.row * stride + at.head * kSize,
-            appended.angles + int64_t{at.row} * appended.rotary_dim, appended.rotary_dim,
-            is_bf16()};
+            appended.angles + int64_t{at.row} * appended.rotary_dim,
+            rotates ? appended.rotary_dim : 0, appended.interleaved, is_bf16()};
   }
   /// Of queries, results, and this step's keys and values.
   __device__ bool is_bf16() const {
@@ -238,17 +244,37 @@ class Tiles {
     return total_with_sink(a_, static_cast<int>(head_row % a_.heads), largest, total);
   }
 
-  /// Queries are the B operands of all products of a unit; rows from `rows` on are not there, and
-  /// zeros.
-  __device__ void load_queries(const Walk& walk, int rows) {
+  /// Puts the rotated queries of a unit into shared memory. Thread `thread` of `threads`; all of
+  /// them have to meet then.
+  __device__ void rotate_queries(const Walk& walk, int rows, int thread, int threads,
+                                 uint16_t* queries) const {
+    constexpr int kParts = kSize / kPart;
+    prefetch_new_key(walk, thread);
+#pragma unroll 1
+    for (int at = thread; at < rows * kParts; at += threads) {
+      const int row = at / kParts, d = at % kParts * kPart;
+      float part[kPart];
+      head_of(a_.q, w_.q_stride, step_row(walk, row), true).load(d, part);
+      *reinterpret_cast<uint4*>(queries + row * S::kQueryStride + d) = pack_part(part, is_bf16());
+    }
+  }
+
+  /// Queries are the B operands of all products of a unit: from rotate_queries(). Rows from `rows`
+  /// on are zeros.
+  __device__ void load_queries(const Walk& walk, int rows, const uint16_t* queries) {
     const int first_row = first_row_of(walk);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
-      const HeadRow head = head_of(a_.q, w_.q_stride, step_row(walk, row < rows ? row : 0));
-      with_rule<kSize>(w_.appended, [&]<Rule kRule>() {
-        load_query<kRule>(head, row < rows, q_[n]);
-      });
+      const uint16_t* q = queries + row * S::kQueryStride + lane() % 4 * (kWidens ? 4 : 2);
+#pragma unroll
+      for (int step = 0; step < kSize / 16; ++step) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const uint16_t* pair = q + step * 16 + half * (kWidens ? 2 : 8);
+          q_[n][step][half] = row < rows ? *reinterpret_cast<const uint32_t*>(pair) : 0;
+        }
+      }
       if constexpr (kWidens) {
         const float unit = queries_to_halves(q_[n], is_bf16());
 #pragma unroll
@@ -270,18 +296,22 @@ class Tiles {
   __device__ void append_keys(int stage, const Walk& walk, int tile) {
     const SequencePlan& plan = walk.plan;
     const int begin = plan.tile_begin(tile);
-    const int from = max(begin, plan.first_position), to = min(begin + kTileKeys, plan.length);
-    if (!w_.appended.is_on || tile < plan.sink_tiles || from >= to) return;
-    const int kv_head = plan.row_tiles == 1 ? walk.unit : walk.unit / plan.row_tiles;
-    const int block = a_.blocks[int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence +
-                                (begin >> w_.block_shift)];
-    for (int key = from; key < to; ++key)
+    if (!w_.appended.is_on || begin + kTileKeys <= plan.first_position || tile < plan.sink_tiles) {
+      return;
+    }
+    const int kv_head = walk.unit / plan.row_tiles;
+    const bool is_first = walk.unit == kv_head * plan.row_tiles;
+    const int block =
+        a_.blocks[int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence +
+                  (begin >> w_.block_shift)];
+    const int to = min(begin + kTileKeys, plan.length);
+#pragma unroll 1
+    for (int key = max(begin, plan.first_position); key < to; ++key) {
+      const int slot = key - (key >> w_.block_shift << w_.block_shift);
       append_key(stage, key - begin, {plan.row_start + key - plan.first_position, kv_head},
-                 walk.unit == kv_head * plan.row_tiles
-                     ? block * a_.block_bytes
-                     : -1,
-                 int64_t{kv_head} * a_.tokens_per_block +
-                     (key - (key >> w_.block_shift << w_.block_shift)));
+                 is_first ? block * a_.block_bytes : -1,
+                 int64_t{kv_head} * a_.tokens_per_block + slot);
+    }
     __syncwarp();
   }
 
@@ -337,14 +367,14 @@ class Tiles {
 
   __device__ void write(const Walk& walk, int row, int d, const Part& part) const {
     const int64_t at = head_row(walk, row);
-    const float total = total_of(at, part.largest, part.total);
+    const float factor = 1 / total_of(at, part.largest, part.total);
     *reinterpret_cast<uint2*>(static_cast<T*>(a_.out) + at * kSize + d) = {
-        pack_result(part.sum.x / total, part.sum.y / total),
-        pack_result(part.sum.z / total, part.sum.w / total)};
+        pack_result(part.sum.x * factor, part.sum.y * factor),
+        pack_result(part.sum.z * factor, part.sum.w * factor)};
   }
 
   __device__ uint32_t pack_result(float low, float high) const {
-    return pack_as({low, high}, is_bf16());
+    return pack_as(low, high, is_bf16());
   }
 
   /// Where the pieces of the unit lie: those of the sharer where it begins have been added up. One
@@ -417,52 +447,64 @@ class Tiles {
   float sums_[kColumnTiles][kSize / 16][4];
 
  private:
-  template <Rule kRule>
-  __device__ static void load_query(const HeadRow& head, bool is_there,
-                                    uint32_t (&q)[kSize / 16][2]) {
-    constexpr int kHalfSteps = kSize / 32;
-#pragma unroll
-    for (int step = 0; step < (kRule == Rule::kWhole ? kHalfSteps : kSize / 16); ++step) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int d =
-            step * 16 + (kWidens ? lane() % 4 * 4 + half * 2 : lane() % 4 * 2 + half * 8);
-        const auto put = [&](int at, float2 pair) {
-          q[at][half] = is_there ? pack_as(pair, head.is_bf16) : 0;
-        };
-        if constexpr (kRule == Rule::kWhole) {  // a thread has both of a pair
-          const float2 first = head.at(d), second = head.at(d + kSize / 2);
-          const float2 c = head.cosines(d), s = head.sines(d);
-          put(step, turned(first, second, c, negative(s)));
-          put(step + kHalfSteps, turned(second, first, c, s));
-        } else {
-          put(step, head.template rotated<kRule>(d));
-        }
-      }
-    }
+  /// Brings the step's key and value of the unit closer; they are read behind the old ones.
+  __device__ void prefetch_new_key(const Walk& walk, int thread) const {
+    constexpr int kLine = 128, kLines = (kSize * 2 + kLine - 1) / kLine;  // of 16-bit elements
+    if (!w_.appended.is_on || thread >= 2 * kLines) return;
+    const bool is_v = thread >= kLines;
+    const HeadRow head = new_head({walk.plan.row_start, walk.unit / walk.plan.row_tiles}, is_v);
+    prefetch(head.x + (is_v ? thread - kLines : thread) * (kLine / 2));
+  }
+
+  __device__ HeadRow new_head(StepRow at, bool is_v) const {
+    const Appended& appended = w_.appended;
+    return head_of(is_v ? appended.v : appended.k, is_v ? appended.v_stride : appended.k_stride, at,
+                   !is_v);
   }
 
   /// A key and its value, `key` of the stage's tile: at row `from.row` of K and V, head
   /// `from.head`. In the cache they are vector `slot` of the block at `block_offset`, which is
-  /// negative if they are not to be written there.
+  /// negative if they are not to be written there. Some lanes take the key, others the value.
   __device__ void append_key(int stage, int key, StepRow from, int64_t block_offset, int64_t slot) {
+    constexpr int kParts = kSize / kPart;
     const Appended& to = w_.appended;
-    WarpVector<kSize> k, v;
-    with_rule<kSize>(to, [&]<Rule kRule>() {
-      k.template load<kRule>(head_of(to.k, to.k_stride, from));
-    });
-    v.template load<Rule::kNone>(head_of(to.v, to.v_stride, from));
     Stored* const tile = ring_ + stage * S::kStage;
-    auto* const scales = reinterpret_cast<float*>(tile + 2 * S::kPlane);
-    Stored *k_cache = nullptr, *v_cache = nullptr;
-    if (block_offset >= 0) {
-      k_cache = reinterpret_cast<Stored*>(to.k_plane + block_offset) + slot * kSize;
-      v_cache = reinterpret_cast<Stored*>(to.v_plane + block_offset) + slot * kSize;
+#pragma unroll 1
+    for (int at = lane(); at - lane() < 2 * kParts; at += kWarp) {
+      const bool is_v = at >= kParts, is_there = at < 2 * kParts;
+      const int d = is_there ? (is_v ? at - kParts : at) * kPart : 0;
+      float x[kPart];
+      new_head(from, is_v).load(d, x);
+      Stored* const shared = tile + (is_v ? S::kPlane : 0) + key * S::kStride + d;
+      auto* const cached =
+          reinterpret_cast<Stored*>((is_v ? to.v_plane : to.k_plane) + block_offset) +
+          slot * kSize + d;
+      const bool is_cached = block_offset >= 0;
+      if constexpr (kHasScale<Stored>) {
+        const Int8Scale scale(largest_of(x, kParts));
+        if (d == 0 && is_there) {
+          auto* const scales = reinterpret_cast<float*>(tile + 2 * S::kPlane);
+          scales[(is_v ? kTileKeys : 0) + key] = scale.scale;
+          if (is_cached) {
+            reinterpret_cast<float*>((is_v ? to.v_scale : to.k_scale) + block_offset)[slot] =
+                scale.scale;
+          }
+        }
+        put(pack_bytes<Stored>(x, scale), shared, cached, is_there, is_cached);
+      } else if constexpr (kWidens) {
+        put(pack_bytes<Stored>(x, [](float value) { return from_float<Stored>(value); }), shared,
+            cached, is_there, is_cached);
+      } else {
+        put(pack_part(x, is_bf16()), shared, cached, is_there, is_cached);
+      }
     }
-    k.store(tile + key * S::kStride, k_cache, scales + key,
-            reinterpret_cast<float*>(to.k_scale + block_offset) + slot);
-    v.store(tile + S::kPlane + key * S::kStride, v_cache, scales + kTileKeys + key,
-            reinterpret_cast<float*>(to.v_scale + block_offset) + slot);
+  }
+
+  template <typename Packed>
+  __device__ static void put(const Packed& packed, Stored* shared, Stored* cached, bool is_there,
+                             bool is_cached) {
+    if (is_there) *reinterpret_cast<Packed*>(shared) = packed;
+    if (is_there && is_cached) *reinterpret_cast<Packed*>(cached) = packed;
   }
 
   __device__ void scale_sums(float factor) {

@@ -2,8 +2,8 @@
 
 #include "base/error.h"
 #include "ops/attention_plan/attention_plan_tactics.h"
-#include "ops/attention_plan/generation_division.h"
 #include "ops/common/cuda_tactic.h"
+#include "ops/common/generation_division.h"
 #include "ops/common/sequence_rows.h"
 #include "ops/common/shape_rule.h"
 
@@ -29,9 +29,9 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> types, const i
     throw_bad_input(str("window and sink_tokens must not be negative, splits must be 0 to ",
                         generation::kMaxPieces));
   }
-  const ShapeRule in("attention_plan", types,
-                     {"rows", "sequence_length", "query_start", "query_length",
-                      "host_request_types"});
+  const ShapeRule in(
+      "attention_plan", types,
+      {"rows", "sequence_length", "query_start", "query_length", "host_request_types"});
   in.expect_min_rank(kRows, 1);
   in.expect_rank(kLength, 1);
   for (const int input : {int{kLength}, int{kStart}, int{kQueries}, int{kTypes}}) {
@@ -63,7 +63,8 @@ PlanJob::PlanJob(const Launch& launch) : items(launch.out[0].as<generation::Work
   }
   lengths.sequences = static_cast<int>(sequences) - lengths.first;
   division = generation::division_of(
-      a, generation::choose_kind(launch.in[kRows].dim(0), lengths, a.heads / a.kv_heads));
+      generation::DividedHeads::of(a),
+      generation::choose_kind(launch.in[kRows].dim(0), lengths, a.heads / a.kv_heads));
 }
 
 const Op& op_attention_plan() {

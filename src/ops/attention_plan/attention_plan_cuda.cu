@@ -5,7 +5,15 @@
 namespace millrace::ops {
 namespace {
 
-using namespace generation;
+using generation::Division;
+using generation::kMaxSequences;
+using generation::kQuarters;
+using generation::Lengths;
+using generation::SequencePlan;
+using generation::Sharing;
+using generation::smaller;
+using generation::Totals;
+using generation::WorkItem;
 
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / kWarp;
@@ -36,6 +44,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ unsigned offsets[kMaxSequences + 1];
   __shared__ unsigned scratch[kWarps];
   __shared__ Totals totals;
+  __shared__ Sharing sharing;
   const int thread = static_cast<int>(threadIdx.x);
   if (thread == 0) totals = {};
   __syncthreads();
@@ -55,13 +64,15 @@ __global__ void __launch_bounds__(kThreads)
   if (thread == 0) offsets[0] = 0;
   if (thread < lengths.sequences) offsets[thread + 1] = tiles;
   __syncthreads();
-  const Sharing sharing = choose_sharing(division, totals);
+  if (thread == 0)
+    sharing = choose_sharing(division, totals);  // divisions of many warps would queue
+  __syncthreads();
   device::wait_for_predecessor();
   for (int at = thread; at < division.blocks * kQuarters; at += kThreads) {
     const auto block = static_cast<unsigned>(at / kQuarters);
     const auto warp = static_cast<unsigned>(at % kQuarters);
-    items[at] = make_item(division, lengths, offsets, sharing,
-                          sharer_of(division, sharing, block, warp));
+    items[at] =
+        make_item(division, lengths, offsets, sharing, sharer_of(division, sharing, block, warp));
   }
   __threadfence();
 }
@@ -71,8 +82,8 @@ __global__ void __launch_bounds__(kThreads)
 void attention_plan_cuda(const Launch& launch) {
   const PlanJob job(launch);
   CHECK(job.lengths.sequences <= kMaxSequences);
-  device::launch_kernel("attention_plan_cuda", *launch.queue, 1, kThreads, 0,
-                        attention_plan_kernel, job.division, job.lengths, job.items);
+  device::launch_kernel("attention_plan_cuda", *launch.queue, 1, kThreads, 0, attention_plan_kernel,
+                        job.division, job.lengths, job.items);
 }
 
 }  // namespace millrace::ops

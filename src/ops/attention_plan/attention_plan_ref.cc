@@ -4,15 +4,17 @@
 
 namespace millrace::ops {
 
-using namespace generation;
+using generation::kQuarters;
+using generation::larger;
+using generation::smaller;
 
 void attention_plan_ref(const Launch& launch) {
   const PlanJob job(launch);
-  const Division& division = job.division;
-  Totals totals{};
+  const generation::Division& division = job.division;
+  generation::Totals totals{};
   std::vector<unsigned> offsets = {0};
   for (int s = 0; s < job.lengths.sequences; ++s) {
-    const SequencePlan plan = plan_sequence(division, job.lengths, s);
+    const generation::SequencePlan plan = plan_sequence(division, job.lengths, s);
     const auto units = static_cast<unsigned>(plan.units);
     totals.tiles += units * static_cast<unsigned>(plan.tiles);
     totals.units += units;
@@ -22,7 +24,7 @@ void attention_plan_ref(const Launch& launch) {
     }
     offsets.push_back(totals.tiles);
   }
-  const Sharing sharing = choose_sharing(division, totals);
+  const generation::Sharing sharing = choose_sharing(division, totals);
   for (unsigned block = 0; block < static_cast<unsigned>(division.blocks); ++block) {
     for (unsigned warp = 0; warp < unsigned{kQuarters}; ++warp) {
       job.items[block * kQuarters + warp] =

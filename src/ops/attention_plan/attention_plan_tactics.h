@@ -1,7 +1,7 @@
 // The ways to run attention_plan, one per file.
 #pragma once
 
-#include "ops/attention_plan/generation_work.h"
+#include "ops/common/generation_work.h"
 #include "ops/op.h"
 
 namespace millrace::ops {

@@ -9,13 +9,18 @@
 
 #include "base/error.h"
 #include "ops/attention_plan/attention_plan_tactics.h"
-#include "ops/attention_plan/generation_division.h"
+#include "ops/common/generation_division.h"
 #include "ops/common/sequence_rows.h"
 
 namespace millrace::ops {
 namespace {
 
-using namespace generation;
+using generation::Division;
+using generation::kQuarters;
+using generation::Lengths;
+using generation::plan_items;
+using generation::Walk;
+using generation::WorkItem;
 
 struct Step {
   std::vector<int32_t> length, start, tokens, types;
@@ -44,7 +49,7 @@ std::vector<WorkItem> plan(const AttentionPlan& a, Step& step) {
       vector(step.length), vector(step.start), vector(step.tokens), vector(step.types)};
   const std::vector<Tensor> out = {
       Tensor(items.data(), ir::DType::kI32,
-             std::initializer_list<int64_t>{plan_items(a.head_size), kItemWords})};
+             std::initializer_list<int64_t>{plan_items(a.head_size), generation::kItemWords})};
   attention_plan_ref({.in = in, .out = out, .attributes = &a});
   return items;
 }
@@ -61,8 +66,8 @@ std::map<PieceName, int> walk_all(const AttentionPlan& a, Step& step) {
     ++lengths.first;
   }
   lengths.sequences = static_cast<int>(step.types.size()) - lengths.first;
-  const Division division =
-      division_of(a, choose_kind(step.rows(), lengths, a.heads / a.kv_heads));
+  const Division division = division_of(generation::DividedHeads::of(a),
+                                        choose_kind(step.rows(), lengths, a.heads / a.kv_heads));
   std::map<PieceName, int> done;
   for (size_t i = 0; i < items.size(); ++i) {
     const WorkItem& item = items[i];
@@ -74,7 +79,7 @@ std::map<PieceName, int> walk_all(const AttentionPlan& a, Step& step) {
     Walk walk = item.walk();
     while (walk.start() < item.end) {
       ++done[{lengths.first + walk.sequence, walk.unit, walk.piece}];
-      if (++walk.piece == walk.plan.pieces) next_unit(division, lengths, &walk);
+      if (++walk.piece == walk.plan.pieces) next_unit(division, lengths, item.end, &walk);
     }
   }
   return done;
@@ -173,6 +178,27 @@ TEST(AttentionPlan, PiecesDoNotDependOnTheBatch) {
     EXPECT_EQ(count_pieces(of_batch, static_cast<int>(s)), count_pieces(walk_all(a, alone), 0));
   }
   EXPECT_EQ(count_pieces(of_batch, 6), 6U);  // 701 keys are 44 tiles
+}
+
+// All multiprocessors are used, by sharers that read neighbouring heads.
+TEST(AttentionPlan, NeighboursShareAMultiprocessor) {
+  const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};
+  Step step;
+  for (int i = 0; i < 128; ++i)
+    step.add(383, 1);
+  std::map<size_t, std::vector<uint32_t>> by_multiprocessor;
+  const std::vector<WorkItem> items = plan(a, step);
+  for (size_t i = 0; i < items.size(); ++i) {
+    EXPECT_EQ(items[i].by_warps, 1);
+    const size_t multiprocessor = i / kQuarters % generation::kMultiprocessors;
+    if (items[i].has_work != 0) by_multiprocessor[multiprocessor].push_back(items[i].sharer);
+  }
+  ASSERT_EQ(by_multiprocessor.size(), 132U);
+  for (auto& [number, sharers] : by_multiprocessor) {
+    std::sort(sharers.begin(), sharers.end());
+    EXPECT_TRUE(sharers.size() == 7 || sharers.size() == 8) << sharers.size();
+    EXPECT_EQ(sharers.back() - sharers.front() + 1, sharers.size());
+  }
 }
 
 TEST(AttentionPlan, WholeUnitsWhereThereAreMany) {

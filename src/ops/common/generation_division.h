@@ -4,8 +4,7 @@
 
 #include <algorithm>
 
-#include "ops/attention_plan/attention_plan.h"
-#include "ops/attention_plan/generation_work.h"
+#include "ops/common/generation_work.h"
 
 namespace millrace::ops::generation {
 
@@ -54,7 +53,22 @@ inline int most_pieces(int kv_heads, int splits) {
   return splits > 0 ? splits : std::max(usual_pieces(kv_heads), pieces_if_long(kv_heads));
 }
 
-inline Division division_of(const AttentionPlan& a, Kind kind) {
+/// What attributes say about the division.
+struct DividedHeads {
+  int heads = 0;
+  int kv_heads = 0;
+  int head_size = 0;
+  int window = 0;
+  int sink_tokens = 0;
+  int splits = 0;
+
+  template <typename A>
+  static DividedHeads of(const A& a) {
+    return {a.heads, a.kv_heads, a.head_size, a.window, a.sink_tokens, a.splits};
+  }
+};
+
+inline Division division_of(const DividedHeads& a, Kind kind) {
   const int columns = column_tiles(a.head_size, kind);
   return {.kv_heads = a.kv_heads,
           .group = a.heads / a.kv_heads,

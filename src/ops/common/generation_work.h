@@ -129,20 +129,21 @@ MILLRACE_HD inline unsigned even_sharers(unsigned count, unsigned most) {
 /// multiprocessors get from memory, what one of them takes in, and what a warp does with one tile
 /// after the other, of which the first have nothing to overlap with. Meetings of a block's warps,
 /// and joining what was stored, come on top. In integers, so that every device finds the same.
-/// REQUIRES: there are pieces.
-MILLRACE_HD inline uint64_t cycles_of(const Division& d, const Totals& t, const Sharing& s) {
-  constexpr uint64_t kBytesOfAll = 22 * kMultiprocessors, kBytesOfOne = 50;  // in a cycle
+/// `piece`: sixteenths of a tile in a piece, on average. REQUIRES: there are pieces.
+MILLRACE_HD inline uint64_t cycles_of(const Division& d, const Totals& t, const Sharing& s,
+                                      uint64_t piece) {
+  constexpr uint64_t kBytesOfAll = uint64_t{22} * kMultiprocessors, kBytesOfOne = 50;  // in a cycle
   constexpr uint64_t kTile = 900, kMeeting = 700, kJoining = 3000;
   const uint64_t pieces = (t.pieces + s.sharers - 1) / s.sharers;  // of a sharer, at most
   const auto longest = static_cast<uint64_t>(t.longest_piece);
-  uint64_t tiles = (pieces * t.tiles + t.pieces - 1) / t.pieces;
+  uint64_t tiles = (pieces * piece + 15) / 16;
   if (tiles < longest) tiles = longest;
   const unsigned used = s.sharers < t.pieces ? s.sharers : t.pieces;
   const uint64_t neighbours = (used + kMultiprocessors - 1) / kMultiprocessors;
   const auto bytes = static_cast<uint64_t>(d.tile_bytes);
   const uint64_t all = t.tiles * bytes / kBytesOfAll;
   const uint64_t one = neighbours * tiles * bytes / kBytesOfOne;
-  const uint64_t chain = tiles * kTile / (s.by_warps ? 1 : kQuarters);
+  const uint64_t chain = s.by_warps ? tiles * kTile : tiles * kTile / kQuarters;
   uint64_t cycles = all < one ? one : all;
   if (cycles < chain) cycles = chain;
   cycles += chain / 4;
@@ -151,27 +152,27 @@ MILLRACE_HD inline uint64_t cycles_of(const Division& d, const Totals& t, const 
   return cycles + (has_parts ? kJoining : 0);
 }
 
-/// The way that is estimated to take least.
+/// The way that is estimated to take least: by blocks or by warps, all of them or as many as get
+/// whole units or whole pieces.
 MILLRACE_HD inline Sharing choose_sharing(const Division& d, const Totals& t) {
   const auto blocks = static_cast<unsigned>(d.blocks);
   Sharing best{false, blocks};
   if (t.pieces == 0) return best;
-  uint64_t least = cycles_of(d, t, best);
-  const auto consider = [&](bool by_warps, unsigned sharers) {
-    const Sharing sharing{by_warps, sharers};
-    const uint64_t cycles = cycles_of(d, t, sharing);
-    if (cycles >= least) return;
-    least = cycles;
-    best = sharing;
-  };
-  consider(false, even_sharers(t.units, blocks));
-  if (!d.warps_may_share) return best;
-  // Long units are bound by memory, which likes warps that read neighbours.
+  // Long units are bound by memory, which likes warps that read neighbours, and all blocks at work.
   constexpr unsigned kLongUnit = 64;
   if (t.tiles > kLongUnit * t.units) return best;
-  consider(true, blocks * kQuarters);
-  consider(true, even_sharers(t.pieces, blocks * kQuarters));
-  consider(true, even_sharers(t.units, blocks * kQuarters));
+  const uint64_t piece = uint64_t{t.tiles} * 16 / t.pieces;
+  uint64_t least = ~uint64_t{0};
+  for (int way = 0; way < (d.warps_may_share ? 5 : 2); ++way) {
+    const bool by_warps = way >= 2;
+    const unsigned most = by_warps ? blocks * kQuarters : blocks;
+    const unsigned count = way == 3 ? t.pieces : t.units;
+    const Sharing sharing{by_warps, way % 2 == 0 && way < 4 ? most : even_sharers(count, most)};
+    const uint64_t cycles = cycles_of(d, t, sharing, piece);
+    if (cycles >= least) continue;
+    least = cycles;
+    best = sharing;
+  }
   return best;
 }
 
@@ -209,14 +210,18 @@ struct Walk {
     return unit_start + static_cast<unsigned>(piece * plan.piece_tiles);
   }
   MILLRACE_HD int piece_begin() const { return piece * plan.piece_tiles; }
-  MILLRACE_HD int piece_end() const { return smaller(piece_begin() + plan.piece_tiles, plan.tiles); }
+  MILLRACE_HD int piece_end() const {
+    return smaller(piece_begin() + plan.piece_tiles, plan.tiles);
+  }
 };
 
-/// To the first piece of the next unit. Behind the last unit, start() is the number of all tiles.
-MILLRACE_HD inline void next_unit(const Division& d, const Lengths& lengths, Walk* walk) {
+/// To the first piece of the next unit, of which only start() is known if it is not before `end`.
+/// Behind the last unit, start() is the number of all tiles.
+MILLRACE_HD inline void next_unit(const Division& d, const Lengths& lengths, unsigned end,
+                                  Walk* walk) {
   walk->piece = 0;
   walk->unit_start += static_cast<unsigned>(walk->plan.tiles);
-  if (++walk->unit < walk->plan.units) return;
+  if (++walk->unit < walk->plan.units || walk->unit_start >= end) return;
   walk->unit = 0;
   while (++walk->sequence < lengths.sequences) {
     if (lengths.query_length[lengths.first + walk->sequence] == 0) continue;
@@ -270,7 +275,7 @@ MILLRACE_HD inline WorkItem make_item(const Division& d, const Lengths& lengths,
   walk.unit = static_cast<int>(unit);
   walk.unit_start = begin - tile + unit * of_unit;
   walk.piece = div_up(static_cast<int>(tile - unit * of_unit), walk.plan.piece_tiles);
-  if (walk.piece == walk.plan.pieces) next_unit(d, lengths, &walk);
+  if (walk.piece == walk.plan.pieces) next_unit(d, lengths, item.end, &walk);
   if (walk.start() >= item.end) return item;  // no piece begins in its part
   item.has_work = 1;
   item.sequence = walk.sequence;
@@ -281,11 +286,18 @@ MILLRACE_HD inline WorkItem make_item(const Division& d, const Lengths& lengths,
   return item;
 }
 
-/// The sharer that warp `warp` of block `block` is, or belongs to. Those with neighbouring numbers
-/// are on different multiprocessors.
+/// The sharer that warp `warp` of block `block` is, or belongs to; behind the last one if none.
+/// Blocks with numbers kMultiprocessors apart are on one multiprocessor, as a GPU places them. The
+/// multiprocessors get equally many sharers, with neighbouring numbers: those read heads of the
+/// same sequences, which lie side by side in the blocks of the cache.
 MILLRACE_HD inline unsigned sharer_of(const Division& d, const Sharing& sharing, unsigned block,
                                       unsigned warp) {
-  return sharing.by_warps ? warp * static_cast<unsigned>(d.blocks) + block : block;
+  const unsigned place = block / kMultiprocessors;  // of the block
+  const unsigned blocks = static_cast<unsigned>(d.blocks) / kMultiprocessors;
+  const Shares of_all(sharing.sharers, kMultiprocessors);
+  const unsigned sharer =
+      of_all.begin(block % kMultiprocessors) + (sharing.by_warps ? warp * blocks + place : place);
+  return sharer < of_all.begin(block % kMultiprocessors + 1) ? sharer : sharing.sharers;
 }
 
 }  // namespace millrace::ops::generation
