@@ -1,4 +1,6 @@
-// The plan of a step. One block: a few thousand operations, once for all layers.
+// The plan of a step, once for all layers. Blocks are small, so that they find room beside those of
+// the product in front and have the plan ready when it ends: each block looks at all sequences and
+// then makes some of the items.
 #include "ops/attention_plan/attention_plan_tactics.h"
 #include "ops/common/cuda_kernel.cuh"
 
@@ -8,6 +10,7 @@ namespace {
 using generation::Division;
 using generation::kMaxSequences;
 using generation::kQuarters;
+using generation::larger;
 using generation::Lengths;
 using generation::SequencePlan;
 using generation::Sharing;
@@ -15,25 +18,78 @@ using generation::smaller;
 using generation::Totals;
 using generation::WorkItem;
 
-constexpr int kThreads = 1024;
+constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
-static_assert(kThreads >= kMaxSequences);
+constexpr unsigned kAll = 0xffffffffu;
 
-/// Sums over the threads before this one and itself; `scratch` [kWarps] is in shared memory.
-__device__ unsigned running_sum(unsigned x, unsigned* scratch) {
-  const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  for (unsigned step = 1; step < kWarp; step *= 2) {
-    const unsigned below = __shfl_up_sync(0xffffffffu, x, step);
-    if (lane >= step) x += below;
+/// What a block's threads tell each other.
+struct Scratch {
+  unsigned offsets[kMaxSequences + 1];
+  Totals of_warp[kWarps];
+};
+
+/// Totals of a thread's sequences, `first` to `last` - 1; offsets[s + 1] counts their tiles only.
+__device__ Totals add_sequences(const Division& division, const Lengths& lengths, int first,
+                                int last, unsigned* offsets) {
+  Totals own{};
+  for (int s = first; s < last; ++s) {
+    const SequencePlan plan = plan_sequence(division, lengths, s);
+    const auto units = static_cast<unsigned>(plan.units);
+    own.tiles += units * static_cast<unsigned>(plan.tiles);
+    own.units += units;
+    own.pieces += units * static_cast<unsigned>(plan.pieces);
+    if (units > 0)
+      own.longest_piece = larger(own.longest_piece, smaller(plan.piece_tiles, plan.tiles));
+    offsets[s + 1] = own.tiles;
   }
-  if (lane == kWarp - 1) scratch[warp] = x;
-  __syncthreads();
-  for (unsigned w = 0; w < warp; ++w)
-    x += scratch[w];
-  return x;
+  return own;
 }
 
-/// A thread for each sequence, then for each item.
+/// Totals of all threads, for each of them; and makes offsets[s + 1] count the tiles of sequences
+/// up to and with s.
+__device__ Totals add_threads(const Totals& own, int first, int last, Scratch& scratch) {
+  const unsigned lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  unsigned before = own.tiles;  // of threads up to and with this one, then without it
+  for (unsigned step = 1; step < kWarp; step *= 2) {
+    const unsigned below = __shfl_up_sync(kAll, before, step);
+    if (lane >= step) before += below;
+  }
+  before -= own.tiles;
+  const Totals of_warp = {__reduce_add_sync(kAll, own.tiles), __reduce_add_sync(kAll, own.units),
+                          __reduce_add_sync(kAll, own.pieces),
+                          __reduce_max_sync(kAll, own.longest_piece)};
+  if (lane == 0) scratch.of_warp[warp] = of_warp;
+  __syncthreads();
+  Totals all{};
+  for (unsigned w = 0; w < kWarps; ++w) {
+    const Totals& some = scratch.of_warp[w];
+    if (w < warp) before += some.tiles;
+    all.tiles += some.tiles;
+    all.units += some.units;
+    all.pieces += some.pieces;
+    all.longest_piece = larger(all.longest_piece, some.longest_piece);
+  }
+  for (int s = first; s < last; ++s)
+    scratch.offsets[s + 1] += before;
+  if (threadIdx.x == 0) scratch.offsets[0] = 0;
+  __syncthreads();
+  return all;
+}
+
+/// choose_sharing(), a lane for each way: divisions take long.
+__device__ Sharing choose_sharing_together(const Division& division, const Totals& totals) {
+  if (totals.pieces == 0 || has_long_units(totals)) return choose_sharing(division, totals);
+  const int way = smaller(static_cast<int>(threadIdx.x % kWarp), count_ways(division) - 1);
+  uint64_t least = order_of_way(division, totals, way);
+  for (int step = 1; step < 8; step *= 2) {
+    const uint64_t other = __shfl_xor_sync(kAll, least, step);
+    if (other < least) least = other;
+  }
+  least = __shfl_sync(kAll, least, 0);
+  return way_to_share(division, totals, static_cast<int>(least % 8));
+}
+
+/// A thread for each item.
 ///
 /// It does not let its successor start: kernels behind it read the plan before they wait for the
 /// one in front of them (attention_generation), and so they may begin only when all of this one's
@@ -41,39 +97,20 @@ __device__ unsigned running_sum(unsigned x, unsigned* scratch) {
 __global__ void __launch_bounds__(kThreads)
     attention_plan_kernel(const __grid_constant__ Division division,
                           const __grid_constant__ Lengths lengths, WorkItem* items) {
-  __shared__ unsigned offsets[kMaxSequences + 1];
-  __shared__ unsigned scratch[kWarps];
-  __shared__ Totals totals;
-  __shared__ Sharing sharing;
+  __shared__ Scratch scratch;
   const int thread = static_cast<int>(threadIdx.x);
-  if (thread == 0) totals = {};
-  __syncthreads();
-  unsigned tiles = 0;
-  if (thread < lengths.sequences) {
-    const SequencePlan plan = plan_sequence(division, lengths, thread);
-    const auto units = static_cast<unsigned>(plan.units);
-    tiles = units * static_cast<unsigned>(plan.tiles);
-    if (units > 0) {
-      atomicAdd(&totals.tiles, tiles);
-      atomicAdd(&totals.units, units);
-      atomicAdd(&totals.pieces, units * static_cast<unsigned>(plan.pieces));
-      atomicMax(&totals.longest_piece, smaller(plan.piece_tiles, plan.tiles));
-    }
-  }
-  tiles = running_sum(tiles, scratch);
-  if (thread == 0) offsets[0] = 0;
-  if (thread < lengths.sequences) offsets[thread + 1] = tiles;
-  __syncthreads();
-  if (thread == 0)
-    sharing = choose_sharing(division, totals);  // divisions of many warps would queue
-  __syncthreads();
+  const int each = (lengths.sequences + kThreads - 1) / kThreads;
+  const int first = smaller(thread * each, lengths.sequences);
+  const int last = smaller(first + each, lengths.sequences);
+  const Totals own = add_sequences(division, lengths, first, last, scratch.offsets);
+  const Totals all = add_threads(own, first, last, scratch);
+  const Sharing sharing = choose_sharing_together(division, all);
+  const int at = static_cast<int>(blockIdx.x) * kThreads + thread;
+  const unsigned sharer = sharer_of(division, sharing, static_cast<unsigned>(at / kQuarters),
+                                    static_cast<unsigned>(at % kQuarters));
+  const WorkItem item = make_item(division, lengths, scratch.offsets, sharing, sharer);
   device::wait_for_predecessor();
-  for (int at = thread; at < division.blocks * kQuarters; at += kThreads) {
-    const auto block = static_cast<unsigned>(at / kQuarters);
-    const auto warp = static_cast<unsigned>(at % kQuarters);
-    items[at] =
-        make_item(division, lengths, offsets, sharing, sharer_of(division, sharing, block, warp));
-  }
+  if (at < division.blocks * kQuarters) items[at] = item;
   __threadfence();
 }
 
@@ -82,8 +119,9 @@ __global__ void __launch_bounds__(kThreads)
 void attention_plan_cuda(const Launch& launch) {
   const PlanJob job(launch);
   CHECK(job.lengths.sequences <= kMaxSequences);
-  device::launch_kernel("attention_plan_cuda", *launch.queue, 1, kThreads, 0, attention_plan_kernel,
-                        job.division, job.lengths, job.items);
+  const int blocks = (job.division.blocks * kQuarters + kThreads - 1) / kThreads;
+  device::launch_kernel("attention_plan_cuda", *launch.queue, static_cast<unsigned>(blocks),
+                        kThreads, 0, attention_plan_kernel, job.division, job.lengths, job.items);
 }
 
 }  // namespace millrace::ops

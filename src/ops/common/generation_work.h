@@ -152,28 +152,39 @@ MILLRACE_HD inline uint64_t cycles_of(const Division& d, const Totals& t, const 
   return cycles + (has_parts ? kJoining : 0);
 }
 
-/// The way that is estimated to take least: by blocks or by warps, all of them or as many as get
-/// whole units or whole pieces.
-MILLRACE_HD inline Sharing choose_sharing(const Division& d, const Totals& t) {
-  const auto blocks = static_cast<unsigned>(d.blocks);
-  Sharing best{false, blocks};
-  if (t.pieces == 0) return best;
-  // Long units are bound by memory, which likes warps that read neighbours, and all blocks at work.
+/// Long units are bound by memory, which likes warps that read neighbours, and all blocks at work.
+MILLRACE_HD inline bool has_long_units(const Totals& t) {
   constexpr unsigned kLongUnit = 64;
-  if (t.tiles > kLongUnit * t.units) return best;
+  return t.tiles > kLongUnit * t.units;
+}
+
+/// The ways to share that there are: by blocks or by warps, all of them or as many as get whole
+/// units or whole pieces.
+MILLRACE_HD inline int count_ways(const Division& d) {
+  return d.warps_may_share ? 5 : 2;
+}
+MILLRACE_HD inline Sharing way_to_share(const Division& d, const Totals& t, int way) {
+  const bool by_warps = way >= 2;
+  const auto most = static_cast<unsigned>(by_warps ? d.blocks * kQuarters : d.blocks);
+  const unsigned count = way == 3 ? t.pieces : t.units;
+  return {by_warps, way % 2 == 0 && way < 4 ? most : even_sharers(count, most)};
+}
+/// Orders the ways by cycles_of(), those that take equally long by their number. REQUIRES: there
+/// are pieces.
+MILLRACE_HD inline uint64_t order_of_way(const Division& d, const Totals& t, int way) {
   const uint64_t piece = uint64_t{t.tiles} * 16 / t.pieces;
-  uint64_t least = ~uint64_t{0};
-  for (int way = 0; way < (d.warps_may_share ? 5 : 2); ++way) {
-    const bool by_warps = way >= 2;
-    const unsigned most = by_warps ? blocks * kQuarters : blocks;
-    const unsigned count = way == 3 ? t.pieces : t.units;
-    const Sharing sharing{by_warps, way % 2 == 0 && way < 4 ? most : even_sharers(count, most)};
-    const uint64_t cycles = cycles_of(d, t, sharing, piece);
-    if (cycles >= least) continue;
-    least = cycles;
-    best = sharing;
+  return cycles_of(d, t, way_to_share(d, t, way), piece) * 8 + static_cast<uint64_t>(way);
+}
+
+/// The way that is estimated to take least.
+MILLRACE_HD inline Sharing choose_sharing(const Division& d, const Totals& t) {
+  if (t.pieces == 0 || has_long_units(t)) return {false, static_cast<unsigned>(d.blocks)};
+  uint64_t least = order_of_way(d, t, 0);
+  for (int way = 1; way < count_ways(d); ++way) {
+    const uint64_t order = order_of_way(d, t, way);
+    if (order < least) least = order;
   }
-  return best;
+  return way_to_share(d, t, static_cast<int>(least % 8));
 }
 
 /// Who has which tiles.
