@@ -113,8 +113,7 @@ int64_t partial_bytes(const Launch& launch) {
   for (const Kind kind : {Kind::kNarrow, Kind::kWide}) {  // smaller steps may differ
     with_sizes(a.head_size, kind, [&]<typename S>(S) {
       const int rows = partial_rows(launch, a.heads / a.kv_heads, S::kRows);
-      constexpr int64_t kSharers =
-          int64_t{kMultiprocessors} * S::kBlocks * (S::kHasSolo ? S::kWarps : 1);
+      constexpr int64_t kSharers = int64_t{kMultiprocessors} * S::kBlocks;
       bytes = std::max(bytes, kSharers * most_pieces(a.kv_heads, a.splits) *
                                   S::partial_floats(rows) * static_cast<int64_t>(sizeof(float)));
     });
@@ -123,7 +122,7 @@ int64_t partial_bytes(const Launch& launch) {
 }
 
 int64_t plan_bytes(const AttentionGeneration& a) {
-  return generation::plan_items(a.head_size) * static_cast<int64_t>(sizeof(WorkItem));
+  return int64_t{generation::plan_items(a.head_size)} * static_cast<int64_t>(sizeof(WorkItem));
 }
 
 /// The plan among the inputs, or one that is made here and now, at the beginning of the workspace.

@@ -35,6 +35,11 @@ __device__ inline void load_floats(const float* from, float (&to)[kPart]) {
   }
 }
 
+/// An element by the angle of its pair: x c + other s.
+__device__ inline float rotated(float x, float c, float other, float s) {
+  return __fadd_rn(__fmul_rn(x, c), __fmul_rn(other, s));
+}
+
 /// One head of a row, 16-bit elements, and the row's angles.
 struct HeadRow {
   const uint16_t* x;
@@ -53,7 +58,7 @@ struct HeadRow {
     }
   }
 
-  /// Elements d to d + 7, rotated; d is a multiple of 8. The result is x c + other s.
+  /// Elements d to d + 7, rotated; d is a multiple of 8.
   __device__ void load(int d, float (&x_rotated)[kPart]) const {
     unpack(d, x_rotated);
     if (d >= rotary_dim) return;
@@ -82,7 +87,7 @@ struct HeadRow {
     }
 #pragma unroll
     for (int i = 0; i < kPart; ++i)
-      x_rotated[i] = __fadd_rn(__fmul_rn(x_rotated[i], c[i]), __fmul_rn(other[i], s[i]));
+      x_rotated[i] = rotated(x_rotated[i], c[i], other[i], s[i]);
   }
 };
 

@@ -1,10 +1,8 @@
-// The kernel of attention_generation_mma_cuda. Two ways to divide a launch, with the same bits.
-// Where pieces are long and few, the warps of a block share them: a piece has four quarters,
-// quarter i every fourth tile from tile i on; each of the four warps has one, and they meet when
-// the piece ends. Elsewhere each warp works by itself (generation_solo_cuda.cuh). For .cu files.
+// The kernel of attention_generation_mma_cuda. A block has a run of pieces, often all of a unit.
+// Its warps share each piece, which has four quarters, quarter i every fourth tile from tile i on:
+// each of the four warps has one, and they meet when the piece ends. For .cu files.
 #pragma once
 
-#include "ops/attention_generation/generation_solo_cuda.cuh"
 #include "ops/attention_generation/generation_tiles_cuda.cuh"
 
 namespace millrace::ops::generation {
@@ -19,7 +17,6 @@ struct Exchange {
   bool is_last;
 };
 
-/// The pieces of blocks whose warps share them.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
  public:
@@ -169,9 +166,13 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     first_piece_ = now_.piece;
     count_ = 0;
     rows_ = this->count_rows(now_);
-    auto* const queries = reinterpret_cast<uint16_t*>(all_rings_ + S::kTileBytes);
-    this->rotate_queries(now_, rows_, static_cast<int>(threadIdx.x), kThreads, queries);
-    __syncthreads();  // they are read before the next unit's, as warps meet in between
+    this->prefetch_new_key(now_, static_cast<int>(threadIdx.x));
+    uint16_t* queries = nullptr;
+    if (!this->rotates_in_place()) {
+      queries = reinterpret_cast<uint16_t*>(all_rings_ + S::kTileBytes);
+      this->rotate_queries(now_, rows_, static_cast<int>(threadIdx.x), kThreads, queries);
+      __syncthreads();  // they are read before the next unit's, as warps meet in between
+    }
     this->load_queries(now_, rows_, queries);
   }
 
@@ -297,33 +298,24 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   int first_piece_ = 0, count_ = 0;  // the unit's first piece here, and how many are done
 };
 
-/// Grid: as many blocks as fit at once.
+/// Grid: a block for each unit, and as many as run at once.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
                                   (Sizes<kSize, kColumnTiles>::kBlocks))
     attend_generation(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work) {
   using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
   extern __shared__ __align__(16) std::byte shared[];
-  __shared__ union {
-    Exchange<S::kRows, S::kWarps> block;
-    SoloExchange<S::kWarps> warps;
-  } exchange;
+  __shared__ Exchange<S::kRows, S::kWarps> exchange;
   device::let_successor_start();
-  const WorkItem item = load_item(work);
+  const WorkItem item = load_item(a, work);
   if (item.has_work == 0) {
-    // Makes room for the next kernel's blocks at once. Sharer 0 has work if any has, so that this
-    // kernel never ends before the one in front of it.
+    // Makes room for the next kernel's blocks at once. Some block waits, so that this kernel never
+    // ends before the one in front of it: sharer 0, which has work if any has, or block 0.
     if (item.sharer == 0) device::wait_for_predecessor();
     return;
   }
   const Shares shares(item.tiles, item.sharers);
-  if constexpr (S::kHasSolo) {
-    if (item.by_warps != 0) {
-      Solo<T, kSize, Stored>(a, work, shares, exchange.warps, shared).run(item);
-      return;
-    }
-  }
-  Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange.block, shared).run(item);
+  Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange, shared).run(item);
 }
 
 }  // namespace millrace::ops::generation

@@ -26,7 +26,8 @@ void launch_kernel(const Launch& launch, const AttentionArgs& args, Work work) {
   }();
   static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  device::launch_kernel("attend_generation", *launch.queue, kMultiprocessors * S::kBlocks,
+  const int blocks = std::max(work.division.blocks, work.lengths.sequences * args.kv_heads);
+  device::launch_kernel("attend_generation", *launch.queue, static_cast<unsigned>(blocks),
                         S::kThreads, static_cast<size_t>(S::shared_bytes(work.partial_rows)),
                         kKernel, args, work);
 }

@@ -9,8 +9,8 @@
 
 namespace millrace::ops::generation {
 
-/// Pieces of a unit that are stored, by the sharer (a block or a warp) where the unit begins. Zeros
-/// between launches; launches that overlap use different rows.
+/// Pieces of a unit that are stored, by the sharer where the unit begins. Zeros between launches;
+/// launches that overlap use different rows.
 static __device__ unsigned arrivals[kNumberedQueues][kMaxSharers];
 
 /// This step's keys and values, where the kernel appends them. Strides are elements from one row to
@@ -32,7 +32,7 @@ struct Appended {
 struct Work {
   Division division;
   Lengths lengths;
-  const WorkItem* items;  // of the grid's warps
+  const WorkItem* items;  // of the blocks that run at once
   int64_t q_stride;       // elements from one row to the next
   Appended appended;
   int block_shift;    // log2 of tokens_per_block; 30 where one block holds a sequence
@@ -42,17 +42,23 @@ struct Work {
   int queue;          // whose counters (arrivals) this launch uses
 };
 
-/// The item of this warp: one trip to memory. What the kernel attention_plan_cuda wrote is there as
-/// soon as a later kernel of the step begins, since it lets none start early.
-__device__ inline WorkItem load_item(const Work& work) {
+/// The item of this block. What the kernel attention_plan_cuda wrote is there as soon as a later
+/// kernel of the step begins, since it lets none start early. The block's own unit is looked up
+/// meanwhile: one trip to memory for both.
+__device__ inline WorkItem load_item(const AttentionArgs& a, const Work& work) {
+  // Not what an earlier step left in the cache of a multiprocessor.
+  const int unit_blocks = __ldcg(&work.items->unit_blocks);
+  const WorkItem own = unit_item(work.division, work.lengths, blockIdx.x);
+  if (unit_blocks != 0) return own;
+  WorkItem item{};
+  item.sharer = blockIdx.x;
+  if (blockIdx.x >= static_cast<unsigned>(work.division.blocks)) return item;
   constexpr int kPacks = static_cast<int>(sizeof(WorkItem) / sizeof(uint4));
-  const auto* from = reinterpret_cast<const uint4*>(work.items + blockIdx.x * unsigned{kQuarters} +
-                                                    threadIdx.x / kWarp);
-  WorkItem item;
+  const auto* from = reinterpret_cast<const uint4*>(work.items + blockIdx.x);
   uint4 packs[kPacks];
 #pragma unroll
   for (int i = 0; i < kPacks; ++i)
-    packs[i] = __ldcg(from + i);  // not what an earlier step left in the cache of a multiprocessor
+    packs[i] = __ldcg(from + i);
   memcpy(&item, packs, sizeof(item));
   return item;
 }

@@ -90,13 +90,10 @@ struct Sizes {
   static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
   static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
   static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
-  static constexpr bool kHasSolo = warps_may_share(kSize, kColumnTiles);
   static constexpr int kQueryStride = kSize + 8;  // of rotated queries, of 16 bits
 
-  /// With the rotated queries [rows, kQueryStride] of a unit, for each warp, or for all.
-  static constexpr int shared_bytes(int rows) {
-    return kTileBytes + rows * kQueryStride * 2 * (kHasSolo ? kWarps : 1);
-  }
+  /// With the rotated queries [rows, kQueryStride] of a unit.
+  static constexpr int shared_bytes(int rows) { return kTileBytes + rows * kQueryStride * 2; }
 
   /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
@@ -244,12 +241,18 @@ class Tiles {
     return total_with_sink(a_, static_cast<int>(head_row % a_.heads), largest, total);
   }
 
+  /// Whether queries are rotated where the products take them: the other element of each pair is
+  /// the same thread's. Else they are rotated in shared memory first.
+  __device__ bool rotates_in_place() const {
+    return !w_.appended.interleaved &&
+           (w_.appended.rotary_dim == 0 || (w_.appended.rotary_dim == kSize && kHasPairs));
+  }
+
   /// Puts the rotated queries of a unit into shared memory. Thread `thread` of `threads`; all of
   /// them have to meet then.
   __device__ void rotate_queries(const Walk& walk, int rows, int thread, int threads,
                                  uint16_t* queries) const {
     constexpr int kParts = kSize / kPart;
-    prefetch_new_key(walk, thread);
 #pragma unroll 1
     for (int at = thread; at < rows * kParts; at += threads) {
       const int row = at / kParts, d = at % kParts * kPart;
@@ -259,22 +262,21 @@ class Tiles {
     }
   }
 
-  /// Queries are the B operands of all products of a unit: from rotate_queries(). Rows from `rows`
-  /// on are zeros.
+  /// Queries are the B operands of all products of a unit. From rotate_queries(), or if `queries`
+  /// is null as projected, which needs rotates_in_place(). Rows from `rows` on are zeros.
   __device__ void load_queries(const Walk& walk, int rows, const uint16_t* queries) {
     const int first_row = first_row_of(walk);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
-      const uint16_t* q = queries + row * S::kQueryStride + lane() % 4 * (kWidens ? 4 : 2);
+      const bool is_there = row < rows;
+      const HeadRow head = head_of(a_.q, w_.q_stride, step_row(walk, is_there ? row : 0), true);
+      const uint16_t* q = queries == nullptr ? head.x : queries + row * S::kQueryStride;
 #pragma unroll
-      for (int step = 0; step < kSize / 16; ++step) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const uint16_t* pair = q + step * 16 + half * (kWidens ? 2 : 8);
-          q_[n][step][half] = row < rows ? *reinterpret_cast<const uint32_t*>(pair) : 0;
-        }
+      for (int i = 0; i < kPairs; ++i) {
+        q_[n][i / 2][i % 2] = is_there ? *reinterpret_cast<const uint32_t*>(q + pair_at(i)) : 0;
       }
+      if (queries == nullptr && head.rotary_dim > 0) rotate_in_place(q_[n], head.angles);
       if constexpr (kWidens) {
         const float unit = queries_to_halves(q_[n], is_bf16());
 #pragma unroll
@@ -288,6 +290,15 @@ class Tiles {
         position_[n][i] = walk.plan.first_position + token;
       }
     }
+  }
+
+  /// Brings the step's key and value of the unit closer; they are read behind the old ones.
+  __device__ void prefetch_new_key(const Walk& walk, int thread) const {
+    constexpr int kLine = 128, kLines = (kSize * 2 + kLine - 1) / kLine;  // of 16-bit elements
+    if (!w_.appended.is_on || thread >= 2 * kLines) return;
+    const bool is_v = thread >= kLines;
+    const HeadRow head = new_head({walk.plan.row_start, walk.unit / walk.plan.row_tiles}, is_v);
+    prefetch(head.x + (is_v ? thread - kLines : thread) * (kLine / 2));
   }
 
   /// Writes what of a tile in `stage`, whose copies have ended, is this step's, to the stage and,
@@ -447,13 +458,31 @@ class Tiles {
   float sums_[kColumnTiles][kSize / 16][4];
 
  private:
-  /// Brings the step's key and value of the unit closer; they are read behind the old ones.
-  __device__ void prefetch_new_key(const Walk& walk, int thread) const {
-    constexpr int kLine = 128, kLines = (kSize * 2 + kLine - 1) / kLine;  // of 16-bit elements
-    if (!w_.appended.is_on || thread >= 2 * kLines) return;
-    const bool is_v = thread >= kLines;
-    const HeadRow head = new_head({walk.plan.row_start, walk.unit / walk.plan.row_tiles}, is_v);
-    prefetch(head.x + (is_v ? thread - kLines : thread) * (kLine / 2));
+  /// Pairs of elements that a thread has of a query, and whether the pair half a head away is among
+  /// them.
+  static constexpr int kPairs = kSize / 8;
+  static constexpr bool kHasPairs = !kWidens || kSize % 32 == 0;
+  /// The first element of a thread's pair `i`, which is operand [i / 2][i % 2].
+  __device__ static int pair_at(int i) {
+    return kWidens ? i / 2 * 16 + lane() % 4 * 4 + i % 2 * 2 : i * 8 + lane() % 4 * 2;
+  }
+
+  /// As HeadRow::load(), for a whole head.
+  __device__ void rotate_in_place(uint32_t (&q)[kSize / 16][2], const float* angles) const {
+    if constexpr (kHasPairs) {
+#pragma unroll
+      for (int i = 0; i < kPairs / 2; ++i) {
+        const float2 c = *reinterpret_cast<const float2*>(angles + pair_at(i));
+        const float2 s = *reinterpret_cast<const float2*>(angles + kSize / 2 + pair_at(i));
+        const int j = i + kPairs / 2;
+        const float2 x = unpack_pair(q[i / 2][i % 2], is_bf16());
+        const float2 y = unpack_pair(q[j / 2][j % 2], is_bf16());
+        q[i / 2][i % 2] =
+            pack_as(rotated(x.x, c.x, y.x, -s.x), rotated(x.y, c.y, y.y, -s.y), is_bf16());
+        q[j / 2][j % 2] =
+            pack_as(rotated(y.x, c.x, x.x, s.x), rotated(y.y, c.y, x.y, s.y), is_bf16());
+      }
+    }
   }
 
   __device__ HeadRow new_head(StepRow at, bool is_v) const {

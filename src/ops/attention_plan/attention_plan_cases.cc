@@ -54,7 +54,7 @@ std::vector<Case> attention_plan_cases() {
       make("ragged", llama, ragged()),
       make("one short sequence", llama, alike(383, 1)),
       make("one long sequence", llama, alike(131071, 1)),
-      make("sequences for warps", llama, alike(383, 128)),
+      make("a unit for each block", llama, alike(383, 128)),
       make("as many sequences as there may be", llama, alike(20, 1024)),
       make("no tokens", llama, {.sequences = {{7, 0, kGeneration}, {0, 0, kGeneration}}}),
       make("prompts only", llama, {.sequences = {{0, 5, kContext}}}),

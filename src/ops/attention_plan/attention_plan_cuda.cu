@@ -9,11 +9,7 @@ namespace {
 
 using generation::Division;
 using generation::kMaxSequences;
-using generation::kQuarters;
-using generation::larger;
 using generation::Lengths;
-using generation::SequencePlan;
-using generation::Sharing;
 using generation::smaller;
 using generation::Totals;
 using generation::WorkItem;
@@ -33,13 +29,7 @@ __device__ Totals add_sequences(const Division& division, const Lengths& lengths
                                 int last, unsigned* offsets) {
   Totals own{};
   for (int s = first; s < last; ++s) {
-    const SequencePlan plan = plan_sequence(division, lengths, s);
-    const auto units = static_cast<unsigned>(plan.units);
-    own.tiles += units * static_cast<unsigned>(plan.tiles);
-    own.units += units;
-    own.pieces += units * static_cast<unsigned>(plan.pieces);
-    if (units > 0)
-      own.longest_piece = larger(own.longest_piece, smaller(plan.piece_tiles, plan.tiles));
+    own.add(plan_sequence(division, lengths, s));
     offsets[s + 1] = own.tiles;
   }
   return own;
@@ -57,36 +47,21 @@ __device__ Totals add_threads(const Totals& own, int first, int last, Scratch& s
   before -= own.tiles;
   const Totals of_warp = {__reduce_add_sync(kAll, own.tiles), __reduce_add_sync(kAll, own.units),
                           __reduce_add_sync(kAll, own.pieces),
-                          __reduce_max_sync(kAll, own.longest_piece)};
+                          __reduce_max_sync(kAll, own.longest_unit),
+                          __reduce_max_sync(kAll, own.row_tiles)};
   if (lane == 0) scratch.of_warp[warp] = of_warp;
   __syncthreads();
   Totals all{};
   for (unsigned w = 0; w < kWarps; ++w) {
     const Totals& some = scratch.of_warp[w];
     if (w < warp) before += some.tiles;
-    all.tiles += some.tiles;
-    all.units += some.units;
-    all.pieces += some.pieces;
-    all.longest_piece = larger(all.longest_piece, some.longest_piece);
+    all.add(some);
   }
   for (int s = first; s < last; ++s)
     scratch.offsets[s + 1] += before;
   if (threadIdx.x == 0) scratch.offsets[0] = 0;
   __syncthreads();
   return all;
-}
-
-/// choose_sharing(), a lane for each way: divisions take long.
-__device__ Sharing choose_sharing_together(const Division& division, const Totals& totals) {
-  if (totals.pieces == 0 || has_long_units(totals)) return choose_sharing(division, totals);
-  const int way = smaller(static_cast<int>(threadIdx.x % kWarp), count_ways(division) - 1);
-  uint64_t least = order_of_way(division, totals, way);
-  for (int step = 1; step < 8; step *= 2) {
-    const uint64_t other = __shfl_xor_sync(kAll, least, step);
-    if (other < least) least = other;
-  }
-  least = __shfl_sync(kAll, least, 0);
-  return way_to_share(division, totals, static_cast<int>(least % 8));
 }
 
 /// A thread for each item.
@@ -104,13 +79,12 @@ __global__ void __launch_bounds__(kThreads)
   const int last = smaller(first + each, lengths.sequences);
   const Totals own = add_sequences(division, lengths, first, last, scratch.offsets);
   const Totals all = add_threads(own, first, last, scratch);
-  const Sharing sharing = choose_sharing_together(division, all);
   const int at = static_cast<int>(blockIdx.x) * kThreads + thread;
-  const unsigned sharer = sharer_of(division, sharing, static_cast<unsigned>(at / kQuarters),
-                                    static_cast<unsigned>(at % kQuarters));
-  const WorkItem item = make_item(division, lengths, scratch.offsets, sharing, sharer);
+  WorkItem item =
+      make_item(division, lengths, scratch.offsets, sharer_of(division, static_cast<unsigned>(at)));
+  item.unit_blocks = has_unit_blocks(division, all) ? 1 : 0;
   device::wait_for_predecessor();
-  if (at < division.blocks * kQuarters) items[at] = item;
+  if (at < division.blocks) items[at] = item;
   __threadfence();
 }
 
@@ -119,7 +93,7 @@ __global__ void __launch_bounds__(kThreads)
 void attention_plan_cuda(const Launch& launch) {
   const PlanJob job(launch);
   CHECK(job.lengths.sequences <= kMaxSequences);
-  const int blocks = (job.division.blocks * kQuarters + kThreads - 1) / kThreads;
+  const int blocks = (job.division.blocks + kThreads - 1) / kThreads;
   device::launch_kernel("attention_plan_cuda", *launch.queue, static_cast<unsigned>(blocks),
                         kThreads, 0, attention_plan_kernel, job.division, job.lengths, job.items);
 }

@@ -4,33 +4,20 @@
 
 namespace millrace::ops {
 
-using generation::kQuarters;
-using generation::larger;
-using generation::smaller;
-
 void attention_plan_ref(const Launch& launch) {
   const PlanJob job(launch);
   const generation::Division& division = job.division;
   generation::Totals totals{};
   std::vector<unsigned> offsets = {0};
   for (int s = 0; s < job.lengths.sequences; ++s) {
-    const generation::SequencePlan plan = plan_sequence(division, job.lengths, s);
-    const auto units = static_cast<unsigned>(plan.units);
-    totals.tiles += units * static_cast<unsigned>(plan.tiles);
-    totals.units += units;
-    totals.pieces += units * static_cast<unsigned>(plan.pieces);
-    if (units > 0) {
-      totals.longest_piece = larger(totals.longest_piece, smaller(plan.piece_tiles, plan.tiles));
-    }
+    totals.add(plan_sequence(division, job.lengths, s));
     offsets.push_back(totals.tiles);
   }
-  const generation::Sharing sharing = choose_sharing(division, totals);
+  const int unit_blocks = has_unit_blocks(division, totals) ? 1 : 0;
   for (unsigned block = 0; block < static_cast<unsigned>(division.blocks); ++block) {
-    for (unsigned warp = 0; warp < unsigned{kQuarters}; ++warp) {
-      job.items[block * kQuarters + warp] =
-          make_item(division, job.lengths, offsets.data(), sharing,
-                    sharer_of(division, sharing, block, warp));
-    }
+    generation::WorkItem& item = job.items[block];
+    item = make_item(division, job.lengths, offsets.data(), sharer_of(division, block));
+    item.unit_blocks = unit_blocks;
   }
 }
 

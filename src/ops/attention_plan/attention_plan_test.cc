@@ -16,7 +16,6 @@ namespace millrace::ops {
 namespace {
 
 using generation::Division;
-using generation::kQuarters;
 using generation::Lengths;
 using generation::plan_items;
 using generation::Walk;
@@ -57,7 +56,7 @@ std::vector<WorkItem> plan(const AttentionPlan& a, Step& step) {
 /// (sequence, unit, piece)
 using PieceName = std::tuple<int, int, int>;
 
-/// How often each piece is done, as the kernels walk: by a block once, by warps each its own.
+/// How often each piece is done, as the blocks of the kernel walk.
 std::map<PieceName, int> walk_all(const AttentionPlan& a, Step& step) {
   const std::vector<WorkItem> items = plan(a, step);
   Lengths lengths{step.length.data(), step.start.data(), step.tokens.data(), 0, 0};
@@ -69,12 +68,12 @@ std::map<PieceName, int> walk_all(const AttentionPlan& a, Step& step) {
   const Division division = division_of(generation::DividedHeads::of(a),
                                         choose_kind(step.rows(), lengths, a.heads / a.kv_heads));
   std::map<PieceName, int> done;
-  for (size_t i = 0; i < items.size(); ++i) {
-    const WorkItem& item = items[i];
-    if (item.by_warps == 0 && i % kQuarters != 0) {
-      EXPECT_EQ(item.sharer, items[i - i % kQuarters].sharer);
-      continue;
-    }
+  const size_t blocks = std::max(items.size(), static_cast<size_t>(lengths.sequences * a.kv_heads));
+  for (size_t block = 0; block < blocks; ++block) {
+    if (items[0].unit_blocks == 0 && block >= items.size()) break;
+    const WorkItem item = items[0].unit_blocks != 0
+                              ? unit_item(division, lengths, static_cast<unsigned>(block))
+                              : items[block];
     if (item.has_work == 0) continue;
     Walk walk = item.walk();
     while (walk.start() < item.end) {
@@ -154,7 +153,7 @@ TEST(AttentionPlan, AnyNumberOfSequencesIsShared) {
       const int tiles = (past + 1 + 15) / 16;
       for (const auto& [unit, pieces] : pieces_of_unit) {
         if (unit.first % 3 != 0) continue;
-        EXPECT_EQ(pieces, tiles <= 16 ? 1 : (tiles + 7) / 8);
+        EXPECT_EQ(pieces, tiles <= 32 ? 1 : (tiles + 15) / 16);
       }
     }
   }
@@ -177,38 +176,47 @@ TEST(AttentionPlan, PiecesDoNotDependOnTheBatch) {
     alone.add(batch.length[s] - batch.tokens[s], batch.tokens[s]);
     EXPECT_EQ(count_pieces(of_batch, static_cast<int>(s)), count_pieces(walk_all(a, alone), 0));
   }
-  EXPECT_EQ(count_pieces(of_batch, 6), 6U);  // 701 keys are 44 tiles
+  EXPECT_EQ(count_pieces(of_batch, 6), 3U);  // 701 keys are 44 tiles
+}
+
+/// Whether each block has a unit, in a step of sequences that have so many keys.
+bool has_unit_blocks(const AttentionPlan& a, const std::vector<int32_t>& keys, int32_t rows = 1) {
+  Step step;
+  for (const int32_t count : keys)
+    step.add(count - rows, rows);
+  const std::vector<WorkItem> items = plan(a, step);
+  for (const WorkItem& item : items)
+    EXPECT_EQ(item.unit_blocks, items[0].unit_blocks);
+  return items[0].unit_blocks != 0;
+}
+
+TEST(AttentionPlan, BlocksHaveUnitsUnlessOthersWouldIdle) {
+  const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};
+  EXPECT_TRUE(has_unit_blocks(a, {384}));  // a piece alone
+  EXPECT_FALSE(has_unit_blocks(a, {4096}));
+  EXPECT_FALSE(has_unit_blocks(a, std::vector<int32_t>(8, 1024)));
+  EXPECT_TRUE(has_unit_blocks(a, std::vector<int32_t>(32, 4096)));
+  EXPECT_TRUE(has_unit_blocks(a, std::vector<int32_t>(128, 384)));
+  std::vector<int32_t> one_is_long(128, 384);
+  one_is_long[50] = 40000;
+  EXPECT_FALSE(has_unit_blocks(a, one_is_long));
+  // A sequence's rows are two units, which would read the same keys.
+  EXPECT_FALSE(has_unit_blocks(a, std::vector<int32_t>(64, 384), 5));
+  EXPECT_TRUE(has_unit_blocks(a, std::vector<int32_t>(64, 384), 4));
 }
 
 // All multiprocessors are used, by sharers that read neighbouring heads.
 TEST(AttentionPlan, NeighboursShareAMultiprocessor) {
   const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};
   Step step;
-  for (int i = 0; i < 128; ++i)
-    step.add(383, 1);
-  std::map<size_t, std::vector<uint32_t>> by_multiprocessor;
+  for (int i = 0; i < 8; ++i)
+    step.add(8191, 1);
   const std::vector<WorkItem> items = plan(a, step);
-  for (size_t i = 0; i < items.size(); ++i) {
-    EXPECT_EQ(items[i].by_warps, 1);
-    const size_t multiprocessor = i / kQuarters % generation::kMultiprocessors;
-    if (items[i].has_work != 0) by_multiprocessor[multiprocessor].push_back(items[i].sharer);
-  }
-  ASSERT_EQ(by_multiprocessor.size(), 132U);
-  for (auto& [number, sharers] : by_multiprocessor) {
-    std::sort(sharers.begin(), sharers.end());
-    EXPECT_TRUE(sharers.size() == 7 || sharers.size() == 8) << sharers.size();
-    EXPECT_EQ(sharers.back() - sharers.front() + 1, sharers.size());
-  }
-}
-
-TEST(AttentionPlan, WholeUnitsWhereThereAreMany) {
-  const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};
-  Step step;
-  for (int i = 0; i < 32; ++i)
-    step.add(383, 1);
-  for (const WorkItem& item : plan(a, step)) {
-    EXPECT_EQ(item.sharers, 256U);
-    EXPECT_EQ(item.piece, 0);
+  ASSERT_EQ(items.size(), 264U);
+  for (size_t i = 0; i < 132; ++i) {
+    EXPECT_EQ(items[i].has_work, 1);
+    EXPECT_EQ(items[i + 132].has_work, 1);
+    EXPECT_EQ(items[i + 132].sharer, items[i].sharer + 1);
   }
 }
 

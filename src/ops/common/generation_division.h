@@ -23,13 +23,9 @@ constexpr int column_tiles(int head_size, Kind kind) {
 constexpr int blocks_on_multiprocessor(int head_size) {
   return head_size <= 128 ? 2 : 1;
 }
-/// Whether warps can work by themselves: there are registers for a unit's and a piece's sums.
-constexpr bool warps_may_share(int head_size, int columns) {
-  return head_size <= 128 && columns == 1;
-}
-/// Of the grid, whose every warp has an item.
+/// Lines of a plan: of the blocks that run at once.
 constexpr int plan_items(int head_size) {
-  return kMultiprocessors * blocks_on_multiprocessor(head_size) * kQuarters;
+  return kMultiprocessors * blocks_on_multiprocessor(head_size);
 }
 
 /// The sizes of a launch alone decide, and results are the same bits. Steps with context sequences
@@ -78,9 +74,7 @@ inline Division division_of(const DividedHeads& a, Kind kind) {
           .wanted_pieces = usual_pieces(a.kv_heads),
           .wanted_pieces_if_long = pieces_if_long(a.kv_heads),
           .unit_rows = 8 * columns,
-          .blocks = kMultiprocessors * blocks_on_multiprocessor(a.head_size),
-          .warps_may_share = warps_may_share(a.head_size, columns),
-          .tile_bytes = kTileKeys * a.head_size * 2 * 2};
+          .blocks = plan_items(a.head_size)};
 }
 
 }  // namespace millrace::ops::generation

@@ -2,9 +2,10 @@
 //
 // The keys of a sequence are tiles of 16 positions; a unit is one KV head of one sequence with up
 // to 8 or 16 query rows, and its tiles are cut into pieces whose size follows from the sequence
-// alone. All tiles of all units, one after the other, are shared evenly by blocks or by warps:
-// sharer s has the pieces that begin in its part. So what a piece is does not depend on the batch,
-// only who computes it does.
+// alone. Either each block of the grid has one unit, and the GPU finds a place for it; or, where
+// that would leave multiprocessors idle, all tiles of all units, one after the other, are shared
+// evenly by the blocks that run at once: sharer s has the pieces that begin in its part. So what a
+// piece is does not depend on the batch, only who computes it does.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +20,10 @@ inline constexpr int kMaxPieces = 32;
 inline constexpr int kMaxSequences = 1024;
 inline constexpr int kLongTiles = 512;  // of a sequence that is cut into more pieces
 /// Of a sequence that is one piece: joining pieces would take longer than their keys.
-inline constexpr int kShortTiles = 16;
+inline constexpr int kShortTiles = 32;
 /// Multiprocessors of the GPU that grids are made for; others run them in more or less than one go.
 inline constexpr int kMultiprocessors = 132;
-inline constexpr int kMaxSharers = 8 * kMultiprocessors;  // warps of a grid
+inline constexpr int kMaxSharers = 2 * kMultiprocessors;
 
 /// The smaller and the larger of two, on every device.
 MILLRACE_HD inline int smaller(int a, int b) {
@@ -44,9 +45,7 @@ struct Division {
   int splits;                                // into so many pieces; 0: by length
   int wanted_pieces, wanted_pieces_if_long;  // of a sequence, if splits is 0
   int unit_rows;                             // query rows of a unit
-  int blocks;                                // of the grid
-  bool warps_may_share;                      // else blocks do
-  int tile_bytes;                            // of 16 keys and values of one head, for estimates
+  int blocks;                                // that run at once
 
   /// First visible position of the window that ends at `position`.
   MILLRACE_HD int window_begin(int position) const {
@@ -80,9 +79,7 @@ struct SequencePlan {
 MILLRACE_HD inline int tiles_of_piece(const Division& d, int tiles) {
   if (d.splits > 0) return larger(1, div_up(tiles, d.splits));
   const int wanted = tiles < kLongTiles ? d.wanted_pieces : d.wanted_pieces_if_long;
-  const int least = tiles <= kShortTiles       ? kShortTiles
-                    : tiles <= 3 * kShortTiles ? kShortTiles / 2
-                                               : kQuarters;
+  const int least = tiles <= kShortTiles ? kShortTiles : kShortTiles / 2;
   return larger(least, div_up(div_up(tiles, wanted), kQuarters) * kQuarters);
 }
 
@@ -109,82 +106,33 @@ MILLRACE_HD inline SequencePlan plan_sequence(const Division& d, const Lengths& 
 /// Of all sequences of a step.
 struct Totals {
   unsigned tiles, units, pieces;
-  int longest_piece;  // in tiles
-};
+  int longest_unit;  // in tiles
+  int row_tiles;     // units of a sequence that read the same keys, at most
 
-/// Who shares the tiles: as many warps, or as many blocks, of the grid.
-struct Sharing {
-  bool by_warps;
-  unsigned sharers;
-};
-
-/// As many of `most` as get equally much where `count` units, or pieces, are alike. REQUIRES: there
-/// are some.
-MILLRACE_HD inline unsigned even_sharers(unsigned count, unsigned most) {
-  const unsigned each = (count + most - 1) / most;
-  return (count + each - 1) / each;
-}
-
-/// An estimate of the cycles that a way to share takes. The slowest of three counts: what all
-/// multiprocessors get from memory, what one of them takes in, and what a warp does with one tile
-/// after the other, of which the first have nothing to overlap with. Meetings of a block's warps,
-/// and joining what was stored, come on top. In integers, so that every device finds the same.
-/// `piece`: sixteenths of a tile in a piece, on average. REQUIRES: there are pieces.
-MILLRACE_HD inline uint64_t cycles_of(const Division& d, const Totals& t, const Sharing& s,
-                                      uint64_t piece) {
-  constexpr uint64_t kBytesOfAll = uint64_t{22} * kMultiprocessors, kBytesOfOne = 50;  // in a cycle
-  constexpr uint64_t kTile = 900, kMeeting = 700, kJoining = 3000;
-  const uint64_t pieces = (t.pieces + s.sharers - 1) / s.sharers;  // of a sharer, at most
-  const auto longest = static_cast<uint64_t>(t.longest_piece);
-  uint64_t tiles = (pieces * piece + 15) / 16;
-  if (tiles < longest) tiles = longest;
-  const unsigned used = s.sharers < t.pieces ? s.sharers : t.pieces;
-  const uint64_t neighbours = (used + kMultiprocessors - 1) / kMultiprocessors;
-  const auto bytes = static_cast<uint64_t>(d.tile_bytes);
-  const uint64_t all = t.tiles * bytes / kBytesOfAll;
-  const uint64_t one = neighbours * tiles * bytes / kBytesOfOne;
-  const uint64_t chain = s.by_warps ? tiles * kTile : tiles * kTile / kQuarters;
-  uint64_t cycles = all < one ? one : all;
-  if (cycles < chain) cycles = chain;
-  cycles += chain / 4;
-  if (!s.by_warps) cycles += pieces * kMeeting;
-  const bool has_parts = t.pieces > t.units && t.units % s.sharers != 0;
-  return cycles + (has_parts ? kJoining : 0);
-}
-
-/// Long units are bound by memory, which likes warps that read neighbours, and all blocks at work.
-MILLRACE_HD inline bool has_long_units(const Totals& t) {
-  constexpr unsigned kLongUnit = 64;
-  return t.tiles > kLongUnit * t.units;
-}
-
-/// The ways to share that there are: by blocks or by warps, all of them or as many as get whole
-/// units or whole pieces.
-MILLRACE_HD inline int count_ways(const Division& d) {
-  return d.warps_may_share ? 5 : 2;
-}
-MILLRACE_HD inline Sharing way_to_share(const Division& d, const Totals& t, int way) {
-  const bool by_warps = way >= 2;
-  const auto most = static_cast<unsigned>(by_warps ? d.blocks * kQuarters : d.blocks);
-  const unsigned count = way == 3 ? t.pieces : t.units;
-  return {by_warps, way % 2 == 0 && way < 4 ? most : even_sharers(count, most)};
-}
-/// Orders the ways by cycles_of(), those that take equally long by their number. REQUIRES: there
-/// are pieces.
-MILLRACE_HD inline uint64_t order_of_way(const Division& d, const Totals& t, int way) {
-  const uint64_t piece = uint64_t{t.tiles} * 16 / t.pieces;
-  return cycles_of(d, t, way_to_share(d, t, way), piece) * 8 + static_cast<uint64_t>(way);
-}
-
-/// The way that is estimated to take least.
-MILLRACE_HD inline Sharing choose_sharing(const Division& d, const Totals& t) {
-  if (t.pieces == 0 || has_long_units(t)) return {false, static_cast<unsigned>(d.blocks)};
-  uint64_t least = order_of_way(d, t, 0);
-  for (int way = 1; way < count_ways(d); ++way) {
-    const uint64_t order = order_of_way(d, t, way);
-    if (order < least) least = order;
+  MILLRACE_HD void add(const SequencePlan& plan) {
+    if (plan.units == 0) return;
+    const auto count = static_cast<unsigned>(plan.units);
+    add(Totals{count * static_cast<unsigned>(plan.tiles), count,
+               count * static_cast<unsigned>(plan.pieces), plan.tiles, plan.row_tiles});
   }
-  return way_to_share(d, t, static_cast<int>(least % 8));
+  MILLRACE_HD void add(const Totals& other) {
+    tiles += other.tiles;
+    units += other.units;
+    pieces += other.pieces;
+    longest_unit = larger(longest_unit, other.longest_unit);
+    row_tiles = larger(row_tiles, other.row_tiles);
+  }
+};
+
+/// Whether each block has a unit: block b KV head b % kv_heads of sequence b / kv_heads. It takes
+/// as long as the longest unit, or as all of them on all multiprocessors; even parts take a little
+/// more than the latter, as there are pieces to be joined.
+MILLRACE_HD inline bool has_unit_blocks(const Division& d, const Totals& t) {
+  constexpr unsigned kJoining = 8;  // takes as long as so many tiles
+  if (t.row_tiles > 1) return false;
+  if (t.pieces == t.units) return true;
+  const unsigned part = t.tiles / static_cast<unsigned>(d.blocks);
+  return static_cast<unsigned>(t.longest_unit) <= part + part / 16 + kJoining;
 }
 
 /// Who has which tiles.
@@ -241,11 +189,10 @@ MILLRACE_HD inline void next_unit(const Division& d, const Lengths& lengths, uns
   }
 }
 
-/// What a warp of the grid has to know to begin: one line of the plan of a step. Warps of a block
-/// that shares its pieces have the same.
+/// What a block of those that run at once has to know to begin: one line of the plan of a step.
 struct alignas(16) WorkItem {
-  int32_t has_work;  // else nothing but by_warps counts
-  int32_t by_warps;
+  int32_t unit_blocks;              // has_unit_blocks(); nothing else counts then
+  int32_t has_work;                 // else nothing but `sharer` counts
   uint32_t sharer, sharers, tiles;  // its number, and of how many; tiles of all
   uint32_t end;                     // the first tile of the next one's part
   int32_t sequence, unit, piece;    // the first piece
@@ -258,18 +205,33 @@ struct alignas(16) WorkItem {
 inline constexpr int kItemWords = 24;
 static_assert(sizeof(WorkItem) == kItemWords * sizeof(int32_t));
 
+/// A block's own unit, of a plan with has_unit_blocks(). No work for blocks behind the last
+/// sequence, and where it has no tokens.
+MILLRACE_HD inline WorkItem unit_item(const Division& d, const Lengths& lengths, unsigned block) {
+  WorkItem item{};
+  const auto heads = static_cast<unsigned>(d.kv_heads);
+  const unsigned sequence = block / heads;
+  item.sharer = block;
+  item.sharers = 1;
+  if (sequence >= static_cast<unsigned>(lengths.sequences)) return item;
+  item.sequence = static_cast<int>(sequence);
+  item.unit = static_cast<int>(block - sequence * heads);
+  item.plan = plan_sequence(d, lengths, item.sequence);
+  item.has_work = item.plan.tokens > 0 ? 1 : 0;
+  item.tiles = item.end = static_cast<unsigned>(item.plan.tiles);
+  return item;
+}
+
 /// The item of a sharer. offsets[s]: tiles of the sequences before s, for s up to and with the
 /// number of sequences.
 MILLRACE_HD inline WorkItem make_item(const Division& d, const Lengths& lengths,
-                                      const unsigned* offsets, const Sharing& sharing,
-                                      unsigned sharer) {
+                                      const unsigned* offsets, unsigned sharer) {
   WorkItem item{};
   const unsigned tiles = offsets[lengths.sequences];
-  const Shares shares(tiles, sharing.sharers);
+  const Shares shares(tiles, static_cast<unsigned>(d.blocks));
   const unsigned begin = shares.begin(sharer);
-  item.by_warps = sharing.by_warps ? 1 : 0;
   item.sharer = sharer;
-  item.sharers = sharing.sharers;
+  item.sharers = static_cast<unsigned>(d.blocks);
   item.tiles = tiles;
   item.end = shares.begin(sharer + 1);
   if (begin >= item.end) return item;
@@ -297,18 +259,12 @@ MILLRACE_HD inline WorkItem make_item(const Division& d, const Lengths& lengths,
   return item;
 }
 
-/// The sharer that warp `warp` of block `block` is, or belongs to; behind the last one if none.
-/// Blocks with numbers kMultiprocessors apart are on one multiprocessor, as a GPU places them. The
-/// multiprocessors get equally many sharers, with neighbouring numbers: those read heads of the
+/// The sharer that a block is. Blocks with numbers kMultiprocessors apart are on one
+/// multiprocessor, as a GPU places them; they have neighbouring numbers: those read heads of the
 /// same sequences, which lie side by side in the blocks of the cache.
-MILLRACE_HD inline unsigned sharer_of(const Division& d, const Sharing& sharing, unsigned block,
-                                      unsigned warp) {
-  const unsigned place = block / kMultiprocessors;  // of the block
-  const unsigned blocks = static_cast<unsigned>(d.blocks) / kMultiprocessors;
-  const Shares of_all(sharing.sharers, kMultiprocessors);
-  const unsigned sharer =
-      of_all.begin(block % kMultiprocessors) + (sharing.by_warps ? warp * blocks + place : place);
-  return sharer < of_all.begin(block % kMultiprocessors + 1) ? sharer : sharing.sharers;
+MILLRACE_HD inline unsigned sharer_of(const Division& d, unsigned block) {
+  const unsigned places = static_cast<unsigned>(d.blocks) / kMultiprocessors;
+  return block % kMultiprocessors * places + block / kMultiprocessors;
 }
 
 }  // namespace millrace::ops::generation
