@@ -120,9 +120,4 @@ __device__ inline float largest_of(const float (&x)[kPart], int lanes) {
   return largest;
 }
 
-/// Starts to bring what will soon be read into the multiprocessor's cache.
-__device__ inline void prefetch(const void* at) {
-  asm volatile("prefetch.global.L1 [%0];" ::"l"(at) : "memory");
-}
-
 }  // namespace millrace::ops::generation

@@ -42,10 +42,19 @@ struct Work {
   int queue;          // whose counters (arrivals) this launch uses
 };
 
+/// Starts to bring what will soon be read into the multiprocessor's cache.
+__device__ inline void prefetch(const void* at) {
+  asm volatile("prefetch.global.L1 [%0];" ::"l"(at) : "memory");
+}
+
 /// The item of this block. What the kernel attention_plan_cuda wrote is there as soon as a later
-/// kernel of the step begins, since it lets none start early. The block's own unit is looked up
-/// meanwhile: one trip to memory for both.
+/// kernel of the step begins, since it lets none start early. The block's own unit, and which
+/// blocks of the cache it has, are looked up meanwhile: one trip to memory for all.
 __device__ inline WorkItem load_item(const AttentionArgs& a, const Work& work) {
+  const unsigned sequence = blockIdx.x / static_cast<unsigned>(a.kv_heads);
+  if (sequence < static_cast<unsigned>(work.lengths.sequences)) {
+    prefetch(a.blocks + (a.first_sequence + sequence) * a.blocks_per_sequence);
+  }
   // Not what an earlier step left in the cache of a multiprocessor.
   const int unit_blocks = __ldcg(&work.items->unit_blocks);
   const WorkItem own = unit_item(work.division, work.lengths, blockIdx.x);

@@ -3,8 +3,8 @@
 //
 //   rows: any tensor whose first dimension is the step's T; sequence_length, query_start,
 //   query_length, host_request_types: i32 [S]
-//   -> plan: i32 [W, 24], one line for each warp of the grid that attends (ops/attention_plan/
-//   generation_work.h: WorkItem)
+//   -> plan: i32 [W, 24], one line for each block of the kernel that attends, of those
+//   that run at once (ops/common/generation_work.h: WorkItem)
 //
 // The attributes are those of attention_generation that say how its work may be divided.
 #pragma once
