@@ -329,6 +329,16 @@ KvCaseSpec several(int tokens) {
   return spec;
 }
 
+/// More units than blocks run at once, of 8 KV heads. Where one sequence is far longer than the
+/// others, its keys are shared.
+KvCaseSpec many(bool one_is_long) {
+  KvCaseSpec spec{.sequences = {}, .row_gap = 1};
+  for (int i = 0; i < 40; ++i)
+    spec.sequences.push_back({i * 37 % 150, i == 20 ? 0 : 1, kGeneration});
+  if (one_is_long) spec.sequences[7].past = 2000;
+  return spec;
+}
+
 std::vector<Case> append_cases() {
   using enum ir::DType;
   const AttentionShape windowed{4, 2, 128, 128, 0.0884F, 64, 0};
@@ -348,6 +358,10 @@ std::vector<Case> append_cases() {
               kBF16, {.rotary_dim = 128, .planned = false}),
       appends("appends, 16-bit, edges", kEightBillionHeads, stored_as(edges(), kBF16, 64), kBF16,
               {.rotary_dim = 128}),
+      appends("appends, 16-bit, many sequences", kEightBillionHeads,
+              stored_as(many(false), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, many sequences, one is long", kEightBillionHeads,
+              stored_as(many(true), kBF16, 64), kBF16, {.rotary_dim = 128}),
       appends("appends, 16-bit, Q, K and V apart", kOneBillionHeads,
               stored_as(mixed_step(), kF16, 16), kF16, {.rotary_dim = 64, .packed = false}),
       appends("appends, 16-bit, a part of the head", {6, 2, 80, 80, 0.1118F, 0, 0},
