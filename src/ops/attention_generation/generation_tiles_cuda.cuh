@@ -8,6 +8,7 @@
 
 #include <type_traits>
 
+#include "ops/attention_generation/generation_append_cuda.cuh"
 #include "ops/attention_generation/generation_parts_cuda.cuh"
 #include "ops/common/kv_widen_cuda.cuh"
 #include "ops/common/tensor_core_cuda.cuh"
@@ -81,7 +82,7 @@ struct Sizes {
   static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
   static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
   static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
-  static constexpr int kBlocks = (kSize <= 128 ? 8 : 4) / kWarps;  // on a multiprocessor
+  static constexpr int kBlocks = blocks_on_multiprocessor(kSize);  // of them
   static constexpr int kSumStride = kSize + 4;                     // floats
   static constexpr int kSumBytes = kRows * kSumStride * 4;
   /// Where a stage has no room for a warp's sums, they lie behind the rings.
@@ -89,10 +90,11 @@ struct Sizes {
   static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
   static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
   static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
-  /// Whether warps can work by themselves: there are registers for a unit's and a piece's sums.
-  static constexpr bool kHasSolo = kSize <= 128 && kColumnTiles == 1;
+  static constexpr int kQueryStride = kSize + 8;  // of rotated queries, of 16 bits
 
-  static constexpr int shared_bytes(int sequences) { return kTileBytes + (sequences + 1) * 4; }
+  /// With the rotated queries [rows, kQueryStride] of a unit.
+  static constexpr int shared_bytes(int rows) { return kTileBytes + rows * kQueryStride * 2; }
+
   /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
 };
@@ -117,9 +119,10 @@ class Tiles {
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
 
-  /// Whether a tile holds keys of earlier steps only.
-  __device__ static bool is_old(const SequencePlan& plan, int tile) {
-    return plan.tile_begin(tile) + kTileKeys <= plan.first_position;
+  /// Whether all that is copied of a tile are keys of earlier steps: others are this step's, which
+  /// the kernel before has written, or this one appends.
+  __device__ bool is_old(const SequencePlan& plan, int tile) const {
+    return w_.appended.is_on || plan.tile_begin(tile) + kTileKeys <= plan.first_position;
   }
 
   /// The block of the cache that a tile lies in. A lane keeps one of the sequence's first blocks:
@@ -139,7 +142,9 @@ class Tiles {
   __device__ void fetch_tile(int stage, const Walk& walk, int tile, int64_t block) {
     const SequencePlan& plan = walk.plan;
     const int begin = plan.tile_begin(tile);
-    const int low = plan.low(tile) - begin, high = plan.high(tile) - begin;
+    const int low = plan.low(tile) - begin;
+    const int high =
+        min(plan.high(tile), w_.appended.is_on ? plan.first_position : plan.length) - begin;
     const int kv_head = plan.row_tiles == 1 ? walk.unit : walk.unit / plan.row_tiles;
     const int slot = begin - (begin >> w_.block_shift << w_.block_shift);
     const int64_t vector = int64_t{kv_head} * a_.tokens_per_block + slot;
@@ -201,15 +206,34 @@ class Tiles {
     return min(walk.plan.tokens * a_.group - first_row, kRows);
   }
 
-  /// (row of the step) * heads + head, of a row of the walk's unit.
-  __device__ int64_t head_row(const Walk& walk, int row) const {
+  /// The row of the step and the head that a row of the walk's unit is.
+  struct StepRow {
+    int row, head;
+  };
+  __device__ StepRow step_row(const Walk& walk, int row) const {
     const SequencePlan& plan = walk.plan;
     if (plan.tokens == 1 && plan.row_tiles == 1) {  // divisions take long
-      return int64_t{plan.row_start} * a_.heads + walk.unit * a_.group + row;
+      return {plan.row_start, walk.unit * a_.group + row};
     }
     const int kv_head = walk.unit / plan.row_tiles;
     const int at = walk.unit % plan.row_tiles * kRows + row;
-    return int64_t{plan.row_start + at / a_.group} * a_.heads + kv_head * a_.group + at % a_.group;
+    return {plan.row_start + at / a_.group, kv_head * a_.group + at % a_.group};
+  }
+  /// As a row of the output's heads.
+  __device__ int64_t head_row(const Walk& walk, int row) const {
+    const StepRow at = step_row(walk, row);
+    return int64_t{at.row} * a_.heads + at.head;
+  }
+  __device__ HeadRow head_of(const void* x, int64_t stride, StepRow at, bool rotates) const {
+    const Appended& appended = w_.appended;
+    return {static_cast<const uint16_t*>(x) + at.row * stride + at.head * kSize,
+            appended.angles + int64_t{at.row} * appended.rotary_dim,
+            rotates ? appended.rotary_dim : 0, appended.interleaved, is_bf16()};
+  }
+  /// Of queries, results, and this step's keys and values.
+  __device__ bool is_bf16() const {
+    if constexpr (kWidens) return a_.type == ir::DType::kBF16;
+    return std::is_same_v<T, __nv_bfloat16>;
   }
 
   __device__ float total_of(int64_t head_row, float largest, float total) const {
@@ -217,26 +241,44 @@ class Tiles {
     return total_with_sink(a_, static_cast<int>(head_row % a_.heads), largest, total);
   }
 
-  /// Queries are the B operands of all products of a unit; rows from `rows` on are not there, and
-  /// zeros.
-  __device__ void load_queries(const Walk& walk, int rows) {
+  /// Whether queries are rotated where the products take them: the other element of each pair is
+  /// the same thread's. Else they are rotated in shared memory first.
+  __device__ bool rotates_in_place() const {
+    return !w_.appended.interleaved &&
+           (w_.appended.rotary_dim == 0 || (w_.appended.rotary_dim == kSize && kHasPairs));
+  }
+
+  /// Puts the rotated queries of a unit into shared memory. Thread `thread` of `threads`; all of
+  /// them have to meet then.
+  __device__ void rotate_queries(const Walk& walk, int rows, int thread, int threads,
+                                 uint16_t* queries) const {
+    constexpr int kParts = kSize / kPart;
+#pragma unroll 1
+    for (int at = thread; at < rows * kParts; at += threads) {
+      const int row = at / kParts, d = at % kParts * kPart;
+      float part[kPart];
+      head_of(a_.q, w_.q_stride, step_row(walk, row), true).load(d, part);
+      *reinterpret_cast<uint4*>(queries + row * S::kQueryStride + d) = pack_part(part, is_bf16());
+    }
+  }
+
+  /// Queries are the B operands of all products of a unit. From rotate_queries(), or if `queries`
+  /// is null as projected, which needs rotates_in_place(). Rows from `rows` on are zeros.
+  __device__ void load_queries(const Walk& walk, int rows, const uint16_t* queries) {
     const int first_row = first_row_of(walk);
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
       const int row = n * 8 + lane() / 4;
       const bool is_there = row < rows;
-      const auto* q = static_cast<const T*>(a_.q) +
-                      (is_there ? head_row(walk, row) * kSize + lane() % 4 * (kWidens ? 4 : 2) : 0);
+      const HeadRow head = head_of(a_.q, w_.q_stride, step_row(walk, is_there ? row : 0), true);
+      const uint16_t* q = queries == nullptr ? head.x : queries + row * S::kQueryStride;
 #pragma unroll
-      for (int step = 0; step < kSize / 16; ++step) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const T* pair = q + step * 16 + half * (kWidens ? 2 : 8);
-          q_[n][step][half] = is_there ? *reinterpret_cast<const uint32_t*>(pair) : 0;
-        }
+      for (int i = 0; i < kPairs; ++i) {
+        q_[n][i / 2][i % 2] = is_there ? *reinterpret_cast<const uint32_t*>(q + pair_at(i)) : 0;
       }
+      if (queries == nullptr && head.rotary_dim > 0) rotate_in_place(q_[n], head.angles);
       if constexpr (kWidens) {
-        const float unit = queries_to_halves(q_[n], a_.type == ir::DType::kBF16);
+        const float unit = queries_to_halves(q_[n], is_bf16());
 #pragma unroll
         for (int i = 0; i < 2; ++i)
           q_unit_[n][i] = __shfl_sync(kAll, unit, (lane() % 4 * 2 + i) * 4);
@@ -248,6 +290,40 @@ class Tiles {
         position_[n][i] = walk.plan.first_position + token;
       }
     }
+  }
+
+  /// Brings the step's key and value of the unit closer; they are read behind the old ones.
+  __device__ void prefetch_new_key(const Walk& walk, int thread) const {
+    constexpr int kLine = 128, kLines = (kSize * 2 + kLine - 1) / kLine;  // of 16-bit elements
+    if (!w_.appended.is_on || thread >= 2 * kLines) return;
+    const bool is_v = thread >= kLines;
+    const HeadRow head = new_head({walk.plan.row_start, walk.unit / walk.plan.row_tiles}, is_v);
+    prefetch(head.x + (is_v ? thread - kLines : thread) * (kLine / 2));
+  }
+
+  /// Writes what of a tile in `stage`, whose copies have ended, is this step's, to the stage and,
+  /// if the unit is the first of its KV head, to the cache. Nobody else reads or writes these
+  /// places in this launch: tiles of other units are copied up to here only.
+  __device__ void append_keys(int stage, const Walk& walk, int tile) {
+    const SequencePlan& plan = walk.plan;
+    const int begin = plan.tile_begin(tile);
+    if (!w_.appended.is_on || begin + kTileKeys <= plan.first_position || tile < plan.sink_tiles) {
+      return;
+    }
+    const int kv_head = walk.unit / plan.row_tiles;
+    const bool is_first = walk.unit == kv_head * plan.row_tiles;
+    const int block =
+        a_.blocks[int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence +
+                  (begin >> w_.block_shift)];
+    const int to = min(begin + kTileKeys, plan.length);
+#pragma unroll 1
+    for (int key = max(begin, plan.first_position); key < to; ++key) {
+      const int slot = key - (key >> w_.block_shift << w_.block_shift);
+      append_key(stage, key - begin, {plan.row_start + key - plan.first_position, kv_head},
+                 is_first ? block * a_.block_bytes : -1,
+                 int64_t{kv_head} * a_.tokens_per_block + slot);
+    }
+    __syncwarp();
   }
 
   __device__ void start_sums() {
@@ -302,15 +378,14 @@ class Tiles {
 
   __device__ void write(const Walk& walk, int row, int d, const Part& part) const {
     const int64_t at = head_row(walk, row);
-    const float total = total_of(at, part.largest, part.total);
+    const float factor = 1 / total_of(at, part.largest, part.total);
     *reinterpret_cast<uint2*>(static_cast<T*>(a_.out) + at * kSize + d) = {
-        pack_result(part.sum.x / total, part.sum.y / total),
-        pack_result(part.sum.z / total, part.sum.w / total)};
+        pack_result(part.sum.x * factor, part.sum.y * factor),
+        pack_result(part.sum.z * factor, part.sum.w * factor)};
   }
 
   __device__ uint32_t pack_result(float low, float high) const {
-    if (kWidens && a_.type == ir::DType::kBF16) return pack_pair<__nv_bfloat16>(low, high);
-    return pack_pair<T>(low, high);
+    return pack_as(low, high, is_bf16());
   }
 
   /// Where the pieces of the unit lie: those of the sharer where it begins have been added up. One
@@ -383,6 +458,84 @@ class Tiles {
   float sums_[kColumnTiles][kSize / 16][4];
 
  private:
+  /// Pairs of elements that a thread has of a query, and whether the pair half a head away is among
+  /// them.
+  static constexpr int kPairs = kSize / 8;
+  static constexpr bool kHasPairs = !kWidens || kSize % 32 == 0;
+  /// The first element of a thread's pair `i`, which is operand [i / 2][i % 2].
+  __device__ static int pair_at(int i) {
+    return kWidens ? i / 2 * 16 + lane() % 4 * 4 + i % 2 * 2 : i * 8 + lane() % 4 * 2;
+  }
+
+  /// As HeadRow::load(), for a whole head.
+  __device__ void rotate_in_place(uint32_t (&q)[kSize / 16][2], const float* angles) const {
+    if constexpr (kHasPairs) {
+#pragma unroll
+      for (int i = 0; i < kPairs / 2; ++i) {
+        const float2 c = *reinterpret_cast<const float2*>(angles + pair_at(i));
+        const float2 s = *reinterpret_cast<const float2*>(angles + kSize / 2 + pair_at(i));
+        const int j = i + kPairs / 2;
+        const float2 x = unpack_pair(q[i / 2][i % 2], is_bf16());
+        const float2 y = unpack_pair(q[j / 2][j % 2], is_bf16());
+        q[i / 2][i % 2] =
+            pack_as(rotated(x.x, c.x, y.x, -s.x), rotated(x.y, c.y, y.y, -s.y), is_bf16());
+        q[j / 2][j % 2] =
+            pack_as(rotated(y.x, c.x, x.x, s.x), rotated(y.y, c.y, x.y, s.y), is_bf16());
+      }
+    }
+  }
+
+  __device__ HeadRow new_head(StepRow at, bool is_v) const {
+    const Appended& appended = w_.appended;
+    return head_of(is_v ? appended.v : appended.k, is_v ? appended.v_stride : appended.k_stride, at,
+                   !is_v);
+  }
+
+  /// A key and its value, `key` of the stage's tile: at row `from.row` of K and V, head
+  /// `from.head`. In the cache they are vector `slot` of the block at `block_offset`, which is
+  /// negative if they are not to be written there. Some lanes take the key, others the value.
+  __device__ void append_key(int stage, int key, StepRow from, int64_t block_offset, int64_t slot) {
+    constexpr int kParts = kSize / kPart;
+    const Appended& to = w_.appended;
+    Stored* const tile = ring_ + stage * S::kStage;
+#pragma unroll 1
+    for (int at = lane(); at - lane() < 2 * kParts; at += kWarp) {
+      const bool is_v = at >= kParts, is_there = at < 2 * kParts;
+      const int d = is_there ? (is_v ? at - kParts : at) * kPart : 0;
+      float x[kPart];
+      new_head(from, is_v).load(d, x);
+      Stored* const shared = tile + (is_v ? S::kPlane : 0) + key * S::kStride + d;
+      auto* const cached =
+          reinterpret_cast<Stored*>((is_v ? to.v_plane : to.k_plane) + block_offset) +
+          slot * kSize + d;
+      const bool is_cached = block_offset >= 0;
+      if constexpr (kHasScale<Stored>) {
+        const Int8Scale scale(largest_of(x, kParts));
+        if (d == 0 && is_there) {
+          auto* const scales = reinterpret_cast<float*>(tile + 2 * S::kPlane);
+          scales[(is_v ? kTileKeys : 0) + key] = scale.scale;
+          if (is_cached) {
+            reinterpret_cast<float*>((is_v ? to.v_scale : to.k_scale) + block_offset)[slot] =
+                scale.scale;
+          }
+        }
+        put(pack_bytes<Stored>(x, scale), shared, cached, is_there, is_cached);
+      } else if constexpr (kWidens) {
+        put(pack_bytes<Stored>(x, [](float value) { return from_float<Stored>(value); }), shared,
+            cached, is_there, is_cached);
+      } else {
+        put(pack_part(x, is_bf16()), shared, cached, is_there, is_cached);
+      }
+    }
+  }
+
+  template <typename Packed>
+  __device__ static void put(const Packed& packed, Stored* shared, Stored* cached, bool is_there,
+                             bool is_cached) {
+    if (is_there) *reinterpret_cast<Packed*>(shared) = packed;
+    if (is_there && is_cached) *reinterpret_cast<Packed*>(cached) = packed;
+  }
+
   __device__ void scale_sums(float factor) {
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
