@@ -31,120 +31,101 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   /// REQUIRES: the item has work.
   __device__ void run(const WorkItem& item) {
     block_ = item.sharer;
-    end_ = item.end;
     now_ = item.walk();
-    attend();
-    wait_for_copies<0>();
+    bool waited = false;
+    do {
+      attend(pieces_before(item.end), waited);
+      next_unit(w_.division, w_.lengths, item.end, &now_);
+    } while (now_.start() < item.end);
   }
 
  private:
   using Base::a_, Base::w_, Base::shares_, Base::lane, Base::warp;
   using Base::largest_, Base::total_, Base::sums_;
 
-  /// All pieces of this block, tile by tile. What is read while the kernel before this one still
-  /// runs: the plan, see load_item(); lengths and block tables, which the first kernel of the step
-  /// brought, see device/cuda/step_transfers.cu; and keys of earlier steps. These were there before
-  /// the step began, and no kernel of a step moves or overwrites them: it writes keys of its own
-  /// tokens only, and beams, which change places, are followed by another tactic. So where this
-  /// kernel appends, all that it copies is read before it waits.
-  __device__ void attend() {
-    ahead_ = now_;
-    ahead_tile_ = ahead_.piece_begin() + warp();
-    Result result;
-    bool waited = false;
-    int tile = 0;
-    bool in_quarter = false;
-    int refill = -1;  // the stage to be filled; a fetch to no stage only finds the first tile
-    for (int filled = -1;;) {
-      if (!waited && !is_ahead_old()) {
-        device::wait_for_predecessor();
-        waited = true;
-      }
-      if (refill >= 0 || filled < 0) fetch(refill);
-      if (filled < S::kStages) {
-        refill = ++filled;
-        if (filled < S::kStages) continue;
-      }
-      if (!waited) device::wait_for_predecessor();
-      waited = true;
-      if (!in_quarter) {
-        if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &now_);
-        if (now_.start() >= end_) return;
-        if (rows_ == 0) enter_unit(result);
-        this->start_sums();
-        tile = now_.piece_begin() + warp();
-        in_quarter = true;
-      }
-      refill = -1;
-      const int end = now_.piece_end();
-      if (tile < end) {
-        refill = stage_;
-        add_tile(tile);
-        tile += kQuarters;
-        if (tile < end) continue;
-      }
-      finish_quarter(refill, result);
-      in_quarter = false;
-    }
+  /// The unit's first piece that does not begin before the tile `end` of all.
+  __device__ int pieces_before(unsigned end) const {
+    const unsigned tiles = end - now_.unit_start;
+    if (tiles >= static_cast<unsigned>(now_.plan.tiles)) return now_.plan.pieces;
+    return div_up(static_cast<int>(tiles), now_.plan.piece_tiles);
   }
 
-  /// Whether the tile that is fetched next holds keys of earlier steps only.
-  __device__ bool is_ahead_old() const {
-    return ahead_state_ != Ahead::kTile || this->is_old(ahead_.plan, ahead_tile_);
-  }
-
-  /// Goes on to the next piece of which this warp has a tile, unless it is at one; and looks up the
-  /// tile's block, so that it is there when the tile is fetched.
-  __device__ void skip_to_tile() {
-    while (ahead_tile_ >= ahead_.piece_end()) {
-      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &ahead_);
-      if (ahead_.start() >= end_) {
-        ahead_state_ = Ahead::kDone;
-        return;
-      }
-      ahead_tile_ = ahead_.piece_begin() + warp();
-    }
-    ahead_state_ = Ahead::kTile;
-    ahead_block_ = this->block_of(ahead_, ahead_tile_);
-  }
-
-  /// Starts to copy the next tile.
-  __device__ void fetch(int stage) {
-    if (ahead_state_ == Ahead::kTile) {
-      this->fetch_tile(stage, ahead_, ahead_tile_, ahead_block_);
-      ahead_tile_ += kQuarters;
-    }
-    if (ahead_state_ != Ahead::kDone) skip_to_tile();
-    commit_copies();
-  }
-
-  /// What a thread has of the results of a unit: of the pieces before, and of the quarters of the
-  /// piece that is computed.
+  /// What a thread has of the results of a unit: of all pieces so far, and of one.
   struct Result {
     Part unit[S::kVectors];
     Part piece[S::kVectors];
   };
 
-  /// Adds the results of all warps, which are those of a piece, and writes or stores
-  /// the unit's if this block is through with it.
-  __device__ void finish_quarter(int last_stage, Result& result) {
-    share_sums(last_stage);
-    gather(result);
-    add_piece(result);
-    ++count_;
-    ++now_.piece;
-    if (now_.piece < now_.plan.pieces && now_.start() < end_) return;
-    if (count_ == now_.plan.pieces) {
-      for_each_vector([&](int i, int row, int d) { this->write(now_, row, d, result.unit[i]); });
-    } else {
-      // Pieces in the middle of a unit lie in the slots before.
-      const int slot = w_.partial_slots - 1;
-      if (first_piece_ == 0) {
-        for_each_vector([&](int i, int row, int d) { store_part(slot, row, d, result.unit[i]); });
+  /// The unit's pieces up to `last`, tile by tile; a warp goes on from one to the next. What is
+  /// read while the kernel before this one still runs: the plan, see load_item(); lengths and block
+  /// tables, which the first kernel of the step brought, see device/cuda/step_transfers.cu; and
+  /// keys of earlier steps. These were there before the step began, and no kernel of a step moves
+  /// or overwrites them: it writes keys of its own tokens only, and beams, which change places, are
+  /// followed by another tactic. So where this kernel appends, all that it copies is read before it
+  /// waits.
+  __device__ void attend(int last, bool& waited) {
+    first_piece_ = now_.piece;
+    end_tile_ = smaller(last * now_.plan.piece_tiles, now_.plan.tiles);
+    // Quarter i has tiles i, i + kQuarters, ... of the unit.
+    const int first = now_.piece_begin();
+    int tile = first + ((warp() - first) & (kQuarters - 1));
+    fetched_tile_ = tile;
+#pragma unroll 1
+    for (int stage = 0; stage < S::kStages; ++stage) {
+      if (!waited && fetched_tile_ < end_tile_ && !this->is_old(now_.plan, fetched_tile_)) {
+        device::wait_for_predecessor();
+        waited = true;
       }
-      announce();
+      fetch(stage);
     }
-    rows_ = 0;
+    if (!waited) device::wait_for_predecessor();
+    waited = true;
+    enter_unit();
+    Result result;
+    int stage = 0, read = -1;  // the stage of the next tile; one that was read, and may be filled
+    for (; now_.piece < last; ++now_.piece) {
+      this->start_sums();
+      bool has_tile = false;
+#pragma unroll 1
+      for (const int end = now_.piece_end(); tile < end; tile += kQuarters) {
+        if (read >= 0) fetch(read);
+        wait_for_copies<S::kStages - 1>();
+        __syncwarp();
+        this->append_keys(stage, now_, tile);
+        this->add_stage(stage, now_.plan, tile);
+        has_tile = true;
+        read = stage;
+        stage = stage + 1 == S::kStages ? 0 : stage + 1;
+      }
+      share_sums(has_tile ? read : -1);
+      gather(result);
+      add_piece(result);
+    }
+    wait_for_copies<0>();
+    finish_unit(result);
+  }
+
+  /// Starts to copy the next tile, if there is one.
+  __device__ void fetch(int stage) {
+    if (fetched_tile_ < end_tile_) {
+      this->fetch_tile(stage, now_, fetched_tile_, this->block_of(now_, fetched_tile_));
+    }
+    fetched_tile_ += kQuarters;
+    commit_copies();
+  }
+
+  /// Writes the unit's result if all of its pieces are this block's, else stores it.
+  __device__ void finish_unit(const Result& result) {
+    if (first_piece_ == 0 && now_.piece == now_.plan.pieces) {
+      for_each_vector([&](int i, int row, int d) { this->write(now_, row, d, result.unit[i]); });
+      return;
+    }
+    // Pieces in the middle of a unit lie in the slots before.
+    const int slot = w_.partial_slots - 1;
+    if (first_piece_ == 0) {
+      for_each_vector([&](int i, int row, int d) { store_part(slot, row, d, result.unit[i]); });
+    }
+    announce();
   }
 
   /// Calls function(i, row, d) for every i-th of this thread's groups of four elements, from d on,
@@ -159,12 +140,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     }
   }
 
-  __device__ void enter_unit(Result& result) {
-#pragma unroll
-    for (int i = 0; i < S::kVectors; ++i)
-      result.unit[i] = result.piece[i] = Part{};
-    first_piece_ = now_.piece;
-    count_ = 0;
+  __device__ void enter_unit() {
     rows_ = this->count_rows(now_);
     this->prefetch_new_key(now_, static_cast<int>(threadIdx.x));
     uint16_t* queries = nullptr;
@@ -174,14 +150,6 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       __syncthreads();  // they are read before the next unit's, as warps meet in between
     }
     this->load_queries(now_, rows_, queries);
-  }
-
-  __device__ void add_tile(int tile) {
-    wait_for_copies<S::kStages - 1>();
-    __syncwarp();
-    this->append_keys(stage_, now_, tile);
-    this->add_stage(stage_, now_.plan, tile);
-    stage_ = stage_ + 1 == S::kStages ? 0 : stage_ + 1;
   }
 
   /// Where a warp's sums lie for the others.
@@ -212,6 +180,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     float* to = shared_sums(warp(), stage) + lane() % 4 * 2 * S::kSumStride;
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
+      if (n * 8 + lane() % 4 * 2 >= rows_) continue;
 #pragma unroll
       for (int d = 0; d < kSize / 16; ++d) {
 #pragma unroll
@@ -221,20 +190,31 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     }
   }
 
-  /// Adds what the warps have shared to the piece's result, each thread some elements.
+  /// The result of a piece from what the warps have shared, each thread some elements.
   __device__ void gather(Result& result) {
     __syncthreads();
     for_each_vector([&](int i, int row, int d) {
+      float2 stats[kWarps];
+      Part piece;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) {
+        stats[w] = x_.stats[w][row];
+        piece.largest = fmaxf(piece.largest, stats[w].x);
+      }
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) {
         const int stage = x_.stage[w];
         if (stage < 0) continue;
-        const float2 stats = x_.stats[w][row];
-        const float* from = shared_sums(w, stage);
-        add_part(
-            result.piece[i],
-            {stats.x, stats.y, *reinterpret_cast<const float4*>(from + row * S::kSumStride + d)});
+        const float factor = weight_of(stats[w].x, piece.largest);
+        const float4 sum =
+            *reinterpret_cast<const float4*>(shared_sums(w, stage) + row * S::kSumStride + d);
+        piece.total = fmaf(stats[w].y, factor, piece.total);
+        piece.sum.x = fmaf(sum.x, factor, piece.sum.x);
+        piece.sum.y = fmaf(sum.y, factor, piece.sum.y);
+        piece.sum.z = fmaf(sum.z, factor, piece.sum.z);
+        piece.sum.w = fmaf(sum.w, factor, piece.sum.w);
       }
+      result.piece[i] = piece;
     });
     __syncthreads();
   }
@@ -242,12 +222,13 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   /// To the unit's result where all pieces before are this block's, else it is stored by itself.
   __device__ void add_piece(Result& result) {
     for_each_vector([&](int i, int row, int d) {
-      if (first_piece_ == 0) {
-        add_part(result.unit[i], result.piece[i]);
+      if (first_piece_ > 0) {
+        store_part(now_.piece - first_piece_, row, d, result.piece[i]);
+      } else if (now_.piece == 0) {
+        result.unit[i] = result.piece[i];
       } else {
-        store_part(count_, row, d, result.piece[i]);
+        add_part(result.unit[i], result.piece[i]);
       }
-      result.piece[i] = Part{};
     });
   }
 
@@ -264,7 +245,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   __device__ void announce() {
     __syncthreads();
     const unsigned home = shares_.owner(now_.unit_start);
-    if (threadIdx.x == 0) x_.is_last = this->count_stored(now_, home, count_);
+    if (threadIdx.x == 0) x_.is_last = this->count_stored(now_, home, now_.piece - first_piece_);
     // Meanwhile, in case it is the last.
     if (warp() == kWarps - 1) {
       this->find_partials(now_, home, x_.partial, &x_.num_partials);
@@ -283,22 +264,17 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     __syncthreads();  // what was found may be overwritten
   }
 
-  enum class Ahead { kStart, kTile, kDone };
-
   Exchange<kRows, kWarps>& x_;
   std::byte* const all_rings_;
-  unsigned block_ = 0, end_ = 0;  // its number, and the first tile of the next block's part
-  Walk now_;                      // the piece that is computed
-  Walk ahead_;                    // the piece of the tile that is fetched next
-  int ahead_tile_ = 0;
-  int64_t ahead_block_ = 0;
-  Ahead ahead_state_ = Ahead::kStart;
-  int stage_ = 0;                    // of the next tile to be computed
-  int rows_ = 0;                     // of the unit; 0 when the next piece is of another one
-  int first_piece_ = 0, count_ = 0;  // the unit's first piece here, and how many are done
+  unsigned block_ = 0;  // its number
+  Walk now_;            // the piece that is computed
+  int first_piece_ = 0,
+      end_tile_ = 0;      // of the unit's: this block's first one, and behind its last
+  int fetched_tile_ = 0;  // the next tile to be copied
+  int rows_ = 0;          // of the unit
 };
 
-/// Grid: a block for each unit, and as many as run at once.
+/// Grid: a block for each KV head of each sequence, and as many as run at once.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
                                   (Sizes<kSize, kColumnTiles>::kBlocks))

@@ -26,10 +26,12 @@ void launch_kernel(const Launch& launch, const AttentionArgs& args, Work work) {
   }();
   static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  const int blocks = std::max(work.division.blocks, work.lengths.sequences * args.kv_heads);
-  device::launch_kernel("attend_generation", *launch.queue, static_cast<unsigned>(blocks),
-                        S::kThreads, static_cast<size_t>(S::shared_bytes(work.partial_rows)),
-                        kKernel, args, work);
+  const int sequences =
+      std::max(work.lengths.sequences, div_up(work.division.blocks, args.kv_heads));
+  const dim3 grid(static_cast<unsigned>(args.kv_heads), static_cast<unsigned>(sequences));
+  device::launch_kernel("attend_generation", *launch.queue, grid, S::kThreads,
+                        static_cast<size_t>(S::shared_bytes(work.partial_rows)), kKernel, args,
+                        work);
 }
 
 /// Heads for which there is a kernel that reads 8 bits.

@@ -51,19 +51,19 @@ __device__ inline void prefetch(const void* at) {
 /// kernel of the step begins, since it lets none start early. The block's own unit, and which
 /// blocks of the cache it has, are looked up meanwhile: one trip to memory for all.
 __device__ inline WorkItem load_item(const AttentionArgs& a, const Work& work) {
-  const unsigned sequence = blockIdx.x / static_cast<unsigned>(a.kv_heads);
+  const unsigned sequence = blockIdx.y, block = sequence * gridDim.x + blockIdx.x;
   if (sequence < static_cast<unsigned>(work.lengths.sequences)) {
     prefetch(a.blocks + (a.first_sequence + sequence) * a.blocks_per_sequence);
   }
   // Not what an earlier step left in the cache of a multiprocessor.
   const int unit_blocks = __ldcg(&work.items->unit_blocks);
-  const WorkItem own = unit_item(work.division, work.lengths, blockIdx.x);
+  const WorkItem own = unit_item(work.division, work.lengths, sequence, blockIdx.x);
   if (unit_blocks != 0) return own;
   WorkItem item{};
-  item.sharer = blockIdx.x;
-  if (blockIdx.x >= static_cast<unsigned>(work.division.blocks)) return item;
+  item.sharer = block;
+  if (block >= static_cast<unsigned>(work.division.blocks)) return item;
   constexpr int kPacks = static_cast<int>(sizeof(WorkItem) / sizeof(uint4));
-  const auto* from = reinterpret_cast<const uint4*>(work.items + blockIdx.x);
+  const auto* from = reinterpret_cast<const uint4*>(work.items + block);
   uint4 packs[kPacks];
 #pragma unroll
   for (int i = 0; i < kPacks; ++i)

@@ -71,9 +71,11 @@ std::map<PieceName, int> walk_all(const AttentionPlan& a, Step& step) {
   const size_t blocks = std::max(items.size(), static_cast<size_t>(lengths.sequences * a.kv_heads));
   for (size_t block = 0; block < blocks; ++block) {
     if (items[0].unit_blocks == 0 && block >= items.size()) break;
-    const WorkItem item = items[0].unit_blocks != 0
-                              ? unit_item(division, lengths, static_cast<unsigned>(block))
-                              : items[block];
+    const WorkItem item =
+        items[0].unit_blocks != 0
+            ? unit_item(division, lengths, static_cast<unsigned>(block) / unsigned(a.kv_heads),
+                        static_cast<unsigned>(block) % unsigned(a.kv_heads))
+            : items[block];
     if (item.has_work == 0) continue;
     Walk walk = item.walk();
     while (walk.start() < item.end) {

@@ -79,8 +79,8 @@ struct SequencePlan {
 MILLRACE_HD inline int tiles_of_piece(const Division& d, int tiles) {
   if (d.splits > 0) return larger(1, div_up(tiles, d.splits));
   const int wanted = tiles < kLongTiles ? d.wanted_pieces : d.wanted_pieces_if_long;
-  const int least = tiles <= kShortTiles ? kShortTiles : kShortTiles / 2;
-  return larger(least, div_up(div_up(tiles, wanted), kQuarters) * kQuarters);
+  if (tiles <= kShortTiles) return kShortTiles;
+  return larger(kShortTiles / 2, div_up(div_up(tiles, wanted), kQuarters) * kQuarters);
 }
 
 MILLRACE_HD inline SequencePlan plan_sequence(const Division& d, const Lengths& lengths,
@@ -97,8 +97,10 @@ MILLRACE_HD inline SequencePlan plan_sequence(const Division& d, const Lengths& 
   p.first_tile = p.window_begin / kTileKeys;
   p.tiles = p.sink_tiles + div_up(p.length, kTileKeys) - p.first_tile;
   p.piece_tiles = tiles_of_piece(d, p.tiles);
-  p.pieces = div_up(p.tiles, p.piece_tiles);
-  p.row_tiles = div_up(p.tokens * d.group, d.unit_rows);
+  // Usually one of each: divisions take long.
+  p.pieces = p.tiles <= p.piece_tiles ? 1 : div_up(p.tiles, p.piece_tiles);
+  const int rows = p.tokens * d.group;
+  p.row_tiles = rows <= d.unit_rows ? 1 : div_up(rows, d.unit_rows);
   p.units = p.tokens == 0 ? 0 : d.kv_heads * p.row_tiles;
   return p;
 }
@@ -206,16 +208,15 @@ inline constexpr int kItemWords = 24;
 static_assert(sizeof(WorkItem) == kItemWords * sizeof(int32_t));
 
 /// A block's own unit, of a plan with has_unit_blocks(). No work for blocks behind the last
-/// sequence, and where it has no tokens.
-MILLRACE_HD inline WorkItem unit_item(const Division& d, const Lengths& lengths, unsigned block) {
+/// sequence, and where it has no tokens. `sharer`: the block's number.
+MILLRACE_HD inline WorkItem unit_item(const Division& d, const Lengths& lengths, unsigned sequence,
+                                      unsigned head) {
   WorkItem item{};
-  const auto heads = static_cast<unsigned>(d.kv_heads);
-  const unsigned sequence = block / heads;
-  item.sharer = block;
+  item.sharer = sequence * static_cast<unsigned>(d.kv_heads) + head;
   item.sharers = 1;
   if (sequence >= static_cast<unsigned>(lengths.sequences)) return item;
   item.sequence = static_cast<int>(sequence);
-  item.unit = static_cast<int>(block - sequence * heads);
+  item.unit = static_cast<int>(head);
   item.plan = plan_sequence(d, lengths, item.sequence);
   item.has_work = item.plan.tokens > 0 ? 1 : 0;
   item.tiles = item.end = static_cast<unsigned>(item.plan.tiles);
