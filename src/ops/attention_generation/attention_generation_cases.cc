@@ -335,7 +335,7 @@ KvCaseSpec many(bool one_is_long) {
   KvCaseSpec spec{.sequences = {}, .row_gap = 1};
   for (int i = 0; i < 40; ++i)
     spec.sequences.push_back({i * 37 % 150, i == 20 ? 0 : 1, kGeneration});
-  if (one_is_long) spec.sequences[7].past = 700;
+  if (one_is_long) spec.sequences[7].past = 2000;
   return spec;
 }
 
@@ -360,8 +360,8 @@ std::vector<Case> append_cases() {
               {.rotary_dim = 128}),
       appends("appends, 16-bit, many sequences", kEightBillionHeads,
               stored_as(many(false), kBF16, 64), kBF16, {.rotary_dim = 128}),
-      appends("appends, 16-bit, many sequences, one is long", kOneBillionHeads,
-              stored_as(many(true), kBF16, 16), kBF16, {.rotary_dim = 64}),
+      appends("appends, 16-bit, many sequences, one is long", kEightBillionHeads,
+              stored_as(many(true), kBF16, 64), kBF16, {.rotary_dim = 128}),
       appends("appends, 16-bit, Q, K and V apart", kOneBillionHeads,
               stored_as(mixed_step(), kF16, 16), kF16, {.rotary_dim = 64, .packed = false}),
       appends("appends, 16-bit, a part of the head", {6, 2, 80, 80, 0.1118F, 0, 0},
@@ -411,10 +411,10 @@ std::vector<Case> append_cases() {
   };
 }
 
-Case timed_append(std::string name, int past, size_t batch) {
+Case timed_append(std::string name, int past, size_t batch, ir::DType stored = ir::DType::kBF16) {
   Case c = appends(std::move(name), kEightBillionHeads,
                    {.sequences = std::vector<KvCaseSequence>(batch, {past, 1, kGeneration}),
-                    .dtype = ir::DType::kBF16,
+                    .dtype = stored,
                     .tokens_per_block = 64},
                    ir::DType::kBF16, {.rotary_dim = 128});
   c.benchmark = true;
@@ -429,6 +429,9 @@ std::vector<Case> timed_append_cases() {
       timed_append("32 x 384 of 8B, appends", 383, 32),
       timed_append("128 x 384 of 8B, appends", 383, 128),
       timed_append("1 x 4k of 8B, appends", 4095, 1),
+      timed_append("64 x 4k of 8B, appends", 4095, 64),
+      timed_append("1 x 128k of 8B, appends", 131071, 1),
+      timed_append("64 x 4k of 8B, appends, int8", 4095, 64, ir::DType::kI8),
   };
 }
 

@@ -23,8 +23,6 @@ double timed_only_flops(device::Kind kind) {
   return kind == device::Kind::kCpu ? 5e9 : 1e11;
 }
 
-constexpr double kTimedOnlyBytes = 3e8;
-
 constexpr double kMuchForReference = 1e8;  // some seconds under a sanitizer
 
 bool is_slow(const CaseRun::Placement& place) {
@@ -87,7 +85,7 @@ class OpChecker {
       const CaseData known(op_, c,
                            kind == device::Kind::kCpu ? CaseData::kHost : CaseData::kShapes);
       const double flops = known.cost().flops;
-      if (flops > timed_only_flops(kind) || known.cost().bytes > kTimedOnlyBytes) return;
+      if (flops > timed_only_flops(kind)) return;
       if (kind == device::Kind::kCpu && flops > kMuchForReference && only_reference_takes(known)) {
         return;
       }
