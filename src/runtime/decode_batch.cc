@@ -100,8 +100,10 @@ std::vector<StepToken> DecodeBatch::absorb(StepResult result) {
   const StepRecord record = std::move(under_way_.front());
   under_way_.erase(under_way_.begin());
   std::vector<StepToken> added;
-  if (result.failed_sequence >= 0) {
-    const int request = record.sequences[static_cast<size_t>(result.failed_sequence)];
+  for (const int failed : result.failed_sequences) {
+    const int request = record.sequences[static_cast<size_t>(failed)];
+    // A step ahead may have run for a sequence that had ended, by a failed step for one.
+    if (sequences_[static_cast<size_t>(request)].ended) continue;
     forget(record);
     throw_failed("the logits are not finite numbers, or every token is forbidden",
                  str("request ", request),

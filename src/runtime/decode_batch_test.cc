@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <numeric>
 
 #include <gtest/gtest.h>
 
@@ -37,7 +38,7 @@ int32_t key(int32_t token, int32_t frequencies) {
   return token + 100 * frequencies;
 }
 
-enum class Fault { kNone, kLaunch, kCollect, kNoToken };
+enum class Fault { kNone, kLaunch, kCollect, kNoToken, kNoTokenAnyMore };
 constexpr int32_t kGarbage = -77;
 
 // Keeps "K and V" (of the token itself) in blocks and computes the next token from what the batch's
@@ -79,8 +80,10 @@ class FakeStepper : public Stepper {
     EXPECT_LE(rows, max_num_tokens());
     rows_ += rows;
     const bool fails = fault_ != Fault::kNone && steps_to_fault_-- == 0;
-    if (fails && fault_ == Fault::kNoToken) {
-      result.failed_sequence = static_cast<int>(batch.sequences.size()) - 1;
+    const bool still = fault_ == Fault::kNoTokenAnyMore && steps_to_fault_ < 0;
+    if (still || (fails && fault_ == Fault::kNoToken)) {
+      result.failed_sequences.resize(batch.sequences.size());
+      std::iota(result.failed_sequences.begin(), result.failed_sequences.end(), 0);
     }
     if (fails && fault_ == Fault::kLaunch) throw Error(ErrorCode::kFailed, "launch");
     results_.push_back({std::move(result), fails && fault_ == Fault::kCollect});
@@ -192,6 +195,11 @@ class Driver {
       take();
     }
     return batch_.outputs();
+  }
+  /// What is under way comes to its end.
+  void finish() {
+    while (under_way_ > 0)
+      take();
   }
   int rows() const { return stepper_.rows(); }
   void plant(Fault fault, int steps) { stepper_.plant(fault, steps); }
@@ -366,6 +374,20 @@ TEST(DecodeBatch, AbandonedStepsMayFail) {
       driver.plant(Fault::kNone, 0);
       expect_right(requests, driver.decode(requests), 0);
     }
+  }
+}
+
+// The step ahead of a failed one fails for the same reason: its caller was told already.
+TEST(DecodeBatch, WhatFollowsAFailedStepIsVoid) {
+  const std::vector<GenerationRequest> requests = {request(17, 9, 1), request(3, 9, 2)};
+  Driver driver({.ahead = true});
+  for (int step = 0; step < 9; ++step) {
+    SCOPED_TRACE(str("step ", step));
+    driver.plant(Fault::kNoTokenAnyMore, step);
+    EXPECT_THROW(driver.decode(requests), Error);
+    EXPECT_NO_THROW(driver.finish());
+    driver.plant(Fault::kNone, 0);
+    expect_right(requests, driver.decode(requests), 0);
   }
 }
 

@@ -92,8 +92,8 @@ struct StepResult {
   std::vector<TokenLogprobs> chosen;
   std::vector<std::vector<TokenLogprobs>> targets;  // by batch index, then row
   std::vector<BeamChoices> beams;  // with beams, by batch index of a request's first sequence
-  /// Batch index of a sequence whose logits were not numbers or left no token to choose; -1: none.
-  int failed_sequence = -1;
+  /// Batch indices of sequences whose logits were not numbers or left no token to choose.
+  std::vector<int> failed_sequences;
   double seconds = 0;  // from launch to results
   /// By the clock of the device: from the step's first launch to its last, and between the step
   /// collected before and this one.

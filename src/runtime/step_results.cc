@@ -73,7 +73,7 @@ void StepResults::read(const StepShape& shape, int logprobs, StepResult& result)
     TokenLogprobs& token = result.chosen[static_cast<size_t>(s)];
     if (logprobs >= 0) token = rows.at(l, logprobs);
     token.id = tokens[l];
-    if (status[l] != ops::kSamplingOk) result.failed_sequence = s;
+    if (status[l] != ops::kSamplingOk) result.failed_sequences.push_back(s);
   }
 }
 
@@ -88,7 +88,7 @@ void StepResults::read_beams(const StepShape& shape, StepResult& result) const {
     const int s = shape.beam_sequence[g];
     result.beams[static_cast<size_t>(s)] = {part(column<float>(0), g), part(column<int32_t>(1), g),
                                             part(column<int32_t>(2), g)};
-    if (status[g] != ops::kSamplingOk) result.failed_sequence = s;
+    if (status[g] != ops::kSamplingOk) result.failed_sequences.push_back(s);
   }
 }
 

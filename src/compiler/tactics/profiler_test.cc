@@ -276,7 +276,7 @@ TEST_F(ProfilerTest, IsNotMisledByTheHostsShare) {
   AsyncDevice device;
   device.synchronize_us = 45;
   Profiler profiler(device, cache_, kPlenty);
-  EXPECT_EQ(profiler.fastest(product(), {&kTakes10Us, &kRight}), &kRight);
+  EXPECT_EQ(profiler.fastest(product(1, 1), {&kTakes10Us, &kRight}), &kRight);
 }
 
 // A weight is the same for every number of rows: it is made and copied once.
