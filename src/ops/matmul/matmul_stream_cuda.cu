@@ -288,7 +288,7 @@ __device__ void multiply_tiles(const StreamMemory<Shape>& memory, const MatmulJo
   float sums[Shape::kColumns / 2];
   for (int i = 0; i < part.tiles; ++i) {
     multiply_part<T>(memory, part, place, sums);
-    if (is_divided && i > 0) hopper::wait_barrier(memory.read(), (i - 1) % 2);
+    if (is_divided && i > 0) stream::wait_for_blocks(memory.read(), (i - 1) % 2);
     store_sums<Shape>(sums, sums_memory);
     hopper::sync_named(kBarrier, Shape::kMultiplying);
     if (is_divided) {
