@@ -10,7 +10,7 @@
 // of rows.
 //
 // Memory is fastest where neighbouring bytes are asked for together: the copy engine sees the
-// weight as {64, 8, K / 64, N / 8}, and brings kBoxes x 128 bytes of each of 8 rows before it goes
+// weight as {64, 8, K / 64, N / 8}, and brings 512 bytes of each of 8 rows before it goes
 // on. That is an order in which wgmma can have its operand in shared memory. Strips of a gated
 // product have 8 rows of the gate and 8 of up, so that a thread has both sums of an output.
 //
@@ -51,10 +51,11 @@ constexpr int kStagedBytes = kMultiplyingWarps * kStagedFloats * 4;
 constexpr int kMostSharedBytes = 208 * 1024;   // small kernels need room
 constexpr int kLeastSharedBytes = 116 * 1024;  // two blocks must not fit
 
-/// kTokens rows of x; a step is kBoxes x 64 elements of K.
-template <int kTokens_, int kBoxes_, int kXStages_>
+/// kTokens rows of x, and how many steps along K of them are under way.
+template <int kTokens_, int kXStages_>
 struct SwapShape {
-  static constexpr int kTokens = kTokens_, kBoxes = kBoxes_, kXStages = kXStages_;
+  static constexpr int kTokens = kTokens_, kXStages = kXStages_;
+  static constexpr int kBoxes = 4;  // of 64 elements, in a step
   static constexpr int kDepth = kBoxes * kBoxDepth;
   static constexpr int kGroupBytes = kBoxes * kBoxBytes;  // of 8 weight rows
   static constexpr int kStripBytes = kStripRows / kBoxRows * kGroupBytes;
@@ -162,9 +163,9 @@ __device__ void copy_weight(const SwapMemory<Shape>& memory, const MatmulJob& jo
   for (int at = cut.begin(static_cast<int>(blockIdx.x)); at < end; ++at) {
     const int tile = at / cut.steps;
     const int step = at - tile * cut.steps;
-    for (int group = 0; group < cut.groups(); ++group) {
-      const int first = cut.group_begin(group);
-      const int strips = cut.group_begin(group + 1) - first;
+    for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
+      const int first = cut.group_begin(warpgroup);
+      const int strips = cut.group_begin(warpgroup + 1) - first;
       const uint32_t full = memory.weight_full(place.slot);
       hopper::wait_barrier(memory.weight_empty(place.slot), place.phase);
       hopper::arrive_expecting(full, strips * Shape::kStripBytes);
@@ -237,30 +238,20 @@ struct SwapPlaces {
   SwapPlace weight, x;
 };
 
-/// A warpgroup has every other group of a tile: one, or two.
-inline constexpr int kMostOwnGroups = 2;
-
-/// sums = this warpgroup's groups of a tile, over the next `steps` steps, times all tokens.
+/// sums = this warpgroup's strips of a tile, over the next `steps` steps, times all tokens.
 template <typename T, typename Shape>
-__device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps, int own_groups,
-                               SwapPlaces& place,
-                               float (&sums)[kMostOwnGroups][Shape::kTokens / 2]) {
-#pragma unroll
-  for (int i = 0; i < kMostOwnGroups; ++i)
-    hopper::pin(sums[i]);
+__device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps, SwapPlaces& place,
+                               float (&sums)[Shape::kTokens / 2]) {
+  hopper::pin(sums);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
     hopper::wait_barrier(memory.x_full(place.x.slot), place.x.phase);
-#pragma unroll
-    for (int i = 0; i < kMostOwnGroups; ++i) {
-      if (i >= own_groups) break;
-      hopper::wait_barrier(memory.weight_full(place.weight.slot), place.weight.phase);
-      multiply_stage<T, Shape>(memory.weight(place.weight.slot), memory.x(place.x.slot), sums[i],
-                               step > 0);
-      release(memory.weight_empty(place.weight.slot));
-      place.weight.advance(2, memory.ring.stages);
-    }
+    hopper::wait_barrier(memory.weight_full(place.weight.slot), place.weight.phase);
+    multiply_stage<T, Shape>(memory.weight(place.weight.slot), memory.x(place.x.slot), sums,
+                             step > 0);
+    release(memory.weight_empty(place.weight.slot));
     release(memory.x_empty(place.x.slot));
+    place.weight.advance(2, memory.ring.stages);
     place.x.advance(1, Shape::kXStages);
   }
 }
@@ -322,23 +313,19 @@ __device__ void multiply_tiles(const SwapMemory<Shape>& memory, const MatmulJob&
     const int tile = at / cut.steps;
     const int steps = min((tile + 1) * cut.steps, end) - at;
     at += steps;
-    float sums[kMostOwnGroups][Shape::kTokens / 2];
-    multiply_steps<T>(memory, steps, cut.groups() / 2, place, sums);
-#pragma unroll
-    for (int i = 0; i < kMostOwnGroups; ++i) {
-      const int group = 2 * i + warpgroup;
-      const int strip = cut.group_begin(group) + warp % kGroupWarps;
-      if (group >= cut.groups() || strip >= cut.group_begin(group + 1)) continue;
-      if (cut.pieces > 1 && !swap::join_pieces(cut, join, tile, strip, sums[i])) continue;
-      write_strip(job, sums[i], (int64_t{tile} * cut.strips + strip) * kStripRows,
-                  staged + warp * kStagedFloats);
-    }
+    float sums[Shape::kTokens / 2];
+    multiply_steps<T>(memory, steps, place, sums);
+    const int strip = cut.group_begin(warpgroup) + warp % kGroupWarps;
+    if (strip >= cut.group_begin(warpgroup + 1)) continue;
+    if (cut.pieces > 1 && !swap::join_pieces(cut, join, tile, strip, sums)) continue;
+    write_strip(job, sums, (int64_t{tile} * cut.strips + strip) * kStripRows,
+                staged + warp * kStagedFloats);
   }
 }
 
-/// Registers are for two blocks, where that is enough: what one leaves is for small kernels.
+/// Registers are for two blocks: what one leaves is for small kernels.
 template <typename T, typename Shape>
-__global__ void __launch_bounds__(kThreads, Shape::kTokens <= 32 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, 2)
     matmul_swap_kernel(const __grid_constant__ MatmulJob job, const __grid_constant__ SwapMaps maps,
                        const __grid_constant__ SwapRing ring, const __grid_constant__ SwapCut cut,
                        const __grid_constant__ SwapJoin join) {
@@ -375,7 +362,8 @@ void prepare() {
 
 template <typename Shape>
 SwapCut cut_for(const MatmulJob& job) {
-  return swap::cut_product(job.weight_rows(), job.depth, Shape::kTokens, Shape::kDepth,
+  return swap::cut_product(job.weight_rows(), job.depth,
+                           {Shape::kTokens, Shape::kDepth, Shape::kXStages},
                            device::multiprocessors());
 }
 
@@ -431,10 +419,10 @@ void run_shape(const Launch& launch, const MatmulJob& job) {
 /// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
 template <typename F>
 auto with_shape(int64_t rows, const F& function) {
-  if (rows <= 8) return function(SwapShape<8, 4, 3>{});
-  if (rows <= 16) return function(SwapShape<16, 4, 3>{});
-  if (rows <= 32) return function(SwapShape<32, 4, 3>{});
-  return function(SwapShape<64, 2, 3>{});
+  if (rows <= 8) return function(SwapShape<8, 8>{});
+  if (rows <= 16) return function(SwapShape<16, 5>{});
+  if (rows <= 32) return function(SwapShape<32, 3>{});
+  return function(SwapShape<64, 2>{});
 }
 
 }  // namespace

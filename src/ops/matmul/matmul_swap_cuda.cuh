@@ -11,22 +11,21 @@
 namespace millrace::ops::swap {
 
 inline constexpr int kStripRows = 16;   // of the weight: those of a warp in a product of wgmma
-inline constexpr int kGroupStrips = 4;  // at most, of a warpgroup in a product
-inline constexpr int kMaxStrips = 16;   // of a tile
+inline constexpr int kGroupStrips = 4;  // at most, of a warpgroup
+inline constexpr int kMaxStrips = 2 * kGroupStrips;  // of a tile
 inline constexpr int kMaxBlocks = 256;
 
-/// A tile is so many strips, in two or four groups. Blocks have whole tiles, or a piece of one: a
-/// part of the steps along K.
+/// A tile is so many strips, one half for each warpgroup. Blocks have whole tiles, or a piece of
+/// one: a part of the steps along K.
 struct SwapCut {
   int strips = 0;            // of a tile
   int tiles = 0, steps = 0;  // steps of each tile
   int pieces = 1;            // of a tile
   int blocks = 1;
 
-  __host__ __device__ int groups() const { return strips <= 2 * kGroupStrips ? 2 : 4; }
-  /// The first strip of a group.
-  __host__ __device__ int group_begin(int group) const { return group * strips / groups(); }
-  __host__ __device__ int most_group_strips() const { return (strips + groups() - 1) / groups(); }
+  /// The first strip of a warpgroup. The second one has as many, or one more.
+  __host__ __device__ int group_begin(int warpgroup) const { return warpgroup * strips / 2; }
+  __host__ __device__ int most_group_strips() const { return (strips + 1) / 2; }
   /// The first step of a block, where the steps of all tiles lie behind each other.
   __host__ __device__ int begin(int block) const {
     return pieces > 1 ? static_cast<int>(int64_t{block} * steps / pieces)
@@ -38,31 +37,40 @@ inline int ceil_div(int64_t a, int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
-/// An estimate of a cut's microseconds on an H200: what a multiprocessor can fetch from memory, and
-/// with x from the second-level cache; what memory gives to all; adding up takes some time at the
-/// end.
-inline double time_of(const SwapCut& cut, int tokens, int step_depth) {
-  constexpr double kMemory = 4.6e6, kWeightAlone = 41e3, kAlone = 52e3;  // bytes per microsecond
-  constexpr double kJoin = 1.5, kJoined = 60e3;  // microseconds; bytes per microsecond
+/// What decides on a cut beside the weight's size: rows of x, elements of K in a step, and how many
+/// steps of x can be under way.
+struct SwapSteps {
+  int tokens, depth, x_stages;
+};
+
+/// An estimate of a cut's microseconds on an H200: what comes to a multiprocessor from memory, and
+/// with x from the second-level cache; how long a step of x takes; what memory gives to all; adding
+/// up takes some time at the end.
+inline double time_of(const SwapCut& cut, const SwapSteps& of) {
+  constexpr double kMemory = 4.6e6, kCache = 23e6;      // bytes per microsecond, of all
+  constexpr double kWeightAlone = 41e3, kAlone = 48e3;  // of a multiprocessor
+  constexpr double kXDelay = 1.6, kJoin = 1.5, kJoined = 60e3;
   const double tile_rows = cut.strips * kStripRows;
-  const double weight_bytes = tile_rows * step_depth * 2;
-  const double step_bytes = weight_bytes + tokens * step_depth * 2;
-  const double step = std::max(weight_bytes / kWeightAlone, step_bytes / kAlone);
-  const int steps = ceil_div(cut.tiles, cut.blocks) * ceil_div(cut.steps, cut.pieces);
-  const double all = static_cast<double>(cut.tiles) * cut.steps * weight_bytes / kMemory;
-  const double join = kJoin + cut.pieces * (tile_rows * 4.0 * tokens) / kJoined;
-  return std::max(steps * step, all) + (cut.pieces > 1 ? join : 0);
+  const double weight_bytes = tile_rows * of.depth * 2;
+  const double x_bytes = of.tokens * of.depth * 2.0;
+  const double step = std::max(
+      {weight_bytes / kWeightAlone, (weight_bytes + x_bytes) / kAlone, kXDelay / of.x_stages});
+  const int longest = ceil_div(cut.tiles, cut.blocks) * ceil_div(cut.steps, cut.pieces);
+  const double steps = static_cast<double>(cut.tiles) * cut.steps;
+  const double all = steps * (weight_bytes / kMemory + x_bytes / kCache);
+  const double join = kJoin + cut.pieces * (tile_rows * 4 * of.tokens) / kJoined;
+  return std::max(longest * step, all) + (cut.pieces > 1 ? join : 0);
 }
 
 /// Tiles of any height, whole or in pieces: the best of these for so many multiprocessors.
-inline SwapCut cut_product(int64_t weight_rows, int64_t depth, int tokens, int step_depth,
+inline SwapCut cut_product(int64_t weight_rows, int64_t depth, const SwapSteps& of,
                            int multiprocessors) {
   SwapCut best;
   double best_time = std::numeric_limits<double>::infinity();
   const int most = std::min(multiprocessors, kMaxBlocks);
-  const int steps = ceil_div(depth, step_depth);
+  const int steps = ceil_div(depth, of.depth);
   const auto offer = [&](const SwapCut& cut) {
-    const double time = time_of(cut, tokens, step_depth);
+    const double time = time_of(cut, of);
     if (time >= best_time) return;
     best_time = time;
     best = cut;
