@@ -8,6 +8,7 @@
 #   check      every CUDA tactic against the reference on the CPU (bench op --check)
 #   ops        every CUDA tactic timed, with its share of the measured ceilings (bench op)
 #   tokens     the bundled models: the same greedy tokens on the GPU as on the CPU, in fp32
+#   tests      the compiled tests in folder TESTS (device_test, session_tests; build/cuda-release if unset), on the GPU
 #   goldens    texts, ids, logits, log-probabilities and perplexity recorded from transformers, on the GPU
 #   sanitize   compute-sanitizer (memcheck, racecheck, initcheck, synccheck) on the smallest bundled model
 #   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
@@ -29,6 +30,7 @@ set -uo pipefail
 program=$(realpath "$1")
 results=$(realpath "$2")
 shift 2
+tests=$(realpath "${TESTS:-$(dirname "$0")/../build/cuda-release}")
 cd "$(dirname "$0")/.."
 status=0
 
@@ -68,6 +70,18 @@ group_tokens() {
         fail "$model continues \"$prompt\" otherwise than on the CPU"
       fi
     done
+  done
+}
+
+group_tests() {
+  local test
+  export MILLRACE_SOURCE_DIR=$PWD MILLRACE_TEST_DEVICE=cuda
+  for test in device_test session_tests; do
+    if "$tests/$test" --gtest_brief=1 >&2; then
+      echo "{\"test\": \"$test\", \"passed\": true}"
+    else
+      fail "$test"
+    fi
   done
 }
 

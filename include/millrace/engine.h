@@ -56,6 +56,8 @@ struct EngineInfo {
   bool from_cache = false;       // found, not built
   double build_s = 0, load_s = 0;
   std::vector<std::pair<std::string, double>> build_times_ms;  // by part, when it was built
+  double tactics_s = 0;                                        // of build_s: choosing tactics
+  int64_t tactics_timed = 0, tactics_known = 0;                // known: from the timing cache
   int64_t context_arena_bytes = 0, generation_arena_bytes = 0;
   std::vector<std::string>
       notes;  // what a user should know: skipped tensors, dropped tactics, no cache

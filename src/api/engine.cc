@@ -175,6 +175,9 @@ void report(const compiler::BuildReport& r, EngineInfo* info) {
   }
   info->build_times_ms.emplace_back(
       str("tactics (", r.tactics_timed, " timed, ", r.tactics_from_cache, " known)"), r.tactics_ms);
+  info->tactics_s = r.tactics_ms / 1e3;
+  info->tactics_timed = r.tactics_timed;
+  info->tactics_known = r.tactics_from_cache;
 }
 
 std::optional<Tokenizer> open_tokenizer(const engine::Engine& engine) {

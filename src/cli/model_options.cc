@@ -98,6 +98,12 @@ std::shared_ptr<Engine> ModelOptions::open() {
                                    info.max_batch_size, " requests, ", info.max_seq_len,
                                    " tokens a sequence, ", info.max_num_tokens, " tokens a step");
     std::fprintf(stderr, "millrace: %s\n", limits.c_str());
+    if (!info.build_times_ms.empty()) {
+      std::fprintf(
+          stderr, "millrace: built in %.2f s, %.2f s of it tactics: %s; weights in %.2f s\n",
+          info.build_s, info.tactics_s,
+          str(info.tactics_timed, " timed, ", info.tactics_known, " known").c_str(), info.load_s);
+    }
     for (const std::string& note : info.notes) {
       std::fprintf(stderr, "millrace: note: %s\n", note.c_str());
     }

@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/version.h"
 #include "ops/attention_generation/attention_generation.h"
+#include "ops/attention_plan/attention_plan.h"
 
 namespace millrace::compiler {
 namespace {
@@ -38,7 +39,8 @@ void order_head_last(ir::Graph& graph) {
 
 void force_splits(ir::Graph& graph, int splits) {
   for (const ir::NodeId id : graph.order()) {
-    if (graph.node(id).op != ops::AttentionGeneration::kName) continue;
+    const std::string& op = graph.node(id).op;
+    if (op != ops::AttentionGeneration::kName && op != ops::AttentionPlan::kName) continue;
     graph.node(id).attrs.set("splits", static_cast<int64_t>(splits));
   }
 }

@@ -23,6 +23,8 @@ const std::vector<Pass>& pipeline() {
       {"fold_constants", fold_constants, true},
       // 4. Only ops that have tactics.
       {"lower_attention", lower_attention, true},
+      {.name = "fuse_rope", .run = fuse_rope, .cuda_only = true},
+      {.name = "plan_attention", .run = plan_attention, .cuda_only = true},
       {.name = "bf16_products", .run = bf16_products, .rounds_x = true},
       {"final_order", canonicalize, true},
   };

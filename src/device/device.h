@@ -66,7 +66,7 @@ class CapturedGraph {
   virtual void replay() = 0;
 };
 
-/// Work enqueued after it waits in the queue until release() or destruction.
+/// Work enqueued after it waits until release() or destruction, at most a second.
 class Hold {
  public:
   virtual ~Hold() = default;
@@ -86,7 +86,7 @@ class Device {
   /// Host memory that the device can copy from and to without a detour.
   virtual std::unique_ptr<Memory> allocate_host(int64_t bytes, const std::string& purpose) = 0;
 
-  virtual void copy_to_device(void* target, const void* source, int64_t bytes) = 0;
+  virtual void copy_to_device(void* target, const void* source, int64_t bytes) = 0;  // from either
   virtual void copy_to_host(void* target, const void* source, int64_t bytes) = 0;
   /// Returns at once; `target` is from allocate_host() and holds the bytes when an event recorded
   /// after this has been waited for.

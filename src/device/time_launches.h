@@ -14,6 +14,12 @@ namespace millrace::device {
 std::vector<double> time_launches(Device& device, int launches, int replays,
                                   FunctionRef<void(int)> work);
 
+/// The same for work that has run before: it is captured at once. `replays` is told the first time
+/// and says how many replays there shall be in all.
+std::vector<double> time_warm_launches(Device& device, int launches,
+                                       FunctionRef<int(double)> replays,
+                                       FunctionRef<void(int)> work);
+
 /// The middle one of `values` (the higher of two). REQUIRES: at least one.
 double median(std::vector<double> values);
 

@@ -2,6 +2,7 @@
 // and fraction in double, roundings from the neighbours of exact midpoints.
 #include "ir/dtype.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -111,6 +112,28 @@ TEST(DType, ConvertsArrays) {
   std::vector<float> back(3);
   convert(DType::kBF16, brain.data(), DType::kF32, back.data(), 3);
   EXPECT_EQ(back, (std::vector<float>{1.5f, -2.0f, 0.333984375f}));
+}
+
+// Many at once, as the compiler arranges that, are each what it is alone. A prime number of them.
+TEST(DType, ConvertsLongArraysAsOneByOne) {
+  std::vector<float> wide(10'007);
+  for (size_t i = 0; i < wide.size(); ++i)
+    wide[i] = std::bit_cast<float>(static_cast<uint32_t>(i * 0x9e3779b9u));  // NaN and infinity too
+  wide[77] = std::numeric_limits<float>::infinity();
+  const auto count = static_cast<int64_t>(wide.size());
+  std::vector<uint16_t> half(wide.size()), brain(wide.size());
+  convert(DType::kF32, wide.data(), DType::kF16, half.data(), count);
+  convert(DType::kF32, wide.data(), DType::kBF16, brain.data(), count);
+  std::vector<float> back(wide.size());
+  convert(DType::kBF16, brain.data(), DType::kF32, back.data(), count);
+  int nans = 0;
+  for (size_t i = 0; i < wide.size(); ++i) {
+    ASSERT_EQ(half[i], float_to_f16(wide[i])) << i;
+    ASSERT_EQ(brain[i], float_to_bf16(wide[i])) << i;
+    ASSERT_EQ(std::bit_cast<uint32_t>(back[i]), uint32_t{brain[i]} << 16) << i;
+    nans += std::isnan(wide[i]) ? 1 : 0;
+  }
+  EXPECT_GT(nans, 10);
 }
 
 // Tensors of a file lie where its header ends; the sanitizers see a load that counts on more.

@@ -1,5 +1,6 @@
 // The sequences of one decode: where each stands, which blocks it holds, what the next step of the
-// batch is.
+// batch is. The parts: decode_checks.cc, decode_blocks.cc, decode_steps.cc, decode_results.cc; the
+// life of a sequence is in decode_batch.cc.
 #pragma once
 
 #include <memory>
@@ -100,13 +101,16 @@ class DecodeBatch {
     std::vector<char> sampled;
   };
 
+  static int prompt_end(const GenerationRequest& request, const DecodeOptions& options);
   int known_ids(const GenerationRequest& request, const std::string& where) const;
   void validate(const std::vector<GenerationRequest>& requests, const DecodeOptions& options) const;
+  void start(int index, std::span<const int> end_token_ids, Stepper& stepper);
   void assign_slots();
   int reusable_prefix(const Sequence& sequence, const Slot& slot) const;
   std::vector<int64_t> rope_variants(int prompt_length) const;
   bool add_context(Batch& batch, int index, int* rows, int* longest);
   void add_generation(Batch& batch, int index);
+  void attach_hooks(Batch& batch, const StepRecord& record);
   void extend_blocks(Sequence& sequence, int tokens);
   void grow(size_t group, BlockList& list, int tokens);
   void release_behind_windows(Sequence& sequence);
@@ -117,6 +121,7 @@ class DecodeBatch {
   void process_logits(int index, int beam, std::span<float> row) const;
   void take_in(const StepRecord& record, StepResult& result, std::vector<StepToken>* added);
   void take_beams(int index, const BeamChoices& choices, std::vector<StepToken>* added);
+  FinishReason reason_to_end(int index, int id);
   void take_token(int index, TokenLogprobs token, std::vector<StepToken>* added);
 
   SessionLimits limits_;

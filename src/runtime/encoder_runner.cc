@@ -38,6 +38,7 @@ EncoderRunner::EncoderRunner(const LoadedEngine& loaded, const StepLimits& limit
       limits_(limits),
       program_(*engine_.encoder, engine_.manifest.model, device_),
       buffers_(arrays_of(engine_, limits), device_),
+      uploaded_(device_.make_event()),
       frame_(program_.make_frame(Regime::kContext, arena)) {
   bind_frame(
       loaded, *engine_.encoder, engine::weight_order(engine_).encoder, kv,
@@ -62,7 +63,9 @@ void EncoderRunner::run(const Batch& batch) {
 }
 
 void EncoderRunner::run_part(const Batch& batch, const std::vector<size_t>& sequences) {
-  device_.synchronize();  // what the arrays held before may still be on its way
+  // What the arrays held before may still be on its way. Not a wait for all that is enqueued: a
+  // measurement holds that back until the step has been launched.
+  uploaded_->wait();
   const auto count = static_cast<int64_t>(sequences.size());
   const int64_t width = limits_.max_blocks;
   int64_t rows = 0;
@@ -86,6 +89,7 @@ void EncoderRunner::run_part(const Batch& batch, const std::vector<size_t>& sequ
   buffers_.upload("query_start", count);
   buffers_.upload("query_length", count);
   buffers_.upload(StepBuffers::kBlockTables, limits_.num_groups * count * width);
+  uploaded_->record();
 
   ir::Bindings sizes;
   sizes.set("T", rows);

@@ -36,6 +36,7 @@ class EncoderRunner {
   StepLimits limits_;
   Program program_;
   StepBuffers buffers_;
+  std::unique_ptr<device::Event> uploaded_;  // the arrays of the last run have left the host
   Frame frame_;
   int64_t runs_ = 0;
 };

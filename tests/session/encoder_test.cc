@@ -1,4 +1,5 @@
 // Encoder-decoder models step by step: when cross caches are written, and when they are given back.
+#include <algorithm>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -6,8 +7,11 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "forwarding_device.h"
 #include "millrace/generation_session.h"
+#include "runtime/measure.h"
 #include "runtime/session_setup.h"
+#include "test_setup.h"
 
 namespace millrace {
 namespace {
@@ -20,11 +24,11 @@ struct Golden {
   std::vector<std::vector<int32_t>> outputs;
 };
 
-Golden open_golden(const std::string& name) {
-  const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + name;
+Golden open_golden(const std::string& name, const std::string& device = test_device_name()) {
+  const std::string folder = source_folder() + "/tests/data/models/" + name;
   const Json json = parse_json_file(folder + "/golden.json");
   EngineOptions options;
-  options.device = "cpu";
+  options.device = device;
   options.dtype = options.kv_dtype = "fp32";
   options.threads = 2;
   options.dummy_weights = json["seed"].get<uint64_t>();
@@ -74,7 +78,9 @@ class Steps {
     for (size_t g = 0; g < groups.size(); ++g) {
       if (groups[g].cross != cross) continue;
       const device::Memory& memory = parts_.stepper->kv_pool().memory(g);
-      hash = hash * 31 + hash64(std::span(memory.data(), static_cast<size_t>(memory.size())));
+      std::vector<std::byte> bytes(static_cast<size_t>(memory.size()));
+      loaded_->device->copy_to_host(bytes.data(), memory.data(), memory.size());
+      hash = hash * 31 + hash64(bytes);
     }
     return hash;
   }
@@ -157,6 +163,70 @@ TEST(EncoderDecoder, RefusesWhatDoesNotFit) {
   EXPECT_EQ(refusal(good), "");
   EXPECT_THROW(session.setup({.batch_size = 1, .max_context_length = 4, .max_encoder_length = 129}),
                Error);
+}
+
+/// Where a wait for what is held back would never end: it fails.
+class HoldingDevice : public ForwardingDevice {
+ public:
+  bool is_asynchronous() const override { return true; }
+  void synchronize() override { EXPECT_EQ(current, 0) << "waits for all that is enqueued"; }
+  std::unique_ptr<device::Hold> hold() override {
+    current = ++holds;
+    return std::make_unique<CountedHold>(*this);
+  }
+  std::unique_ptr<device::Event> make_event() override {
+    return std::make_unique<CheckedEvent>(ForwardingDevice::make_event(), *this);
+  }
+
+  int current = 0;  // number of the hold that is in place; 0: none
+  int holds = 0;    // so far
+
+ private:
+  class CountedHold : public device::Hold {
+   public:
+    explicit CountedHold(HoldingDevice& device) : device_(device) {}
+    ~CountedHold() override { release(); }
+    void release() override { device_.current = 0; }
+
+   private:
+    HoldingDevice& device_;
+  };
+  class CheckedEvent : public device::Event {
+   public:
+    CheckedEvent(std::unique_ptr<device::Event> event, const HoldingDevice& device)
+        : event_(std::move(event)), device_(device) {}
+    void record() override {
+      recorded_in_ = device_.current;
+      event_->record();
+    }
+    void wait() override { EXPECT_TRUE(device_.current == 0 || recorded_in_ != device_.current); }
+    double seconds_since(const device::Event& earlier) const override {
+      return event_->seconds_since(*static_cast<const CheckedEvent&>(earlier).event_);
+    }
+
+   private:
+    std::unique_ptr<device::Event> event_;
+    const HoldingDevice& device_;
+    int recorded_in_ = 0;
+  };
+};
+
+TEST(EncoderDecoder, IsMeasuredWithoutWaitingForWhatIsHeldBack) {
+  const auto loaded = open_golden("t5_relu", "cpu").engine->loaded();
+  const auto device = std::make_shared<HoldingDevice>();
+  const auto held = std::make_shared<const runtime::LoadedEngine>(
+      runtime::LoadedEngine{loaded->file, device, loaded->weights, loaded->decoder_start_token_id});
+  for (const bool encoder : {true, false}) {
+    device->holds = 0;
+    const auto launches =
+        runtime::measure_step(held, {.rows = 5, .measure = true, .encoder = encoder});
+    EXPECT_GT(device->holds, 0);
+    EXPECT_EQ(std::count_if(launches.begin(), launches.end(),
+                            [](const auto& launch) { return launch.op == "cross_append"; }),
+              encoder ? 2 : 0);
+    for (const runtime::MeasuredLaunch& launch : launches)
+      EXPECT_GT(launch.time_us, 0) << launch.op;
+  }
 }
 
 }  // namespace

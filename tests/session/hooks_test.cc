@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "millrace/generation_session.h"
+#include "test_setup.h"
 
 namespace millrace {
 namespace {
@@ -17,7 +18,7 @@ namespace {
 using Json = nlohmann::json;
 using Ids = std::vector<int32_t>;
 
-const std::string kModels = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/";
+const std::string kModels = source_folder() + "/tests/data/models/";
 
 Json read_json(const std::string& path) {
   return parse_json_file(kModels + path);
@@ -27,7 +28,7 @@ std::shared_ptr<Engine> open(const std::string& model, int beams = 1, int prompt
   EngineOptions options;
   options.max_beam_width = beams;
   options.max_prompt_table_rows = prompt_table_rows;
-  options.device = "cpu";
+  options.device = test_device_name();
   options.dtype = options.kv_dtype = "fp32";
   options.threads = 2;
   options.dummy_weights = read_json(model + "/golden.json")["seed"].get<uint64_t>();

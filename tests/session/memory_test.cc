@@ -7,6 +7,7 @@
 #include "forwarding_device.h"
 #include "millrace/engine.h"
 #include "runtime/session_setup.h"
+#include "test_setup.h"
 
 namespace millrace {
 namespace {
@@ -41,7 +42,7 @@ class MemoryPlanTest : public testing::TestWithParam<Case> {
     options.dummy_weights = 0;
     options.max_beam_width = GetParam().beams;
     options.use_cache = false;
-    const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/";
+    const std::string folder = source_folder() + "/tests/data/models/";
     original_ = Engine::open(folder + GetParam().model, options)->loaded();
     loaded_ = std::make_shared<const runtime::LoadedEngine>(runtime::LoadedEngine{
         original_->file, device_, original_->weights, original_->decoder_start_token_id});

@@ -9,6 +9,7 @@
 #include "forwarding_device.h"
 #include "millrace/engine.h"
 #include "runtime/session_setup.h"
+#include "test_setup.h"
 
 namespace millrace {
 namespace {
@@ -38,7 +39,7 @@ class GpuLike : public ForwardingDevice {
 class PaddedStepsTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(PaddedStepsTest, GiveTheReferencesTokens) {
-  const std::string folder = std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + GetParam();
+  const std::string folder = source_folder() + "/tests/data/models/" + GetParam();
   const Json golden = Json::parse(std::ifstream(folder + "/golden.json"));
   EngineOptions options;
   options.device = "cpu";

@@ -16,6 +16,7 @@
 #include "base/mapped_file.h"
 #include "checkpoint/safetensors.h"
 #include "millrace/generation_session.h"
+#include "test_setup.h"
 
 namespace millrace {
 namespace {
@@ -28,11 +29,11 @@ using Ids = std::vector<int32_t>;
 class Golden {
  public:
   explicit Golden(const std::string& name)
-      : folder_(std::string(MILLRACE_SOURCE_DIR) + "/tests/data/models/" + name),
+      : folder_(source_folder() + "/tests/data/models/" + name),
         json_(parse_json_file(folder_ + "/golden.json")) {}
 
   std::shared_ptr<Engine> open(EngineOptions options = {}) const {
-    options.device = "cpu";
+    options.device = test_device_name();
     options.dtype = options.kv_dtype = "fp32";
     options.threads = 2;
     options.dummy_weights = json_["seed"].get<uint64_t>();
@@ -484,13 +485,13 @@ TEST(Session, AllocatesInSetupAlone) {
 
 // Weights are read in place: a file that is cut short meanwhile is an error, as often as one asks.
 TEST(Session, WeightsThatVanishAreErrors) {
-  const fs::path source = fs::path(MILLRACE_SOURCE_DIR) / "models/novelist-draft";
+  const fs::path source = fs::path(source_folder()) / "models/novelist-draft";
   const fs::path folder = fs::path(::testing::TempDir()) / str("session_", getpid());
   fs::remove_all(folder);
   fs::copy(source, folder);
   {
     EngineOptions options;
-    options.device = "cpu";
+    options.device = "cpu";  // a GPU has a copy
     options.use_cache = false;
     const auto made = session(Engine::open(folder.string(), options),
                               {.max_context_length = 8, .max_new_tokens = 8});

@@ -19,5 +19,7 @@ void fuse_norm(ir::Graph& graph);
 void gather_last_tokens(ir::Graph& graph);
 void lower_attention(ir::Graph& graph);
 void bf16_products(ir::Graph& graph);
+void fuse_rope(ir::Graph& graph);
+void plan_attention(ir::Graph& graph);
 
 }  // namespace millrace::compiler

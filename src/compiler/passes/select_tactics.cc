@@ -62,9 +62,10 @@ class Selector {
     if (deterministic_) return {{max_rows, one_for_all(id, symbol, max_rows)->name}};
     std::vector<engine::TacticChoice> list;
     const ops::Tactic* last = nullptr;
+    Profiler::Times times;
     for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
       const ops::Tactic* chosen =
-          choose(make_problem(engine_.graph, id, bindings(symbol, rows)), rows, last);
+          choose(make_problem(engine_.graph, id, bindings(symbol, rows)), rows, last, times);
       if (!list.empty() && list.back().tactic == chosen->name) {
         list.back().max_rows = rows;
       } else {
@@ -89,7 +90,9 @@ class Selector {
                     "leave --deterministic out");
   }
 
-  const ops::Tactic* choose(const Problem& problem, int64_t rows, const ops::Tactic* last) {
+  // `last` and `times` are of the same node with half the rows.
+  const ops::Tactic* choose(const Problem& problem, int64_t rows, const ops::Tactic* last,
+                            Profiler::Times& times) {
     const std::vector<const ops::Tactic*> tactics = feasible(problem, device_.properties());
     if (tactics.empty()) {
       const char* kind = device_.properties().kind == device::Kind::kCpu ? "CPU" : "CUDA";
@@ -103,7 +106,7 @@ class Selector {
       const bool still = std::find(tactics.begin(), tactics.end(), last) != tactics.end();
       return still ? last : tactics[0];
     }
-    return profiler_->fastest(problem, tactics);
+    return profiler_->fastest(problem, tactics, &times);
   }
 
   engine::PlannedGraph& engine_;

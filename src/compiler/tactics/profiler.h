@@ -9,6 +9,7 @@
 
 #include "compiler/problem.h"
 #include "compiler/tactics/timing_cache.h"
+#include "compiler/tactics/trial.h"
 #include "device/device.h"
 
 namespace millrace::compiler {
@@ -19,15 +20,19 @@ class Profiler {
   /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache`
   /// outlives this.
   Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes);
-  ~Profiler();
   Profiler(const Profiler&) = delete;
   Profiler& operator=(const Profiler&) = delete;
+
+  /// Microseconds.
+  using Times = std::map<const ops::Tactic*, double>;
 
   /// The fastest of these tactics (at least one). A tactic whose trial would not fit, or whose
   /// outputs are wrong, is dropped with a note; when none is left, the first one wins unmeasured.
   /// Never throws for lack of memory.
-  const ops::Tactic* fastest(const Problem& problem,
-                             const std::vector<const ops::Tactic*>& tactics);
+  /// `series`: times of the same operation with fewer rows; becomes those with these rows. What was
+  /// far slower than another of these tactics is not timed again.
+  const ops::Tactic* fastest(const Problem& problem, const std::vector<const ops::Tactic*>& tactics,
+                             Times* series = nullptr);
 
   int64_t timed() const { return timed_; }
   int64_t from_cache() const { return from_cache_; }
@@ -35,9 +40,6 @@ class Profiler {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  class Contents;
-  class SmallKernel;
-  class Trial;
   std::optional<double> time(const ops::Tactic& tactic, const Problem& problem, double best_us,
                              std::unique_ptr<Trial>& trial);
   void note(const ops::Tactic& tactic, const Problem& problem, const std::string& why);
@@ -48,8 +50,7 @@ class Profiler {
   int64_t timed_ = 0, from_cache_ = 0;
   std::vector<std::string> notes_;
   std::map<std::string, const ops::Tactic*> decided_;  // by problem key: layers repeat
-  std::vector<std::shared_ptr<const Contents>> kept_;  // inputs of the last trial
-  std::unique_ptr<SmallKernel> between_;  // on an asynchronous device, made when it is needed
+  TrialStore store_;
 };
 
 }  // namespace millrace::compiler

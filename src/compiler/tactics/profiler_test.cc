@@ -1,8 +1,10 @@
 // The profiler with tactics made for the test: right, slow, wrong, too large.
 #include "compiler/tactics/profiler.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -21,7 +23,9 @@ constexpr int64_t kPlenty = int64_t{1} << 30;
 void run_reference(const ops::Launch& launch) {
   ops::find_op(ops::Matmul::kName)->tactics.back().run(launch);
 }
+int slow_runs = 0;
 void run_slowly(const ops::Launch& launch) {
+  ++slow_runs;
   std::this_thread::sleep_for(std::chrono::milliseconds(5));
   run_reference(launch);
 }
@@ -65,6 +69,23 @@ void run_and_watch(const ops::Launch& launch) {
   *small_kernel_output = kMark;
 }
 
+/// Takes so long, or longer where others want the CPU.
+void spin(double us) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double, std::micro>(us);
+  while (std::chrono::steady_clock::now() < end) {
+  }
+}
+int counted_runs = 0;
+void run_and_count(const ops::Launch& launch) {
+  ++counted_runs;
+  spin(60);
+  run_reference(launch);
+}
+void run_in_10_us(const ops::Launch& launch) {
+  spin(10);
+  run_reference(launch);
+}
+
 ops::Tactic tactic(const char* name, void (*run)(const ops::Launch&)) {
   ops::Tactic made;
   made.name = name;
@@ -76,7 +97,9 @@ const ops::Tactic kRight = tactic("right", run_reference), kSlow = tactic("slow"
                   kIdle = tactic("idle", run_idle), kPartly = tactic("partly", run_partly),
                   kNan = tactic("nan", run_to_nan), kColumn = tactic("column", run_first_column),
                   kShort = tactic("short", run_short), kFails = tactic("fails", run_and_fail),
-                  kWatches = tactic("watches", run_and_watch);
+                  kWatches = tactic("watches", run_and_watch),
+                  kCounts = tactic("counts", run_and_count),
+                  kTakes10Us = tactic("takes 10 us", run_in_10_us);
 
 Problem product(int64_t rows = 8, int64_t columns = 16) {
   ir::Graph graph("g");
@@ -96,6 +119,7 @@ class AsyncDevice : public device::Device {
   std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
     ++allocated[purpose];
     auto memory = cpu_->allocate(bytes, purpose);
+    blocks_.emplace_back(memory->data(), static_cast<size_t>(bytes));
     if (purpose == "a small kernel") small_kernel_ = {memory->data(), static_cast<size_t>(bytes)};
     return memory;
   }
@@ -108,6 +132,11 @@ class AsyncDevice : public device::Device {
   }
   void copy_to_device(void* target, const void* source, int64_t bytes) override {
     ++copies_to_device;
+    const auto* from = static_cast<const std::byte*>(source);
+    const auto inside = [&](const Block& b) {
+      return std::less_equal<>()(b.data(), from) && std::less<>()(from, b.data() + b.size());
+    };
+    if (std::none_of(blocks_.begin(), blocks_.end(), inside)) bytes_from_host += bytes;
     cpu_->copy_to_device(target, source, bytes);
   }
   void copy_to_host(void* target, const void* source, int64_t bytes) override {
@@ -116,7 +145,7 @@ class AsyncDevice : public device::Device {
   void enqueue_copy_to_host(void* target, const void* source, int64_t bytes) override {
     cpu_->enqueue_copy_to_host(target, source, bytes);
   }
-  void synchronize() override {}
+  void synchronize() override { spin(synchronize_us); }
   std::unique_ptr<device::Event> make_event() override { return cpu_->make_event(); }
   std::unique_ptr<device::CapturedGraph> capture(FunctionRef<void()> work) override {
     return std::make_unique<Replay>(work);
@@ -127,8 +156,12 @@ class AsyncDevice : public device::Device {
 
   std::map<std::string, int> allocated;
   int copies_to_device = 0;
+  int64_t bytes_from_host = 0;
+  double synchronize_us = 0;
 
  private:
+  using Block = std::span<std::byte>;
+
   /// Lives no longer than the work: its owner runs it before it returns.
   class Replay : public device::CapturedGraph {
    public:
@@ -140,7 +173,8 @@ class AsyncDevice : public device::Device {
   };
 
   std::unique_ptr<device::Device> cpu_ = device::make_cpu_device(1);
-  std::span<std::byte> small_kernel_;
+  Block small_kernel_;
+  std::vector<Block> blocks_;  // given out so far
 };
 
 class ProfilerTest : public testing::Test {
@@ -197,6 +231,54 @@ TEST_F(ProfilerTest, TimesLaunchesWithASmallKernelBetween) {
   EXPECT_LE(launches_after_launch, 3);         // to warm up
 }
 
+// What is far behind the best is not timed again and again.
+TEST_F(ProfilerTest, TimesRoughlyWhatCannotWin) {
+  Profiler profiler(*device_, cache_, kPlenty);
+  counted_runs = 0;
+  EXPECT_EQ(profiler.fastest(product(), {&kRight, &kCounts}), &kRight);
+  EXPECT_EQ(counted_runs, 2);
+  counted_runs = 0;
+  EXPECT_EQ(profiler.fastest(product(9), {&kSlow, &kCounts}), &kCounts);
+  EXPECT_EQ(counted_runs, 10);
+}
+
+TEST_F(ProfilerTest, ReplaysOnceWhatCannotWin) {
+  AsyncDevice device;
+  Profiler profiler(device, cache_, kPlenty);
+  counted_runs = 0;
+  EXPECT_EQ(profiler.fastest(product(), {&kRight, &kCounts}), &kRight);
+  EXPECT_LE(counted_runs, 1 + 2 * 8);  // a run, and replays of eight: to warm up and to measure
+}
+
+// The same operation with more and more rows: what is far behind another stays there.
+TEST_F(ProfilerTest, LeavesOutWhatWasOutclassedWithFewerRows) {
+  Profiler profiler(*device_, cache_, kPlenty);
+  Profiler::Times times;
+  const std::vector<const ops::Tactic*> both = {&kSlow, &kRight};
+  EXPECT_EQ(profiler.fastest(product(2), both, &times), &kRight);
+  EXPECT_EQ(times.size(), 2u);
+  slow_runs = 0;
+  for (const int64_t rows : {4, 8}) {
+    EXPECT_EQ(profiler.fastest(product(rows), both, &times), &kRight);
+    EXPECT_EQ(slow_runs, 0);
+    EXPECT_EQ(cache_.find(product(rows).key(), "slow"), std::nullopt);
+  }
+  // With 16 rows the other one cannot run, and without a series nothing is known.
+  EXPECT_EQ(profiler.fastest(product(16), {&kSlow}, &times), &kSlow);
+  EXPECT_GT(slow_runs, 0);
+  slow_runs = 0;
+  EXPECT_EQ(profiler.fastest(product(32), both), &kRight);
+  EXPECT_GT(slow_runs, 0);
+}
+
+// A single run of a small launch is mostly the host's time, which says nothing about the launch.
+TEST_F(ProfilerTest, IsNotMisledByTheHostsShare) {
+  AsyncDevice device;
+  device.synchronize_us = 45;
+  Profiler profiler(device, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(product(), {&kTakes10Us, &kRight}), &kRight);
+}
+
 // A weight is the same for every number of rows: it is made and copied once.
 TEST_F(ProfilerTest, KeepsWeightsForTheNextTrial) {
   AsyncDevice device;
@@ -208,6 +290,31 @@ TEST_F(ProfilerTest, KeepsWeightsForTheNextTrial) {
   EXPECT_EQ(device.allocated["tactic trial"], 5);
   EXPECT_EQ(device.copies_to_device, 3);
   EXPECT_TRUE(profiler.notes().empty());
+}
+
+// The outputs are right, so the device has the numbers that float64 was computed from.
+TEST_F(ProfilerTest, RepeatsNumbersOnTheDevice) {
+  constexpr int64_t kColumns = 70'000;
+  const int64_t period = 509 * RepeatedBytes::page_bytes();
+  AsyncDevice device;
+  Profiler profiler(device, cache_, kPlenty);
+  profiler.fastest(product(8, kColumns), {&kRight});
+  EXPECT_EQ(profiler.timed(), 1);
+  EXPECT_TRUE(profiler.notes().empty());
+  ASSERT_GT(kColumns * 32 * 4, 2 * period);
+  EXPECT_EQ(device.bytes_from_host, 8 * 32 * 4 + period);
+}
+
+TEST_F(ProfilerTest, TacticsShareAWorkspace) {
+  ops::Tactic small = kRight, large = kSlow, middle = kTakes10Us;
+  small.workspace = [](const ops::Launch&, const device::Properties&) { return int64_t{100}; };
+  middle.workspace = [](const ops::Launch&, const device::Properties&) { return int64_t{1000}; };
+  large.workspace = [](const ops::Launch&, const device::Properties&) { return int64_t{5000}; };
+  AsyncDevice device;
+  Profiler profiler(device, cache_, kPlenty);
+  profiler.fastest(product(), {&small, &large, &middle});
+  EXPECT_EQ(profiler.timed(), 3);
+  EXPECT_EQ(device.allocated["workspace of trials"], 2);
 }
 
 // Samples must not all fall into one column, whatever the shape.

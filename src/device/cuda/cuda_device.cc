@@ -1,7 +1,9 @@
 #include <algorithm>
-#include <atomic>
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
 #include <iterator>
+#include <mutex>
 
 #include <cuda_runtime_api.h>
 
@@ -157,18 +159,26 @@ class CudaHold : public Hold {
   CudaHold& operator=(const CudaHold&) = delete;
 
   void release() override {
-    gate_->open.store(true);
-    gate_->open.notify_all();
+    const std::scoped_lock lock(gate_->mutex);
+    gate_->open = true;
+    gate_->changed.notify_all();
   }
 
  private:
+  // The driver's queue takes some thousand entries; the host then waits for room in it, for ever if
+  // this held on. Launches of a step take milliseconds.
+  static constexpr std::chrono::seconds kLongest{1};
+
   struct Gate {
-    std::atomic<bool> open = false;
+    std::mutex mutex;
+    std::condition_variable changed;
+    bool open = false;
   };
   // On a thread of the driver, perhaps after this object is gone: it owns a share of the gate.
   static void wait(void* gate) {
     const std::unique_ptr<std::shared_ptr<Gate>> share(static_cast<std::shared_ptr<Gate>*>(gate));
-    (*share)->open.wait(false);
+    std::unique_lock lock((*share)->mutex);
+    (*share)->changed.wait_for(lock, kLongest, [&] { return (*share)->open; });
   }
 
   std::shared_ptr<Gate> gate_ = std::make_shared<Gate>();
@@ -198,9 +208,9 @@ class CudaDevice : public Device {
     return std::make_unique<CudaMemory>(bytes, purpose, true);
   }
   void copy_to_device(void* target, const void* source, int64_t bytes) override {
-    check_cuda(cudaMemcpyAsync(target, source, static_cast<size_t>(bytes), cudaMemcpyHostToDevice,
-                               stream_),
-               "copy to the GPU");
+    check_cuda(
+        cudaMemcpyAsync(target, source, static_cast<size_t>(bytes), cudaMemcpyDefault, stream_),
+        "copy to the GPU");
   }
   void copy_to_host(void* target, const void* source, int64_t bytes) override {
     enqueue_copy_to_host(target, source, bytes);

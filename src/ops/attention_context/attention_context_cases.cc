@@ -95,6 +95,9 @@ std::vector<Case> narrow_cases() {
       narrow("bf16, heads of 128, blocks of 4", {4, 2, 128, 128, 0.0884F, 0, 0}, kBF16, 4),
       narrow("bf16, heads of 128, three to a KV head", {6, 2, 128, 128, 0.0884F, 0, 0}, kBF16, 256),
       narrow("bf16, heads of 128, contiguous", {4, 4, 128, 128, 0.0884F, 0, 0}, kBF16, 0),
+      // More query rows than one unit for each multiprocessor of an H200 holds.
+      narrow("bf16, 16 heads of 128", {16, 4, 128, 128, 0.0884F, 0, 0}, kBF16, 64),
+      narrow("bf16, 24 heads of 64", {24, 3, 64, 64, 0.125F, 0, 0}, kBF16, 64),
       narrow("bf16, heads of 256", {8, 1, 256, 256, 0.0625F, 0, 0}, kBF16, 64),
       narrow("bf16, heads of 256, contiguous", {4, 1, 256, 256, 0.0625F, 0, 0}, kBF16, 0),
       narrow("f16, heads of 64, blocks of 128", {8, 1, 64, 64, 0.125F, 0, 0}, kF16, 128),

@@ -32,6 +32,7 @@ constexpr int kMinPiece = 8;    // tokens: boxes begin at multiples of 1024 byte
 constexpr int kMaxPack = 16;    // heads of a unit
 constexpr int kAlignment = 1024;
 constexpr float kLog2E = 1.44269504F;
+constexpr float kSlack = 8;  // log2 of how far weights may exceed 1, see weigh()
 
 /// A unit's query rows and the tiles of keys that they see: the first `sink_tiles`, then those from
 /// window_tile on. Row r is head first_head + r % pack of token first_token + r / pack.
@@ -55,20 +56,23 @@ struct Unit {
 template <int kHeadSize>
 struct Plan {
   static constexpr int kSize = kHeadSize;
-  static constexpr int kGroups = kSize == 64 ? 3 : 2;
+  static constexpr int kGroups = kSize == 64 ? 3 : 2;  // warpgroups that multiply, at most
   static constexpr int kRows = kGroups * kGroupRows;
-  static constexpr int kThreads = (kGroups + 1) * hopper::kWarpgroup;
   static constexpr int kTile = kSize == 256 ? 64 : 128;
   static constexpr int kBoxes = kSize / kBoxSize;
-  static constexpr int kQueryBytes = kRows * kSize * 2;
+  static constexpr int kQueryBoxBytes = kRows * kBoxSize * 2;
+  static constexpr int kQueryBytes = kBoxes * kQueryBoxBytes;
   static constexpr int kTileBytes = kTile * kSize * 2;
   static constexpr int kTiles = 2 * kStages;
   static constexpr int kBarriers = kQueryBytes + kTiles * kTileBytes;
   static constexpr int kUnits = kBarriers + (2 + 2 * kTiles) * 8;
   static constexpr int kShared = kAlignment + kUnits + 2 * static_cast<int>(sizeof(Unit));
-  // Of 64K registers: few for the copying warpgroup, the rest for the others.
+  // Of the registers of a thread that a block starts with, as many as fit: few for the copying
+  // warpgroup, the rest for the others. One too many, and they wait for each other for ever.
+  static constexpr int kFirstRegisters = 65536 / ((kGroups + 1) * hopper::kWarpgroup) / 8 * 8;
   static constexpr int kCopyRegisters = kGroups == 2 ? 24 : 32;
   static constexpr int kRegisters = kGroups == 2 ? 240 : 160;
+  static_assert(kGroups * kRegisters + kCopyRegisters <= (kGroups + 1) * kFirstRegisters);
 };
 
 /// Addresses in shared memory. Plane 0 is K, plane 1 is V.
@@ -77,18 +81,18 @@ struct Buffers {
   uint32_t base;
   Unit* units;  // the one whose queries are there, and the one before or after it
 
-  __device__ uint32_t tile(int plane, int stage) const {
+  __device__ uint32_t tile(int plane, unsigned stage) const {
     return base + P::kQueryBytes + (plane * kStages + stage) * P::kTileBytes;
   }
   /// Over when the queries are there, and when all warps have used them.
   __device__ uint32_t queries_full() const { return base + P::kBarriers; }
   __device__ uint32_t queries_empty() const { return queries_full() + 8; }
   /// Over when a tile is there.
-  __device__ uint32_t full(int plane, int stage) const {
+  __device__ uint32_t full(int plane, unsigned stage) const {
     return queries_full() + 8 * (2 + plane * kStages + stage);
   }
   /// Over when all warps have used it.
-  __device__ uint32_t empty(int plane, int stage) const {
+  __device__ uint32_t empty(int plane, unsigned stage) const {
     return full(plane, stage) + 8 * P::kTiles;
   }
 };
@@ -96,6 +100,7 @@ struct Buffers {
 struct ContextArgs {
   AttentionArgs a;
   int sequences;   // of the context phase
+  int groups;      // warpgroups that multiply
   int pack_shift;  // log2 of the heads of a unit
   int piece;       // tokens that one box of K or V holds
 };
@@ -106,7 +111,7 @@ template <typename P>
 class Units {
  public:
   __device__ explicit Units(const ContextArgs& args)
-      : args_(args), block_tokens_(P::kRows >> args.pack_shift) {}
+      : args_(args), block_tokens_(args.groups * kGroupRows >> args.pack_shift) {}
 
   /// False when there are no more.
   __device__ bool next(Unit& unit) {
@@ -160,13 +165,20 @@ class Copies {
   __device__ Copies(const ContextArgs& args, const Buffers<P>& buffers)
       : args_(args), buffers_(buffers), lane_(static_cast<int>(threadIdx.x) % kWarp) {}
 
+  /// Lengths and block tables are there before the kernel before has ended: the first addresses are
+  /// found while it drains.
   __device__ void run(const CUtensorMap& q, const CUtensorMap& k, const CUtensorMap& v) {
     Units<P> units(args_);
     int unit = 0;
     for (; units.next(unit_); ++unit) {
       find(unit_.template begin<P>(0));
+      if (unit == 0) {
+        hand_over(unit);
+        device::wait_for_predecessor();
+      }
       copy(0, k);
-      copy_queries(unit, q);
+      if (unit > 0) hand_over(unit);
+      copy_queries(q);
       copy(1, v);
       ++tile_;
       for (int i = 1; i < unit_.tiles; ++i, ++tile_) {
@@ -188,14 +200,13 @@ class Copies {
     if (lane_ == 0) buffers_.units[unit % 2] = unit_;
   }
 
-  __device__ void copy_queries(int unit, const CUtensorMap& map) const {
+  __device__ void copy_queries(const CUtensorMap& map) const {
     const uint32_t full = buffers_.queries_full();
-    hand_over(unit);
-    if (lane_ == 0) hopper::arrive_expecting(full, P::kQueryBytes);
+    if (lane_ == 0) hopper::arrive_expecting(full, args_.groups * kGroupRows * P::kSize * 2);
     __syncwarp();
     if (lane_ >= P::kBoxes) return;
-    hopper::copy_box(buffers_.base + lane_ * P::kRows * hopper::kSwizzledRow, map, full,
-                     lane_ * kBoxSize, unit_.first_head, unit_.row_start + unit_.first_token);
+    hopper::copy_box(buffers_.base + lane_ * P::kQueryBoxBytes, map, full, lane_ * kBoxSize,
+                     unit_.first_head, unit_.row_start + unit_.first_token);
   }
 
   /// Where this lane's piece of a tile lies. A piece that no row sees may have no block: it is
@@ -230,6 +241,14 @@ class Copies {
   int block_ = 0, slot_ = 0;
 };
 
+/// The first lane's, for all: the compiler keeps it in a uniform register, as products want it.
+__device__ inline uint64_t uniform(uint64_t x) {
+  return __shfl_sync(0xffffffffu, x, 0);
+}
+__device__ inline int uniform(int x) {
+  return __shfl_sync(0xffffffffu, x, 0);
+}
+
 __device__ inline float exp2_of(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -262,17 +281,23 @@ class Rows {
         group_(group),
         warp_(static_cast<int>(threadIdx.x) % hopper::kWarpgroup / kWarp),
         lane_(static_cast<int>(threadIdx.x) % kWarp),
-        first_row_(group * kGroupRows + warp_ * (kGroupRows / 4) + lane_ / 4) {}
+        first_row_(group * kGroupRows + warp_ * (kGroupRows / 4) + lane_ / 4),
+        queries_(
+            uniform(hopper::k_major(buffers.base + group * kGroupRows * hopper::kSwizzledRow))),
+        keys_(uniform(hopper::k_major(buffers.tile(0, 0)))),
+        values_(uniform(hopper::n_major(buffers.tile(1, 0), P::kTile * hopper::kSwizzledRow))) {}
 
   __device__ void run() {
-    if (group_ == P::kGroups - 1) give_turn();
+    if (group_ == args_.groups - 1) give_turn();
     for (int unit = 0;; ++unit) {
       hopper::wait_barrier(buffers_.queries_full(), unit & 1);
       unit_ = buffers_.units + unit % 2;
-      if (unit_->tiles == 0) break;
+      tiles_ = uniform(unit_->tiles);
+      if (tiles_ == 0) break;
+      hiding_from_ = args_.a.window > 0 ? 0 : (position(group_ * kGroupRows) + 1) / P::kTile;
       attend();
       write();
-      first_tile_ += unit_->tiles;
+      first_tile_ += static_cast<unsigned>(tiles_);
     }
     if (group_ == 0) take_turn();  // no arrivals are left over
   }
@@ -285,7 +310,7 @@ class Rows {
     Logits logits;
     Weights weights;
     float correction[2];
-    const int tiles = unit_->tiles;
+    const int tiles = tiles_;
     clear();
     wait_for(0, 0);
     hopper::start_products();
@@ -310,14 +335,14 @@ class Rows {
       hopper::wait_products<1>();
       hopper::pin(logits);
       release_keys(i);
-      weigh(i, logits, correction);
+      const bool grown = weigh(i, logits, correction);
       // Here for the assembler too: it does not move the wait for the values up over a branch.
       if (i + 1 < tiles) wait_for(0, i + 1);
       hopper::wait_products<0>();
       hopper::pin(sums_);
       release(buffers_.empty(1, stage(i - 1)));
       pack(logits, weights);
-      scale_sums(correction);
+      if (grown) scale_sums(correction);
     }
     wait_for(1, tiles - 1);
     clear_unused_values();
@@ -332,7 +357,7 @@ class Rows {
   __device__ void clear() {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      largest_[r] = -INFINITY;
+      shift_[r] = -INFINITY;
       total_[r] = 0;
     }
 #pragma unroll
@@ -341,41 +366,44 @@ class Rows {
   }
 
   /// Tiles are counted over all units.
-  __device__ int stage(int i) const { return (first_tile_ + i) % kStages; }
+  __device__ unsigned stage(int i) const { return (first_tile_ + i) % kStages; }
   __device__ void wait_for(int plane, int i) const {
-    hopper::wait_barrier(buffers_.full(plane, stage(i)), (first_tile_ + i) / kStages & 1);
+    const unsigned use = (first_tile_ + i) / kStages;
+    hopper::wait_barrier(buffers_.full(plane, stage(i)), static_cast<int>(use & 1));
   }
   __device__ void release(uint32_t empty) const {
     if (lane_ == 0) hopper::arrive(empty);
   }
   __device__ void release_keys(int i) const {
     release(buffers_.empty(0, stage(i)));
-    if (i + 1 == unit_->tiles) release(buffers_.queries_empty());
+    if (i + 1 == tiles_) release(buffers_.queries_empty());
   }
 
   /// Turns go round, group 0 first.
-  __device__ void take_turn() const { hopper::sync_named(1 + group_, 2 * hopper::kWarpgroup); }
+  __device__ void take_turn() const {
+    if (args_.groups > 1) hopper::sync_named(1 + group_, 2 * hopper::kWarpgroup);
+  }
   __device__ void give_turn() const {
-    hopper::arrive_named(1 + (group_ + 1) % P::kGroups, 2 * hopper::kWarpgroup);
+    const int next = group_ + 1 == args_.groups ? 0 : group_ + 1;
+    if (args_.groups > 1) hopper::arrive_named(1 + next, 2 * hopper::kWarpgroup);
   }
 
   /// logits [64, kTile] = Q K^T
   __device__ void start_logits(int i, Logits& logits) const {
-    const uint64_t q = hopper::k_major(buffers_.base + group_ * kGroupRows * hopper::kSwizzledRow);
-    const uint64_t k = hopper::k_major(buffers_.tile(0, stage(i)));
+    const uint64_t k = keys_ + stage(i) * (P::kTileBytes >> 4);
 #pragma unroll
     for (int step = 0; step < P::kSize / kStep; ++step) {
       constexpr int kSteps = kBoxSize / kStep;  // of a box
       const int box = step / kSteps, in_box = step % kSteps * kStep * 2;
       hopper::multiply<T, P::kTile, false>(
-          logits, q + ((box * P::kRows * hopper::kSwizzledRow + in_box) >> 4),
+          logits, queries_ + ((box * P::kQueryBoxBytes + in_box) >> 4),
           k + ((box * P::kTile * hopper::kSwizzledRow + in_box) >> 4), step > 0);
     }
   }
 
   /// sums [64, kSize] += weights V
   __device__ void start_values(int i, const Weights& weights) {
-    const uint64_t v = hopper::n_major(buffers_.tile(1, stage(i)), P::kTile * hopper::kSwizzledRow);
+    const uint64_t v = values_ + stage(i) * (P::kTileBytes >> 4);
 #pragma unroll
     for (int step = 0; step < P::kTile / kStep; ++step) {
       hopper::multiply<T, P::kSize, true>(sums_, weights[step],
@@ -408,28 +436,35 @@ class Rows {
     }
   }
 
-  /// Logits become weights; `correction` is what earlier sums are to be scaled with. A row that has
-  /// seen no key yet has -inf as its largest logit: infinities do not cancel. Shifts are rounded,
-  /// so that a tile in which a row sees nothing leaves it as it is, bit for bit.
-  __device__ void weigh(int i, Logits& logits, float (&correction)[2]) {
-    hide_keys(unit_->template begin<P>(i), logits);
+  /// Logits become weights: 2 to the power of what they exceed the row's shift by. The shift is the
+  /// largest logit so far, or one before it as long as no weight exceeds 2^kSlack: then sums stay
+  /// as they are, else `correction` is what they are to be scaled with. Before a row has seen a key
+  /// its shift is -inf: infinities do not cancel. Shifts are rounded, so that a tile in which a row
+  /// sees nothing leaves it as it is, bit for bit. Returns whether a row of this warp has a
+  /// correction.
+  __device__ bool weigh(int i, Logits& logits, float (&correction)[2]) {
+    if (i >= hiding_from_) hide_keys(unit_->template begin<P>(i), logits);
     float largest[2][2], sum[2][2] = {};  // of this thread's even and odd columns
 #pragma unroll
     for (int j = 0; j < 4; ++j)
-      largest[j / 2][j % 2] = fmaxf(largest_[j / 2], logits[j]);
+      largest[j / 2][j % 2] = fmaxf(logits[j], logits[j + 4]);
 #pragma unroll
-    for (int j = 4; j < P::kTile / 2; ++j)
+    for (int j = 8; j < P::kTile / 2; ++j)
       largest[j % 4 / 2][j % 2] = fmaxf(largest[j % 4 / 2][j % 2], logits[j]);
     const float scale = args_.a.scale * kLog2E;
     float shift[2];
+    bool grown = false;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float x = fmaxf(largest[r][0], largest[r][1]);
       x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
       x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
-      shift[r] = x == -INFINITY ? 0 : __fmul_rn(x, scale);
-      correction[r] = exp2_of(__fmul_rn(largest_[r], scale) - shift[r]);
-      largest_[r] = x;
+      x = __fmul_rn(x, scale);
+      const bool grows = x - shift_[r] > kSlack;
+      correction[r] = grows ? exp2_of(shift_[r] - x) : 1;
+      if (grows) shift_[r] = x;
+      shift[r] = shift_[r] == -INFINITY ? 0 : shift_[r];
+      grown |= grows;
     }
 #pragma unroll
     for (int j = 0; j < P::kTile / 2; ++j) {
@@ -439,6 +474,7 @@ class Rows {
 #pragma unroll
     for (int r = 0; r < 2; ++r)
       total_[r] = total_[r] * correction[r] + (sum[r][0] + sum[r][1]);
+    return __any_sync(0xffffffffu, grown) != 0;
   }
 
   __device__ static void pack(const Logits& weights, Weights& packed) {
@@ -481,8 +517,7 @@ class Rows {
       const int row = first_row_ + 8 * r;
       const int token = unit_->first_token + (row >> args_.pack_shift);
       const int head = unit_->first_head + (row & ((1 << args_.pack_shift) - 1));
-      const float largest = largest_[r] * (args_.a.scale * kLog2E);
-      const float inverse = 1 / total_with_sink(args_.a, head, largest, total);
+      const float inverse = 1 / total_with_sink(args_.a, head, shift_[r], total);
       T* out = static_cast<T*>(args_.a.out) +
                (int64_t{unit_->row_start + token} * args_.a.heads + head) * P::kSize;
 #pragma unroll
@@ -505,16 +540,20 @@ class Rows {
   const ContextArgs& args_;
   const Buffers<P> buffers_;
   const int group_, warp_, lane_, first_row_;
+  const uint64_t queries_, keys_, values_;  // matrix descriptors; of K and V: stage 0
   const Unit* unit_ = nullptr;
-  int first_tile_ = 0;  // the unit's, counted over all units
-  float largest_[2];    // before the scale
-  float total_[2];      // of this thread's columns; write() adds up the four threads of a row
+  int tiles_ = 0;
+  int hiding_from_ = 0;      // in tiles before this one all rows see all keys
+  unsigned first_tile_ = 0;  // the unit's, counted over all units
+  float shift_[2];           // log2 of what weights and sums are divided by
+  float total_[2];           // of this thread's columns; write() adds up the four threads of a row
   float sums_[P::kSize / 2];
 };
 
-/// Grid: as many blocks as there are multiprocessors, or units.
+/// Grid: as many blocks as there are multiprocessors, or units. Block: the warpgroups that multiply
+/// and one that copies.
 template <typename T, typename P>
-__global__ void __launch_bounds__(P::kThreads, 1)
+__global__ void __launch_bounds__((P::kGroups + 1) * hopper::kWarpgroup, 1)
     attend_context_wgmma(const __grid_constant__ ContextArgs args,
                          const __grid_constant__ CUtensorMap q,
                          const __grid_constant__ CUtensorMap k,
@@ -527,24 +566,24 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     hopper::prefetch_map(q);
     hopper::prefetch_map(k);
     hopper::prefetch_map(v);
-    constexpr int kUsers = P::kGroups * hopper::kWarpgroup / kWarp;
+    const int users = args.groups * (hopper::kWarpgroup / kWarp);
     hopper::init_barrier(buffers.queries_full(), 1);
-    hopper::init_barrier(buffers.queries_empty(), kUsers);
+    hopper::init_barrier(buffers.queries_empty(), users);
     for (int i = 0; i < P::kTiles; ++i) {
       hopper::init_barrier(buffers.full(i / kStages, i % kStages), 1);
-      hopper::init_barrier(buffers.empty(i / kStages, i % kStages), kUsers);
+      hopper::init_barrier(buffers.empty(i / kStages, i % kStages), users);
     }
     hopper::publish_barriers();
   }
   __syncthreads();
-  device::wait_for_predecessor();
   device::let_successor_start();
-  const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
-  if (group == P::kGroups) {
+  const int group = uniform(static_cast<int>(threadIdx.x) / hopper::kWarpgroup);
+  if (group == args.groups) {
     hopper::shrink_registers<P::kCopyRegisters>();
     if (threadIdx.x % hopper::kWarpgroup < kWarp) Copies<P>(args, buffers).run(q, k, v);
   } else {
     hopper::grow_registers<P::kRegisters>();
+    device::wait_for_predecessor();
     Rows<T, P>(args, buffers, group).run();
   }
 }
@@ -562,15 +601,11 @@ CUtensorMap make_cache_map(const KvCacheView& cache, const std::byte* first, int
                                  {kBoxSize, piece, 1, 1}, device::Swizzle::k128Bytes);
 }
 
-int multiprocessors() {
-  static const int number = [] {
-    int device = 0, count = 0;
-    device::check_cuda(cudaGetDevice(&device), "attention_context", "the device");
-    device::check_cuda(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-                       "attention_context", "multiprocessors");
-    return count;
-  }();
-  return number;
+int64_t count_units(std::span<const int32_t> lengths, int tokens, int head_groups) {
+  int64_t units = 0;
+  for (const int32_t length : lengths)
+    units += int64_t{(length + tokens - 1) / tokens} * head_groups;
+  return units;
 }
 
 /// `lengths` are the query lengths of the context sequences, of which there are some with rows.
@@ -584,26 +619,30 @@ void launch_size(const Launch& launch, const AttentionShape& shape,
   const KvCacheView& cache = *SequenceRows(launch.in, 1).cache;
   ContextArgs args{.a = attention_args(launch, shape, 0),
                    .sequences = static_cast<int>(lengths.size()),
+                   .groups = 1,
                    .pack_shift = 0,
                    .piece = 0};
   while ((2 << args.pack_shift) <= kMaxPack && shape.group() % (2 << args.pack_shift) == 0)
     ++args.pack_shift;
-  const int pack = 1 << args.pack_shift, block_tokens = P::kRows / pack;
+  // As few rows to a unit as leave no unit waiting for another one's end.
+  const int pack = 1 << args.pack_shift, head_groups = shape.heads / pack;
+  int tokens = kGroupRows / pack;
+  for (; args.groups < P::kGroups; tokens = ++args.groups * kGroupRows / pack) {
+    if (count_units(lengths, tokens, head_groups) <= device::multiprocessors()) break;
+  }
   const bool one_block = args.a.blocks_per_sequence == 1;
   args.piece = one_block ? P::kTile : std::min(P::kTile, cache.tokens_per_block);
   const CUtensorMap q =
       device::make_tensor_map(launch.in[0].data, {kHeadSize, shape.heads, launch.in[0].dim(0)},
                               {kHeadSize, int64_t{shape.heads} * kHeadSize},
-                              {kBoxSize, pack, block_tokens}, device::Swizzle::k128Bytes);
+                              {kBoxSize, pack, tokens}, device::Swizzle::k128Bytes);
   const CUtensorMap k = make_cache_map(cache, args.a.k, kHeadSize, args.piece);
   const CUtensorMap v = make_cache_map(cache, args.a.v, kHeadSize, args.piece);
-  int64_t units = 0;
-  for (const int32_t length : lengths)
-    units += int64_t{(length + block_tokens - 1) / block_tokens} * (shape.heads / pack);
-  const int64_t grid = std::min<int64_t>(units, multiprocessors());
-  device::launch_kernel("attend_context_wgmma", *launch.queue, static_cast<unsigned>(grid),
-                        P::kThreads, static_cast<size_t>(P::kShared), attend_context_wgmma<T, P>,
-                        args, q, k, v);
+  const int64_t grid =
+      std::min<int64_t>(count_units(lengths, tokens, head_groups), device::multiprocessors());
+  const unsigned threads = static_cast<unsigned>(args.groups + 1) * hopper::kWarpgroup;
+  device::launch_kernel("attend_context_wgmma", *launch.queue, static_cast<unsigned>(grid), threads,
+                        static_cast<size_t>(P::kShared), attend_context_wgmma<T, P>, args, q, k, v);
 }
 
 template <typename T>

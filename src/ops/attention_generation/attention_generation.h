@@ -4,12 +4,20 @@
 //
 //   q: [T, H*D] rotated; the sequence inputs; the layer's KV cache (state), this step's K and V in
 //   it; out: [T, H*Dv], where the context sequences' rows are already; then, if asked
-//   for, sink_logits: float [H], and relative_bias: float [relative_buckets, H]
+//   for, plan: i32 [W, 24] (ops/attention_plan); sink_logits: float [H]; relative_bias: float
+//   [relative_buckets, H]
 //   with beams also cache_indirection i32 [R, N] and sequence_slots i32 [S] (sequence_inputs.h)
 //   -> out: the same memory, the rows of generation sequences added
 //
+// With `append` it does first, for the rows of generation sequences, what rope_append does without
+// qk_norm (pass fuse_rope). Then the first input is qkv: [T, (H + G)*D + G*Dv] if `packed`, else q
+// as projected, and behind `out` stand k: [T, G*D] and v: [T, G*Dv] unless `packed`, and angles:
+// f32 [T, R] if rotary_dim > 0.
+//   -> also the cache after the step (state)
+//
 // The formula is attention's (ops/attention/attention.h): softmax and sums in float over K and V as
-// stored.
+// stored. What is appended is attended to as stored, too, and q is rounded to its type when it is
+// rotated: one op gives what two would.
 #pragma once
 
 #include "ops/attributes.h"
@@ -35,6 +43,11 @@ struct AttentionGeneration {
   int relative_max_distance = 0;
   int beams = 0;   // above 0: of beams that share their past, so many of a request at most
   int splits = 0;  // into how many pieces a sequence is split, up to kMaxSplits; 0: by its length
+  bool planned = false;  // who does what is an input
+  bool append = false;   // rotates q and k, and writes k and v to the cache
+  int rotary_dim = 0;    // these three as in rope_append
+  bool interleaved = false;
+  bool packed = false;
   bool operator==(const AttentionGeneration&) const = default;
   static constexpr auto fields() {
     using A = AttentionGeneration;
@@ -52,7 +65,12 @@ struct AttentionGeneration {
                       Field{"relative_buckets", &A::relative_buckets},
                       Field{"relative_max_distance", &A::relative_max_distance},
                       Field{"beams", &A::beams},
-                      Field{"splits", &A::splits}};
+                      Field{"splits", &A::splits},
+                      Field{"planned", &A::planned},
+                      Field{"append", &A::append},
+                      Field{"rotary_dim", &A::rotary_dim},
+                      Field{"interleaved", &A::interleaved},
+                      Field{"packed", &A::packed}};
   }
 };
 

@@ -2,8 +2,11 @@
 #include <iterator>
 #include <utility>
 
+#include "ops/attention_generation/attention_generation.h"
+#include "ops/common/generation_division.h"
 #include "ops/harness/attention_case.h"
 #include "ops/harness/kv_spec.h"
+#include "ops/op.h"
 
 namespace millrace::ops {
 namespace {
@@ -255,6 +258,183 @@ std::vector<Case> eight_bit_cases() {
   };
 }
 
+/// How the fused form rotates.
+struct Rope {
+  int rotary_dim = 0;
+  bool interleaved = false;
+  bool packed = true;
+  bool planned = true;
+};
+
+/// The plan that attention_plan makes of a step.
+InputSpec plan_input(const AttentionShape& shape, const KvCaseSpec& spec) {
+  KvCase step(spec);
+  const Op& op = *find_op("attention_plan");
+  ir::Attrs attrs;
+  attrs.set("heads", int64_t{shape.heads});
+  attrs.set("kv_heads", int64_t{shape.kv_heads});
+  attrs.set("head_size", int64_t{shape.head_size});
+  attrs.set("window", int64_t{shape.window});
+  attrs.set("sink_tokens", int64_t{shape.sink_tokens});
+  const auto attributes = op.parse_attrs(attrs);
+  const int64_t items = generation::plan_items(shape.head_size), words = generation::kItemWords;
+  std::vector<int32_t> plan(static_cast<size_t>(items * words));
+  const auto vector = [](std::vector<int32_t>& values) {
+    const std::array<int64_t, 1> dims = {static_cast<int64_t>(values.size())};
+    return Tensor(values.data(), ir::DType::kI32, dims);
+  };
+  std::vector<int32_t> rows(static_cast<size_t>(step.rows()));
+  const std::array<Tensor, 5> in = {vector(rows), vector(step.sequence_length),
+                                    vector(step.query_start), vector(step.query_length),
+                                    vector(step.request_type)};
+  const std::array<int64_t, 2> dims = {items, words};
+  const std::array<Tensor, 1> out = {Tensor(plan.data(), ir::DType::kI32, dims)};
+  op.tactics.back().run({.in = in, .out = out, .attributes = attributes.get()});
+  return ints({items, words}, std::move(plan));
+}
+
+/// A case whose op rotates and appends; of this step nothing is in the cache.
+Case appends(std::string name, const AttentionShape& shape, KvCaseSpec spec, ir::DType q,
+             const Rope& rope) {
+  spec.has_new_tokens = false;
+  const KvCaseSpec sized = with_heads(spec, shape);
+  Case c = make(std::move(name), shape, spec, q);
+  const int64_t rows = c.inputs[0].shape[0];
+  const int64_t q_size = int64_t{shape.heads} * shape.head_size;
+  const int64_t k_size = int64_t{shape.kv_heads} * shape.head_size;
+  const int64_t v_size = int64_t{shape.kv_heads} * shape.v_head_size;
+  c.inputs[0] = normal(q, {rows, rope.packed ? q_size + k_size + v_size : q_size});
+  std::vector<InputSpec> more;
+  if (!rope.packed) more = {normal(q, {rows, k_size}), normal(q, {rows, v_size})};
+  if (rope.rotary_dim > 0) {
+    more.push_back(uniform(ir::DType::kF32, {rows, rope.rotary_dim}, -1, 1));
+  }
+  if (rope.planned) more.push_back(plan_input(shape, sized));
+  constexpr int kBehindOut = 10;
+  c.inputs.insert(c.inputs.begin() + kBehindOut, std::make_move_iterator(more.begin()),
+                  std::make_move_iterator(more.end()));
+  c.attrs.set("planned", rope.planned);
+  c.attrs.set("append", true);
+  c.attrs.set("rotary_dim", int64_t{rope.rotary_dim});
+  c.attrs.set("interleaved", rope.interleaved);
+  c.attrs.set("packed", rope.packed);
+  return c;
+}
+
+/// Steps of several tokens a sequence, across the edges of tiles and blocks.
+KvCaseSpec several(int tokens) {
+  KvCaseSpec spec{.sequences = {}, .row_gap = 1};
+  for (const int past : {0, 13, 15, 16, 60, 62, 63, 64, 500})
+    spec.sequences.push_back({past, tokens, kGeneration});
+  return spec;
+}
+
+/// More units than blocks run at once, of 8 KV heads. Where one sequence is far longer than the
+/// others, its keys are shared.
+KvCaseSpec many(bool one_is_long) {
+  KvCaseSpec spec{.sequences = {}, .row_gap = 1};
+  for (int i = 0; i < 40; ++i)
+    spec.sequences.push_back({i * 37 % 150, i == 20 ? 0 : 1, kGeneration});
+  if (one_is_long) spec.sequences[7].past = 2000;
+  return spec;
+}
+
+std::vector<Case> append_cases() {
+  using enum ir::DType;
+  const AttentionShape windowed{4, 2, 128, 128, 0.0884F, 64, 0};
+  const AttentionShape with_sinks{4, 2, 64, 64, 0.125F, 300, 20};
+  return {
+      appends("appends", kSmallHeads, mixed_step(), kF32, {.rotary_dim = 16, .planned = false}),
+      appends("appends, Q, K and V apart, a part of the head", kSmallHeads, mixed_step(), kF32,
+              {.rotary_dim = 12, .packed = false, .planned = false}),
+      appends("appends, neighbours, sink logits", kSinkLogitHeads, mixed_step(), kF32,
+              {.rotary_dim = 16, .interleaved = true, .planned = false}),
+      appends("appends, no rotation", kSmallHeads, mixed_step(), kF32, {.planned = false}),
+      appends("appends, V smaller than K", {4, 2, 192, 128, 0.0722F, 0, 0},
+              stored_as(mixed_step(), kBF16, 64), kBF16, {.rotary_dim = 64, .planned = false}),
+      appends("appends, 16-bit", kEightBillionHeads, stored_as(mixed_step(), kBF16, 64), kBF16,
+              {.rotary_dim = 128}),
+      appends("appends, 16-bit, no plan", kEightBillionHeads, stored_as(mixed_step(), kBF16, 64),
+              kBF16, {.rotary_dim = 128, .planned = false}),
+      appends("appends, 16-bit, edges", kEightBillionHeads, stored_as(edges(), kBF16, 64), kBF16,
+              {.rotary_dim = 128}),
+      appends("appends, 16-bit, many sequences", kEightBillionHeads,
+              stored_as(many(false), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, many sequences, one is long", kEightBillionHeads,
+              stored_as(many(true), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, Q, K and V apart", kOneBillionHeads,
+              stored_as(mixed_step(), kF16, 16), kF16, {.rotary_dim = 64, .packed = false}),
+      appends("appends, 16-bit, a part of the head", {6, 2, 80, 80, 0.1118F, 0, 0},
+              stored_as(mixed_step(), kBF16, 32), kBF16, {.rotary_dim = 32}),
+      appends("appends, 16-bit, heads of 80", {6, 2, 80, 80, 0.1118F, 0, 0},
+              stored_as(edges(), kBF16, 32), kBF16, {.rotary_dim = 80}),
+      appends("appends, 16-bit, heads of 96", {6, 3, 96, 96, 0.1021F, 0, 0},
+              stored_as(mixed_step(), kF16, 32), kF16, {.rotary_dim = 96}),
+      appends("appends, 16-bit, heads of 256", {8, 1, 256, 256, 0.0625F, 0, 0},
+              stored_as(mixed_step(), kBF16, 64), kBF16, {.rotary_dim = 256}),
+      appends("appends, 16-bit, neighbours", kEightBillionHeads, stored_as(edges(), kF16, 64), kF16,
+              {.rotary_dim = 128, .interleaved = true}),
+      appends("appends, 16-bit, some neighbours", kOneBillionHeads,
+              stored_as(mixed_step(), kBF16, 16), kBF16, {.rotary_dim = 26, .interleaved = true}),
+      appends("appends, 16-bit, odd halves", kOneBillionHeads, stored_as(mixed_step(), kBF16, 16),
+              kBF16, {.rotary_dim = 26}),
+      appends("appends, 16-bit, no rotation", {4, 4, 64, 64, 0.125F, 0, 0},
+              stored_as(mixed_step(), kBF16, 16), kBF16, {}),
+      appends("appends, 16-bit, two tokens", kEightBillionHeads, stored_as(several(2), kBF16, 64),
+              kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, four tokens", kEightBillionHeads, stored_as(several(4), kBF16, 16),
+              kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, 40 tokens", kOneBillionHeads, stored_as(several(40), kF16, 16),
+              kF16, {.rotary_dim = 64}),
+      appends("appends, 16-bit, window", windowed, stored_as(mixed_step(), kBF16, 16), kBF16,
+              {.rotary_dim = 128}),
+      appends("appends, 16-bit, window and sinks", with_sinks, stored_as(mixed_step(), kBF16, 16),
+              kBF16, {.rotary_dim = 64}),
+      appends("appends, 16-bit, window of a few keys and sinks", {4, 2, 64, 64, 0.125F, 5, 40},
+              stored_as(several(4), kBF16, 16), kBF16, {.rotary_dim = 64}),
+      appends("appends, 16-bit, sink logits", kGptOssHeads, stored_as(mixed_step(), kBF16, 64),
+              kBF16, {.rotary_dim = 64}),
+      appends("appends, 16-bit, contiguous", {4, 1, 128, 128, 0.0884F, 0, 0},
+              stored_as(mixed_step(), kBF16, 0), kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, blocks that no tile fits", kEightBillionHeads,
+              stored_as(mixed_step(), kBF16, 8), kBF16, {.rotary_dim = 128}),
+      appends("appends, int8", kEightBillionHeads, stored_as(edges(), kI8, 64), kBF16,
+              {.rotary_dim = 128}),
+      appends("appends, int8, four tokens, neighbours", kOneBillionHeads,
+              stored_as(several(4), kI8, 16), kF16, {.rotary_dim = 64, .interleaved = true}),
+      appends("appends, int8, heads of 256", {8, 1, 256, 256, 0.0625F, 0, 0},
+              stored_as(mixed_step(), kI8, 64), kBF16, {.rotary_dim = 64}),
+      appends("appends, fp8", kEightBillionHeads, stored_as(mixed_step(), kF8E4M3, 32), kBF16,
+              {.rotary_dim = 128}),
+      appends("appends, fp8, window and sinks", with_sinks, stored_as(edges(), kF8E4M3, 16), kF16,
+              {.rotary_dim = 64}),
+  };
+}
+
+Case timed_append(std::string name, int past, size_t batch, ir::DType stored = ir::DType::kBF16) {
+  Case c = appends(std::move(name), kEightBillionHeads,
+                   {.sequences = std::vector<KvCaseSequence>(batch, {past, 1, kGeneration}),
+                    .dtype = stored,
+                    .tokens_per_block = 64},
+                   ir::DType::kBF16, {.rotary_dim = 128});
+  c.benchmark = true;
+  return c;
+}
+
+/// As a step of Llama 3.1 8B runs it.
+std::vector<Case> timed_append_cases() {
+  return {
+      timed_append("1 x 384 of 8B, appends", 383, 1),
+      timed_append("8 x 384 of 8B, appends", 383, 8),
+      timed_append("32 x 384 of 8B, appends", 383, 32),
+      timed_append("128 x 384 of 8B, appends", 383, 128),
+      timed_append("1 x 4k of 8B, appends", 4095, 1),
+      timed_append("64 x 4k of 8B, appends", 4095, 64),
+      timed_append("1 x 128k of 8B, appends", 131071, 1),
+      timed_append("64 x 4k of 8B, appends, int8", 4095, 64, ir::DType::kI8),
+  };
+}
+
 std::vector<Case> timed_cases() {
   using enum ir::DType;
   return {
@@ -284,7 +464,7 @@ std::vector<Case> attention_generation_cases() {
   std::vector<Case> all;
   for (std::vector<Case>& cases :
        std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
-                      timed_cases()})) {
+                      append_cases(), timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }

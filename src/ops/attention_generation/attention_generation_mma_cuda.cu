@@ -2,10 +2,16 @@
 // or of fp8: one launch reads every key once, however sequences differ in length, and joins what it
 // has split. Logits, weights and sums are fp32; weights are rounded to the cache's type, or to
 // halves, for their product with the values.
+//
+// Where the op appends, the kernel rotates queries when it loads them, and takes this step's keys
+// and values from the product of Q, K and V. Without a plan among the inputs it makes one first.
 #include <algorithm>
+#include <array>
 #include <bit>
 
 #include "ops/attention_generation/attention_generation.h"
+#include "ops/attention_generation/attention_generation_composed.h"
+#include "ops/attention_generation/attention_generation_inputs.h"
 #include "ops/attention_generation/attention_generation_tactics.h"
 #include "ops/attention_generation/generation_launch_cuda.cuh"
 #include "ops/common/queue_number_cuda.h"
@@ -13,63 +19,42 @@
 namespace millrace::ops {
 namespace {
 
+using generation::Appended;
 using generation::Kind;
-using generation::kMaxPieces;
 using generation::kMaxSequences;
 using generation::kMultiprocessors;
+using generation::most_pieces;
 using generation::partial_rows;
 using generation::Sizes;
 using generation::Work;
+using generation::WorkItem;
 
-/// Calls `function(Sizes<...>{})` with the sizes of the kernel to be used where `kind` is wanted;
-/// false when there is none for these heads.
+/// Calls `function(Sizes<...>{})` with the sizes of the kernel to be used where `kind` is wanted.
+/// REQUIRES: has_kernel(head_size).
 template <typename F>
-bool with_sizes(int head_size, Kind kind, const F& function) {
+void with_sizes(int head_size, Kind kind, const F& function) {
   const auto choose = [&]<int kSize>() {
-    if (kind == Kind::kNarrow) {
-      function(Sizes<kSize, 1>{});
-    } else {
-      function(Sizes<kSize, 2>{});
+    if constexpr (generation::column_tiles(kSize, Kind::kWide) == 2) {
+      if (kind == Kind::kWide) return function(Sizes<kSize, 2>{});
     }
-    return true;
+    function(Sizes<kSize, 1>{});
   };
   switch (head_size) {
     case 64:
       return choose.template operator()<64>();
     case 80:
-      function(Sizes<80, 1>{});
-      return true;
+      return choose.template operator()<80>();
     case 96:
-      function(Sizes<96, 1>{});
-      return true;
+      return choose.template operator()<96>();
     case 128:
       return choose.template operator()<128>();
-    case 256:
-      function(Sizes<256, 1>{});
-      return true;
     default:
-      return false;
+      return choose.template operator()<256>();
   }
 }
 
-/// The sizes of a launch alone decide, and results are the same bits.
-Kind choose_kind(const Launch& launch, const AttentionShape& shape, int first, int sequences) {
-  // Steps with context sequences say nothing about the tokens of others: one is usual.
-  const int64_t rows = first > 0 ? sequences : launch.in[0].dim(0);
-  const int64_t unit_rows = (rows + sequences - 1) / sequences * shape.group();
-  return unit_rows > 8 ? Kind::kWide : Kind::kNarrow;
-}
-
-/// Pieces of a sequence, so that one alone gives each multiprocessor of a large GPU a block, and
-/// two if it is long.
-int usual_pieces(const AttentionGeneration& a) {
-  return std::clamp((kMultiprocessors + a.kv_heads / 2) / a.kv_heads, 1, kMaxPieces);
-}
-int pieces_if_long(const AttentionGeneration& a) {
-  return std::clamp(2 * kMultiprocessors / a.kv_heads, 1, kMaxPieces);
-}
-int most_pieces(const AttentionGeneration& a) {
-  return a.splits > 0 ? a.splits : std::max(usual_pieces(a), pieces_if_long(a));
+bool is_aligned(const void* data, uintptr_t bytes) {
+  return reinterpret_cast<uintptr_t>(data) % bytes == 0;
 }
 
 /// What is known only when there is memory; else the other tactic does it.
@@ -80,66 +65,117 @@ bool fits(const Launch& launch, const SequenceRows& rows) {
   const bool tiles_fit = rows.blocks_per_sequence == 1 ||
                          (cache.tokens_per_block % generation::kTileKeys == 0 &&
                           std::has_single_bit(static_cast<unsigned>(cache.tokens_per_block)));
-  return type_fits && tiles_fit && has_packed_keys(cache) &&
-         reinterpret_cast<uintptr_t>(launch.in[0].data) % 16 == 0;
+  return type_fits && tiles_fit && has_packed_keys(cache) && is_aligned(launch.in[0].data, 16);
 }
 
-}  // namespace
-
-std::string attention_generation_mma_cuda_why_not(const Launch& launch, const device::Properties&) {
-  const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionGeneration>());
-  if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
-  if (shape.beams > 0) return "does not follow beams";
-  if (shape.head_size != shape.v_head_size) return "needs K and V of one size";
-  if (!shape.has_plain_logits()) return "knows no soft cap and no position bias";
-  if (!with_sizes(shape.head_size, Kind::kNarrow, [](auto) {})) {
-    return "needs heads of 64, 80, 96, 128 or 256";
-  }
-  if (launch.in[1].dim(0) > kMaxSequences) {
-    return str("needs at most ", kMaxSequences, " sequences");
-  }
-  return "";
+/// Whether the kernel can append: it rotates eight neighbours together, so they must be alike.
+bool can_append(const Launch& launch, const AttentionGeneration& a, const GenerationInputs& at) {
+  const auto fits = [&](int index) {
+    return index < 0 || is_aligned(launch.in[static_cast<size_t>(index)].data, sizeof(uint4));
+  };
+  return a.rotary_dim % (a.interleaved ? 8 : 16) == 0 && fits(at.k) && fits(at.v) &&
+         fits(at.angles);
 }
 
-/// Also enough for the other tactic.
-int64_t attention_generation_mma_cuda_workspace(const Launch& launch,
-                                                const device::Properties& properties) {
+Appended appended_of(const Launch& launch, const AttentionGeneration& a, const GenerationInputs& at,
+                     const KvCacheView& cache, int64_t* q_stride) {
+  Appended out{};
+  const int64_t q_size = int64_t{a.heads} * a.head_size;
+  const int64_t k_size = int64_t{a.kv_heads} * a.head_size;
+  *q_stride = q_size;
+  if (!a.append) return out;
+  out.is_on = true;
+  if (a.packed) {
+    const auto* q = launch.in[0].as<std::byte>();
+    const int64_t bytes = ir::dtype_size(launch.in[0].dtype);
+    out.k = q + q_size * bytes;
+    out.v = q + (q_size + k_size) * bytes;
+    *q_stride = out.k_stride = out.v_stride = q_size + 2 * k_size;
+  } else {
+    out.k = launch.in[static_cast<size_t>(at.k)].data;
+    out.v = launch.in[static_cast<size_t>(at.v)].data;
+    out.k_stride = out.v_stride = k_size;
+  }
+  out.k_plane = cache.pool + cache.k_offset;
+  out.v_plane = cache.pool + cache.v_offset;
+  out.k_scale = cache.pool + cache.k_scale_offset;
+  out.v_scale = cache.pool + cache.v_scale_offset;
+  if (at.angles >= 0) out.angles = launch.in[static_cast<size_t>(at.angles)].as<float>();
+  out.rotary_dim = a.rotary_dim;
+  out.interleaved = a.interleaved;
+  return out;
+}
+
+/// Bytes of what warps store for each other.
+int64_t partial_bytes(const Launch& launch) {
   const auto& a = launch.attrs<AttentionGeneration>();
-  const AttentionShape shape = AttentionShape::of(a);
   int64_t bytes = 0;
   for (const Kind kind : {Kind::kNarrow, Kind::kWide}) {  // smaller steps may differ
     with_sizes(a.head_size, kind, [&]<typename S>(S) {
-      const int rows = partial_rows(launch, shape.group(), S::kRows);
-      constexpr int64_t kSharers =
-          int64_t{kMultiprocessors} * S::kBlocks * (S::kHasSolo ? S::kWarps : 1);
-      bytes = std::max(bytes, kSharers * most_pieces(a) * S::partial_floats(rows) *
-                                  static_cast<int64_t>(sizeof(float)));
+      const int rows = partial_rows(launch, a.heads / a.kv_heads, S::kRows);
+      constexpr int64_t kSharers = int64_t{kMultiprocessors} * S::kBlocks;
+      bytes = std::max(bytes, kSharers * most_pieces(a.kv_heads, a.splits) *
+                                  S::partial_floats(rows) * static_cast<int64_t>(sizeof(float)));
     });
   }
-  return std::max(bytes, attention_generation_cuda_workspace(launch, properties));
+  return bytes;
 }
 
-void attention_generation_mma_cuda(const Launch& launch) {
+int64_t plan_bytes(const AttentionGeneration& a) {
+  return int64_t{generation::plan_items(a.head_size)} * static_cast<int64_t>(sizeof(WorkItem));
+}
+
+/// The plan among the inputs, or one that is made here and now, at the beginning of the workspace.
+const WorkItem* plan_of(const Launch& launch, const GenerationInputs& at) {
+  if (at.plan >= 0) {
+    const Tensor& plan = launch.in[static_cast<size_t>(at.plan)];
+    if (is_aligned(plan.data, sizeof(uint4))) return plan.as<WorkItem>();
+  }
+  const auto& a = launch.attrs<AttentionGeneration>();
+  ir::Attrs attrs;
+  attrs.set("heads", int64_t{a.heads});
+  attrs.set("kv_heads", int64_t{a.kv_heads});
+  attrs.set("head_size", int64_t{a.head_size});
+  attrs.set("window", int64_t{a.window});
+  attrs.set("sink_tokens", int64_t{a.sink_tokens});
+  attrs.set("splits", int64_t{a.splits});
+  const Op& op = *find_op("attention_plan");
+  const auto attributes = op.parse_attrs(attrs);
+  const auto sequence = launch.in.subspan(GenerationInputs::kSequence);
+  const std::array<Tensor, 5> in = {launch.in[0], sequence[kSequenceLength], sequence[kQueryStart],
+                                    sequence[kQueryLength], sequence[kHostRequestTypes]};
+  const std::array<int64_t, 2> shape = {generation::plan_items(a.head_size),
+                                        generation::kItemWords};
+  const std::array<Tensor, 1> out = {Tensor(launch.workspace, ir::DType::kI32, shape)};
+  op.tactics[0].run({.in = in, .out = out, .attributes = attributes.get(), .queue = launch.queue});
+  return out[0].as<WorkItem>();
+}
+
+void attend(const Launch& launch, const SequenceRows& rows) {
   const auto& a = launch.attrs<AttentionGeneration>();
   const AttentionShape shape = AttentionShape::of(a);
-  const SequenceRows rows(launch.in, 1);
-  if (!fits(launch, rows)) return attention_generation_cuda(launch);
+  const GenerationInputs at(a);
   const int first = count_context_sequences(launch);
   const int sequences = static_cast<int>(rows.num_sequences) - first;
   if (sequences == 0 || launch.in[0].dim(0) == 0) return;
   const AttentionArgs args = attention_args(launch, shape, first);
   Work work{};
-  work.sequences = sequences;
-  work.splits = a.splits;
-  work.wanted_pieces = usual_pieces(a);
-  work.wanted_pieces_if_long = pieces_if_long(a);
-  work.partial_slots = most_pieces(a);
+  work.lengths = {.sequence_length = rows.sequence_length,
+                  .query_start = rows.query_start,
+                  .query_length = rows.query_length,
+                  .first = first,
+                  .sequences = sequences};
+  const Kind kind = generation::choose_kind(launch.in[0].dim(0), work.lengths, args.group);
+  work.division = generation::division_of(generation::DividedHeads::of(a), kind);
+  work.items = plan_of(launch, at);
+  work.appended = appended_of(launch, a, at, *rows.cache, &work.q_stride);
+  work.partial_slots = most_pieces(a.kv_heads, a.splits);
   work.block_shift = rows.blocks_per_sequence == 1
                          ? 30
                          : std::countr_zero(static_cast<unsigned>(args.tokens_per_block));
-  work.partials = static_cast<float*>(launch.workspace);
+  work.partials =
+      reinterpret_cast<float*>(static_cast<std::byte*>(launch.workspace) + plan_bytes(a));
   work.queue = queue_number(*launch.queue);
-  const Kind kind = choose_kind(launch, shape, first, sequences);
   const ir::DType stored = rows.cache->dtype;
   if (ir::dtype_size(stored) == 1) {
     generation::launch_widening(launch, args, work, kind, stored);
@@ -153,6 +189,42 @@ void attention_generation_mma_cuda(const Launch& launch) {
       generation::launch_kernel<__half, kSize, kColumns, __half>(launch, args, work);
     }
   });
+}
+
+}  // namespace
+
+std::string attention_generation_mma_cuda_why_not(const Launch& launch, const device::Properties&) {
+  const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionGeneration>());
+  if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
+  if (shape.beams > 0) return "does not follow beams";
+  if (shape.head_size != shape.v_head_size) return "needs K and V of one size";
+  if (!shape.has_plain_logits()) return "knows no soft cap and no position bias";
+  if (!generation::has_kernel(shape.head_size)) return "needs heads of 64, 80, 96, 128 or 256";
+  if (launch.in[1].dim(0) > kMaxSequences) {
+    return str("needs at most ", kMaxSequences, " sequences");
+  }
+  return "";
+}
+
+/// Also enough for what runs where there is no memory that fits.
+int64_t attention_generation_mma_cuda_workspace(const Launch& launch,
+                                                const device::Properties& properties) {
+  const ComposedGeneration composed(launch);
+  const int64_t own = plan_bytes(launch.attrs<AttentionGeneration>()) + partial_bytes(launch);
+  return composed.bytes() +
+         std::max(own, attention_generation_cuda_workspace(composed.attention(), properties));
+}
+
+void attention_generation_mma_cuda(const Launch& launch) {
+  const auto& a = launch.attrs<AttentionGeneration>();
+  const SequenceRows rows(launch.in, GenerationInputs::kSequence);
+  if (!fits(launch, rows)) return run_composed<attention_generation_cuda>(launch);
+  if (a.append && !can_append(launch, a, GenerationInputs(a))) {
+    const ComposedGeneration composed(launch);
+    composed.append();
+    return attend(composed.attention(), rows);
+  }
+  attend(launch, rows);
 }
 
 }  // namespace millrace::ops

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "ops/harness/attention_oracle.h"
 
 namespace millrace::ops {
@@ -148,6 +149,136 @@ TEST(AttentionGenerationReference, HasTheBitsOfTheContextPhase) {
   AttentionCase in_generation(spec, shape);
   EXPECT_EQ(expected,
             in_generation.run(generation, generation.tactics.back(), attention_attrs(shape), 2));
+}
+
+/// The launches of one step whose keys and values are not in the cache yet.
+class AppendStep {
+ public:
+  AppendStep(const AttentionShape& shape, ir::DType stored) : kv_(spec(shape, stored)) {
+    kv_.fill_pool();
+    const int64_t columns = int64_t{shape.heads + shape.kv_heads} * shape.head_size +
+                            int64_t{shape.kv_heads} * shape.v_head_size;
+    qkv_ = numbers(columns);
+    angles_ = numbers(kRotaryDim);
+    q_.resize(static_cast<size_t>(kv_.rows() * shape.heads * shape.head_size));
+    out_.resize(static_cast<size_t>(kv_.rows() * shape.heads * shape.v_head_size));
+  }
+
+  /// `op` with the inputs that `in` adds to: the first, the sequence inputs, the cache.
+  void run(const char* name, const ir::Attrs& attrs, const std::vector<float*>& first_and_more,
+           std::vector<float>& result) {
+    const Op& op = *find_op(name);
+    const Tactic& tactic = op.tactics.back();
+    std::vector<Tensor> in = {rows_of(first_and_more[0])};
+    for (const Tensor& tensor : kv_.tensors())
+      in.push_back(tensor);
+    for (size_t i = 1; i < first_and_more.size(); ++i)
+      in.push_back(rows_of(first_and_more[i]));
+    const std::vector<Tensor> out = {rows_of(result.data()), in[8]};
+    const auto attributes = op.parse_attrs(attrs);
+    ThreadPool pool(2);
+    device::Queue queue{.pool = &pool};
+    Launch launch{.in = in, .out = out, .attributes = attributes.get(), .queue = &queue};
+    const int64_t bytes = tactic.workspace == nullptr ? 0 : tactic.workspace(launch, {});
+    std::vector<std::byte> workspace(static_cast<size_t>(bytes), std::byte{0xff});
+    launch.workspace = workspace.data();
+    tactic.run(launch);
+  }
+
+  KvCase kv_;
+  std::vector<float> qkv_, angles_, q_, out_;
+  static constexpr int kRotaryDim = 12;
+
+ private:
+  static KvCaseSpec spec(const AttentionShape& shape, ir::DType stored) {
+    KvCaseSpec spec{.sequences = {{0, 1, kGeneration},
+                                  {15, 1, kGeneration},
+                                  {16, 3, kGeneration},
+                                  {4, 0, kGeneration},
+                                  {300, 2, kGeneration}},
+                    .row_gap = 1};
+    spec.dtype = stored;
+    spec.has_new_tokens = false;
+    return with_heads(spec, shape);
+  }
+  std::vector<float> numbers(int64_t columns) const {
+    std::vector<float> values;
+    for (int64_t i = 0; i < kv_.rows() * columns; ++i)
+      values.push_back(hashed_value(5, static_cast<uint64_t>(columns), static_cast<uint64_t>(i)));
+    return values;
+  }
+  /// [T, columns]: of the vector that `data` is the beginning of.
+  Tensor rows_of(float* data) {
+    for (const std::vector<float>* values : {&qkv_, &angles_, &q_, &out_}) {
+      if (values->data() != data) continue;
+      return {data, ir::DType::kF32,
+              std::vector<int64_t>{kv_.rows(), static_cast<int64_t>(values->size()) / kv_.rows()}};
+    }
+    return {};
+  }
+};
+
+// `append`: what rope_append and attention do one after the other, to the bit.
+TEST(AttentionGenerationReference, AppendsAsRopeAppendDoes) {
+  const AttentionShape shape{6, 2, 16, 16, 0.25f, 40, 3};
+  for (const bool interleaved : {false, true}) {
+    for (const ir::DType stored : {ir::DType::kF32, ir::DType::kBF16, ir::DType::kI8}) {
+      SCOPED_TRACE(ir::dtype_name(stored));
+      ir::Attrs rope;
+      for (const char* name : {"heads", "kv_heads", "head_size", "v_head_size"})
+        rope.set(name, *attention_attrs(shape).find(name));
+      rope.set("rotary_dim", int64_t{AppendStep::kRotaryDim});
+      rope.set("interleaved", interleaved);
+      rope.set("packed", true);
+      AppendStep two(shape, stored), one(shape, stored);
+      two.run("rope_append", rope, {two.qkv_.data(), two.angles_.data()}, two.q_);
+      two.run("attention_generation", attention_attrs(shape), {two.q_.data(), two.out_.data()},
+              two.out_);
+      ir::Attrs fused = attention_attrs(shape);
+      fused.set("append", true);
+      for (const char* name : {"rotary_dim", "interleaved", "packed"})
+        fused.set(name, *rope.find(name));
+      one.run("attention_generation", fused, {one.qkv_.data(), one.out_.data(), one.angles_.data()},
+              one.out_);
+      EXPECT_EQ(one.out_, two.out_);
+      EXPECT_EQ(one.kv_.pool, two.kv_.pool);
+      AppendStep before(shape, stored);
+      EXPECT_NE(one.kv_.pool, before.kv_.pool);
+    }
+  }
+}
+
+TEST(AttentionGenerationReference, SaysWhatAppendingNeeds) {
+  const Op& op = *find_op("attention_generation");
+  const ir::TensorType row{ir::DType::kI32, {"S"}}, q{ir::DType::kF32, {"T", 32}},
+      kv{ir::DType::kF32, {"T", 16}}, angles{ir::DType::kF32, {"T", 8}};
+  const std::vector<ir::TensorType> apart = {
+      q, row, row, row,   row, row, row, {ir::DType::kI32, {1, "S", "M"}}, {ir::DType::kState, {}},
+      q, kv,  kv,  angles};
+  const auto message = [&](std::vector<ir::TensorType> in, const AttentionGeneration& a) {
+    try {
+      op.infer(in, to_attrs(a));
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  AttentionGeneration a = {
+      .heads = 4, .kv_heads = 2, .head_size = 8, .v_head_size = 8, .scale = 0.5};
+  a.append = true;
+  a.rotary_dim = 8;
+  EXPECT_EQ(message(apart, a), "");
+  std::vector<ir::TensorType> wrong = apart;
+  wrong[10] = q;
+  EXPECT_NE(message(wrong, a).find("k must be"), std::string::npos);
+  wrong = apart;
+  wrong.pop_back();
+  EXPECT_NE(message(wrong, a).find("expected 13 inputs, got 12"), std::string::npos);
+  a.packed = true;
+  EXPECT_NE(message({q, apart.begin()[1]}, a).find("qkv must be"), std::string::npos);
+  a.packed = false;
+  a.rotary_dim = 7;
+  EXPECT_NE(message(apart, a).find("rotary_dim must be even"), std::string::npos);
 }
 
 INSTANTIATE_TEST_SUITE_P(Tactics, AttentionGenerationTest,

@@ -1,10 +1,8 @@
-// The kernel of attention_generation_mma_cuda. Two ways to divide a launch, with the same bits.
-// Where pieces are long and few, the warps of a block share them: a piece has four quarters,
-// quarter i every fourth tile from tile i on; each of the four warps has one, and they meet when
-// the piece ends. Elsewhere each warp works by itself (generation_solo_cuda.cuh). For .cu files.
+// The kernel of attention_generation_mma_cuda. A block has a run of pieces, often all of a unit.
+// Its warps share each piece, which has four quarters, quarter i every fourth tile from tile i on:
+// each of the four warps has one, and they meet when the piece ends. For .cu files.
 #pragma once
 
-#include "ops/attention_generation/generation_solo_cuda.cuh"
 #include "ops/attention_generation/generation_tiles_cuda.cuh"
 
 namespace millrace::ops::generation {
@@ -19,7 +17,6 @@ struct Exchange {
   bool is_last;
 };
 
-/// The pieces of blocks whose warps share them.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
  public:
@@ -28,14 +25,14 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   static constexpr int kRows = S::kRows, kWarps = S::kWarps, kThreads = S::kThreads;
 
   __device__ Kernel(const AttentionArgs& a, const Work& work, const Shares& shares,
-                    Exchange<kRows, kWarps>& exchange, std::byte* shared, const unsigned* offsets)
-      : Base(a, work, shares, shared), x_(exchange), all_rings_(shared), offsets_(offsets) {}
+                    Exchange<kRows, kWarps>& exchange, std::byte* shared)
+      : Base(a, work, shares, shared), x_(exchange), all_rings_(shared) {}
 
-  /// REQUIRES: the block's share has tiles.
-  __device__ void run(unsigned block) {
-    block_ = block;
-    end_ = shares_.begin(block_ + 1);
-    now_ = find_piece(a_, w_, offsets_, kRows, shares_.begin(block_));
+  /// REQUIRES: the item has work.
+  __device__ void run(const WorkItem& item) {
+    block_ = item.sharer;
+    end_ = item.end;
+    now_ = item.walk();
     attend();
     wait_for_copies<0>();
   }
@@ -44,9 +41,12 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   using Base::a_, Base::w_, Base::shares_, Base::lane, Base::warp;
   using Base::largest_, Base::total_, Base::sums_;
 
-  /// All pieces of this block, tile by tile. Lengths and block tables are copied from the host
-  /// before the first kernel of a step, and a step's kernels write keys of its own tokens only: so
-  /// these and the keys of earlier steps are read while the kernel before this one still runs.
+  /// All pieces of this block, tile by tile. What is read while the kernel before this one still
+  /// runs: the plan, see load_item(); lengths and block tables, which the first kernel of the step
+  /// brought, see device/cuda/step_transfers.cu; and keys of earlier steps. These were there before
+  /// the step began, and no kernel of a step moves or overwrites them: it writes keys of its own
+  /// tokens only, and beams, which change places, are followed by another tactic. So where this
+  /// kernel appends, all that it copies is read before it waits.
   __device__ void attend() {
     ahead_ = now_;
     ahead_tile_ = ahead_.piece_begin() + warp();
@@ -68,7 +68,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       if (!waited) device::wait_for_predecessor();
       waited = true;
       if (!in_quarter) {
-        if (now_.piece == now_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &now_);
+        if (now_.piece == now_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &now_);
         if (now_.start() >= end_) return;
         if (rows_ == 0) enter_unit(result);
         this->start_sums();
@@ -97,7 +97,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   /// tile's block, so that it is there when the tile is fetched.
   __device__ void skip_to_tile() {
     while (ahead_tile_ >= ahead_.piece_end()) {
-      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(a_, w_, offsets_, kRows, &ahead_);
+      if (++ahead_.piece >= ahead_.plan.pieces) next_unit(w_.division, w_.lengths, end_, &ahead_);
       if (ahead_.start() >= end_) {
         ahead_state_ = Ahead::kDone;
         return;
@@ -166,12 +166,20 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     first_piece_ = now_.piece;
     count_ = 0;
     rows_ = this->count_rows(now_);
-    this->load_queries(now_, rows_);
+    this->prefetch_new_key(now_, static_cast<int>(threadIdx.x));
+    uint16_t* queries = nullptr;
+    if (!this->rotates_in_place()) {
+      queries = reinterpret_cast<uint16_t*>(all_rings_ + S::kTileBytes);
+      this->rotate_queries(now_, rows_, static_cast<int>(threadIdx.x), kThreads, queries);
+      __syncthreads();  // they are read before the next unit's, as warps meet in between
+    }
+    this->load_queries(now_, rows_, queries);
   }
 
   __device__ void add_tile(int tile) {
     wait_for_copies<S::kStages - 1>();
     __syncwarp();
+    this->append_keys(stage_, now_, tile);
     this->add_stage(stage_, now_.plan, tile);
     stage_ = stage_ + 1 == S::kStages ? 0 : stage_ + 1;
   }
@@ -266,7 +274,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   }
 
   __device__ void join() {
-    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 16;
+    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 8;
     for (int at = static_cast<int>(threadIdx.x); at < rows_ * (kSize / 4); at += kThreads) {
       const int row = at / (kSize / 4), d = at % (kSize / 4) * 4;
       this->write(now_, row, d,
@@ -279,10 +287,9 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
 
   Exchange<kRows, kWarps>& x_;
   std::byte* const all_rings_;
-  const unsigned* const offsets_;  // [sequences + 1]
-  unsigned block_ = 0, end_ = 0;   // its number, and the first tile of the next block's part
-  Walk now_;                       // the piece that is computed
-  Walk ahead_;                     // the piece of the tile that is fetched next
+  unsigned block_ = 0, end_ = 0;  // its number, and the first tile of the next block's part
+  Walk now_;                      // the piece that is computed
+  Walk ahead_;                    // the piece of the tile that is fetched next
   int ahead_tile_ = 0;
   int64_t ahead_block_ = 0;
   Ahead ahead_state_ = Ahead::kStart;
@@ -291,56 +298,24 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   int first_piece_ = 0, count_ = 0;  // the unit's first piece here, and how many are done
 };
 
-/// Brings a small block table into the cache while lengths are read.
-template <int kThreads>
-__device__ inline void touch_blocks(const AttentionArgs& a, const Work& work) {
-  constexpr int kLine = 32;  // entries
-  const int64_t entry = static_cast<int64_t>(threadIdx.x) * kLine;
-  const int64_t entries = work.sequences * a.blocks_per_sequence;
-  if (entries > kThreads * kLine || entry >= entries) return;
-  const int32_t* at = a.blocks + a.first_sequence * a.blocks_per_sequence + entry;
-  int block;
-  asm volatile("ld.global.s32 %0, [%1];" : "=r"(block) : "l"(at) : "memory");
-}
-
-/// Grid: as many blocks as fit at once.
+/// Grid: a block for each unit, and as many as run at once.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
                                   (Sizes<kSize, kColumnTiles>::kBlocks))
     attend_generation(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work) {
   using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
   extern __shared__ __align__(16) std::byte shared[];
-  __shared__ union {
-    Exchange<S::kRows, S::kWarps> block;
-    SoloExchange<S::kWarps> warps;
-  } exchange;
-  __shared__ Totals totals;
+  __shared__ Exchange<S::kRows, S::kWarps> exchange;
   device::let_successor_start();
-  touch_blocks<S::kThreads>(a, work);
-  auto* offsets = reinterpret_cast<unsigned*>(shared + S::kTileBytes);
-  add_up_tiles<S::kThreads>(a, work, S::kRows, offsets, &totals);
-  // Sharers that get work where there is little of it are spread over the multiprocessors.
-  const unsigned block =
-      blockIdx.x % kMultiprocessors * static_cast<unsigned>(work.blocks_per_multiprocessor) +
-      blockIdx.x / kMultiprocessors;
-  const unsigned tiles = offsets[work.sequences];
-  if constexpr (S::kHasSolo) {
-    if (is_better_solo(totals, tiles, gridDim.x)) {
-      const Shares shares(tiles, solo_sharers(totals, gridDim.x * S::kWarps));
-      Solo<T, kSize, Stored>(a, work, shares, exchange.warps, shared, offsets)
-          .run(block * S::kWarps + threadIdx.x / kWarp);
-      return;
-    }
+  const WorkItem item = load_item(a, work);
+  if (item.has_work == 0) {
+    // Makes room for the next kernel's blocks at once. Some block waits, so that this kernel never
+    // ends before the one in front of it: sharer 0, which has work if any has, or block 0.
+    if (item.sharer == 0) device::wait_for_predecessor();
+    return;
   }
-  const Shares shares(tiles, gridDim.x);
-  if (shares.begin(block) < shares.begin(block + 1)) {
-    Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange.block, shared, offsets)
-        .run(block);
-  } else if (block == 0) {
-    device::wait_for_predecessor();
-  }
-  // Other blocks without work make room for the next kernel's at once: block 0 has work if any
-  // has, so that this kernel never ends before the one in front of it.
+  const Shares shares(item.tiles, item.sharers);
+  Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange, shared).run(item);
 }
 
 }  // namespace millrace::ops::generation

@@ -7,8 +7,6 @@
 
 namespace millrace::ops::generation {
 
-inline constexpr int kMaxSequences = 1024;
-
 /// Query rows of a partial result; even, so that the next one is aligned.
 inline int partial_rows(const Launch& launch, int group, int unit_rows) {
   const int64_t rows = launch.in[0].dim(0) * group;
@@ -18,25 +16,21 @@ inline int partial_rows(const Launch& launch, int group, int unit_rows) {
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 void launch_kernel(const Launch& launch, const AttentionArgs& args, Work work) {
   using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
-  constexpr int kMaxShared = S::shared_bytes(kMaxSequences);
   constexpr auto* kKernel = attend_generation<T, kSize, kColumnTiles, Stored>;
   static const bool allowed = [] {
     // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                             cudaSharedmemCarveoutMaxShared),
                        "attend_generation", "shared memory");
-    return device::allow_shared("attend_generation", kKernel, kMaxShared);
+    return device::allow_shared("attend_generation", kKernel, S::shared_bytes(S::kRows));
   }();
   static_cast<void>(allowed);
-  work.blocks_per_multiprocessor = S::kBlocks;
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  device::launch_kernel("attend_generation", *launch.queue, kMultiprocessors * S::kBlocks,
-                        S::kThreads, static_cast<size_t>(S::shared_bytes(work.sequences)), kKernel,
-                        args, work);
+  const int blocks = std::max(work.division.blocks, work.lengths.sequences * args.kv_heads);
+  device::launch_kernel("attend_generation", *launch.queue, static_cast<unsigned>(blocks),
+                        S::kThreads, static_cast<size_t>(S::shared_bytes(work.partial_rows)),
+                        kKernel, args, work);
 }
-
-/// Which kernel: for up to 8 query rows of a KV head, or up to 16.
-enum class Kind { kNarrow, kWide };
 
 /// Heads for which there is a kernel that reads 8 bits.
 constexpr bool can_widen(int head_size) {

@@ -1,21 +1,13 @@
-// What a warp does with tiles of 16 keys: it copies them into a ring of its own and adds them to
-// the sums of its query rows. These are the columns of the matrix instructions, 8 or 16: logits^T =
-// K q^T, out^T = V^T weights^T.
+// What a warp does with tiles of 16 keys: it adds them to the sums of its query rows. These are the
+// columns of the matrix instructions, 8 or 16: logits^T = K q^T, out^T = V^T weights^T.
 //
 // Tiles of 8 bits are copied as they are and widened to halves on their way to the products. The
 // scale of a key multiplies its logits, that of a value its weights. For .cu files.
 #pragma once
 
-#include <type_traits>
-
-#include "ops/attention_generation/generation_parts_cuda.cuh"
-#include "ops/common/kv_widen_cuda.cuh"
-#include "ops/common/tensor_core_cuda.cuh"
+#include "ops/attention_generation/generation_unit_cuda.cuh"
 
 namespace millrace::ops::generation {
-
-inline constexpr float kLog2E = 1.44269504F;
-inline constexpr unsigned kAll = 0xffffffffu;
 
 __device__ inline uint32_t transposed(uint32_t matrix) {
   uint32_t result;
@@ -23,232 +15,21 @@ __device__ inline uint32_t transposed(uint32_t matrix) {
   return result;
 }
 
-/// Copies 16 bytes; if they may be missing and are not there, writes zeros.
-template <bool kMayMiss>
-__device__ inline void copy_to_shared(uint32_t to, const std::byte* from, bool is_there) {
-  if constexpr (kMayMiss) {
-    copy_async(to, from, is_there);
-  } else {
-    copy_async(to, from);
-  }
-}
-
-/// Result of some keys for one query row, four elements of it. Logits are in powers of two.
-struct Part {
-  float largest = -INFINITY, total = 0;
-  float4 sum = {0, 0, 0, 0};
-};
-
-/// What a part is multiplied by when the largest logit is `largest`: infinities do not cancel.
-__device__ inline float weight_of(float own, float largest) {
-  float weight;
-  asm("ex2.approx.ftz.f32 %0, %1;"
-      : "=f"(weight)
-      : "f"(own - (largest == -INFINITY ? 0.0F : largest)));
-  return weight;
-}
-
-/// Adds the keys of `next`. Every piece is added in the order of positions by this function, so
-/// that the bits do not depend on the block that does it; nothing is left to be contracted.
-__device__ inline void add_part(Part& to, const Part& next) {
-  const float largest = fmaxf(to.largest, next.largest);
-  const float a = weight_of(to.largest, largest), b = weight_of(next.largest, largest);
-  to.largest = largest;
-  to.total = fmaf(to.total, a, __fmul_rn(next.total, b));
-  to.sum.x = fmaf(to.sum.x, a, __fmul_rn(next.sum.x, b));
-  to.sum.y = fmaf(to.sum.y, a, __fmul_rn(next.sum.y, b));
-  to.sum.z = fmaf(to.sum.z, a, __fmul_rn(next.sum.z, b));
-  to.sum.w = fmaf(to.sum.w, a, __fmul_rn(next.sum.w, b));
-}
-
-/// Tiles in the ring of a warp: what keeps memory busy, and leaves room for all blocks.
-constexpr int stages_of(int size, int column_tiles, int bytes) {
-  if (bytes == 2) return size <= 64 ? 5 : size <= 96 ? 4 : 3;
-  if (size <= 64) return 6;
-  return size <= 128 && column_tiles == 1 ? 5 : 4;
-}
-
-/// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows, over a cache of
-/// kBytes an element.
-template <int kSize, int kColumnTiles, int kBytes = 2>
-struct Sizes {
-  static constexpr int kHeadSize = kSize, kColumns = kColumnTiles, kWarps = kQuarters;
-  static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kRows = 8 * kColumnTiles;
-  static constexpr int kChunk = 16 / kBytes;      // elements that are copied at once
-  static constexpr int kStride = kSize + kChunk;  // rows of a matrix lie in different banks
-  static constexpr int kPlane = kTileKeys * kStride;
-  static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
-  static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
-  static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
-  static constexpr int kBlocks = (kSize <= 128 ? 8 : 4) / kWarps;  // on a multiprocessor
-  static constexpr int kSumStride = kSize + 4;                     // floats
-  static constexpr int kSumBytes = kRows * kSumStride * 4;
-  /// Where a stage has no room for a warp's sums, they lie behind the rings.
-  static constexpr bool kSumsApart = kStage * kBytes < kSumBytes;
-  static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
-  static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
-  static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
-  /// Whether warps can work by themselves: there are registers for a unit's and a piece's sums.
-  static constexpr bool kHasSolo = kSize <= 128 && kColumnTiles == 1;
-
-  static constexpr int shared_bytes(int sequences) { return kTileBytes + (sequences + 1) * 4; }
-  /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
-  __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
-};
-
-/// What the work of a warp is made of, whoever it shares it with. T: what products are made of.
-/// Queries and results have that type, too, but where Stored has 8 bits.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
-class Tiles {
+class Tiles : public Unit<T, kSize, kColumnTiles, Stored> {
  public:
-  using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
-  static constexpr bool kWidens = sizeof(Stored) == 1;
-  static constexpr int kRows = S::kRows;
+  using Base = Unit<T, kSize, kColumnTiles, Stored>;
+  using Base::kWidens;
+  using typename Base::S;
 
   __device__ Tiles(const AttentionArgs& a, const Work& work, const Shares& shares,
                    std::byte* shared)
-      : a_(a),
-        w_(work),
-        shares_(shares),
-        ring_(reinterpret_cast<Stored*>(shared) + warp() * S::kStages * S::kStage) {}
+      : Base(a, work, shared), shares_(shares) {}
 
  protected:
-  __device__ static int warp() { return static_cast<int>(threadIdx.x) / kWarp; }
-  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kWarp; }
-
-  /// Whether a tile holds keys of earlier steps only.
-  __device__ static bool is_old(const SequencePlan& plan, int tile) {
-    return plan.tile_begin(tile) + kTileKeys <= plan.first_position;
-  }
-
-  /// The block of the cache that a tile lies in. A lane keeps one of the sequence's first blocks:
-  /// looking up tile by tile, each would wait for memory.
-  __device__ int block_of(const Walk& walk, int tile) {
-    const int32_t* blocks =
-        a_.blocks + int64_t{a_.first_sequence + walk.sequence} * a_.blocks_per_sequence;
-    if (walk.sequence != sequence_of_blocks_) {
-      sequence_of_blocks_ = walk.sequence;
-      if (lane() < a_.blocks_per_sequence) block_of_lane_ = blocks[lane()];
-    }
-    const int index = walk.plan.tile_begin(tile) >> w_.block_shift;
-    return index < kWarp ? __shfl_sync(kAll, block_of_lane_, index) : blocks[index];
-  }
-
-  /// Starts to copy a tile of the walk's unit, which lies in `block`.
-  __device__ void fetch_tile(int stage, const Walk& walk, int tile, int64_t block) {
-    const SequencePlan& plan = walk.plan;
-    const int begin = plan.tile_begin(tile);
-    const int low = plan.low(tile) - begin, high = plan.high(tile) - begin;
-    const int kv_head = plan.row_tiles == 1 ? walk.unit : walk.unit / plan.row_tiles;
-    const int slot = begin - (begin >> w_.block_shift << w_.block_shift);
-    const int64_t vector = int64_t{kv_head} * a_.tokens_per_block + slot;
-    const int64_t from =
-        block * a_.block_bytes + vector * (kSize * static_cast<int>(sizeof(Stored)));
-    if (low <= 0 && high >= kTileKeys) {
-      copy_tile<false>(stage, from, low, high);
-    } else {
-      copy_tile<true>(stage, from, low, high);
-    }
-    if constexpr (kHasScale<Stored>) {
-      copy_scales(stage, block * a_.block_bytes + vector * 4, low, high);
-    }
-  }
-
-  /// Keys that do not count, those before `low` and from `high` on, become zeros: their weights are
-  /// 0, but what lies there may be no number.
-  template <bool kMayMiss>
-  __device__ void copy_tile(int stage, int64_t from, int low, int high) {
-    constexpr unsigned kChunks = kSize / S::kChunk;
-    constexpr unsigned kBytes = sizeof(Stored);
-    const auto first = static_cast<unsigned>(lane());
-    const uint32_t to = shared_address_of(ring_ + stage * S::kStage);
-    const uint32_t first_to =
-        to + (first / kChunks * S::kStride + first % kChunks * S::kChunk) * kBytes;
-    const std::byte* k = a_.k + from + first * 16;
-    const std::byte* v = a_.v + from + first * 16;
-#pragma unroll
-    for (unsigned i = 0; i < kTileKeys * kChunks / kWarp; ++i) {
-      const unsigned chunk = first + i * kWarp;
-      const unsigned key = chunk / kChunks;
-      const bool is_there = static_cast<int>(key) >= low && static_cast<int>(key) < high;
-      uint32_t at = to + (key * S::kStride + chunk % kChunks * S::kChunk) * kBytes;
-      // Whole rows at a time: a constant away from the first.
-      if constexpr (kWarp % kChunks == 0) {
-        at = first_to + i * (kWarp / kChunks * S::kStride * kBytes);
-      }
-      copy_to_shared<kMayMiss>(at, k + i * (kWarp * 16), is_there);
-      copy_to_shared<kMayMiss>(at + S::kPlane * kBytes, v + i * (kWarp * 16), is_there);
-    }
-  }
-
-  /// Scales of the tile's 16 keys, then of its values: one to a lane.
-  __device__ void copy_scales(int stage, int64_t from, int low, int high) {
-    const int key = lane() % kTileKeys;
-    copy_async_4(shared_address_of(ring_ + stage * S::kStage + 2 * S::kPlane) +
-                     static_cast<uint32_t>(lane()) * 4,
-                 (lane() < kTileKeys ? a_.k_scale : a_.v_scale) + from + key * 4,
-                 key >= low && key < high);
-  }
-
-  __device__ static int first_row_of(const Walk& walk) {
-    return walk.plan.row_tiles == 1 ? 0 : walk.unit % walk.plan.row_tiles * kRows;
-  }
-
-  /// Query rows of the walk's unit.
-  __device__ int count_rows(const Walk& walk) const {
-    const int first_row = first_row_of(walk);
-    return min(walk.plan.tokens * a_.group - first_row, kRows);
-  }
-
-  /// (row of the step) * heads + head, of a row of the walk's unit.
-  __device__ int64_t head_row(const Walk& walk, int row) const {
-    const SequencePlan& plan = walk.plan;
-    if (plan.tokens == 1 && plan.row_tiles == 1) {  // divisions take long
-      return int64_t{plan.row_start} * a_.heads + walk.unit * a_.group + row;
-    }
-    const int kv_head = walk.unit / plan.row_tiles;
-    const int at = walk.unit % plan.row_tiles * kRows + row;
-    return int64_t{plan.row_start + at / a_.group} * a_.heads + kv_head * a_.group + at % a_.group;
-  }
-
-  __device__ float total_of(int64_t head_row, float largest, float total) const {
-    if (a_.sinks == nullptr) return total;
-    return total_with_sink(a_, static_cast<int>(head_row % a_.heads), largest, total);
-  }
-
-  /// Queries are the B operands of all products of a unit; rows from `rows` on are not there, and
-  /// zeros.
-  __device__ void load_queries(const Walk& walk, int rows) {
-    const int first_row = first_row_of(walk);
-#pragma unroll
-    for (int n = 0; n < kColumnTiles; ++n) {
-      const int row = n * 8 + lane() / 4;
-      const bool is_there = row < rows;
-      const auto* q = static_cast<const T*>(a_.q) +
-                      (is_there ? head_row(walk, row) * kSize + lane() % 4 * (kWidens ? 4 : 2) : 0);
-#pragma unroll
-      for (int step = 0; step < kSize / 16; ++step) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const T* pair = q + step * 16 + half * (kWidens ? 2 : 8);
-          q_[n][step][half] = is_there ? *reinterpret_cast<const uint32_t*>(pair) : 0;
-        }
-      }
-      if constexpr (kWidens) {
-        const float unit = queries_to_halves(q_[n], a_.type == ir::DType::kBF16);
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-          q_unit_[n][i] = __shfl_sync(kAll, unit, (lane() % 4 * 2 + i) * 4);
-      }
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int column = n * 8 + lane() % 4 * 2 + i;
-        const int token = walk.plan.tokens == 1 ? 0 : (first_row + column) / a_.group;
-        position_[n][i] = walk.plan.first_position + token;
-      }
-    }
-  }
+  using Base::a_, Base::w_, Base::ring_, Base::lane, Base::warp;
+  using Base::head_row, Base::total_of, Base::is_bf16;
+  using Base::position_, Base::q_, Base::q_unit_;
 
   __device__ void start_sums() {
     v_unit_ = kSmallestUnit;
@@ -302,15 +83,14 @@ class Tiles {
 
   __device__ void write(const Walk& walk, int row, int d, const Part& part) const {
     const int64_t at = head_row(walk, row);
-    const float total = total_of(at, part.largest, part.total);
+    const float factor = 1 / total_of(at, part.largest, part.total);
     *reinterpret_cast<uint2*>(static_cast<T*>(a_.out) + at * kSize + d) = {
-        pack_result(part.sum.x / total, part.sum.y / total),
-        pack_result(part.sum.z / total, part.sum.w / total)};
+        pack_result(part.sum.x * factor, part.sum.y * factor),
+        pack_result(part.sum.z * factor, part.sum.w * factor)};
   }
 
   __device__ uint32_t pack_result(float low, float high) const {
-    if (kWidens && a_.type == ir::DType::kBF16) return pack_pair<__nv_bfloat16>(low, high);
-    return pack_pair<T>(low, high);
+    return pack_as(low, high, is_bf16());
   }
 
   /// Where the pieces of the unit lie: those of the sharer where it begins have been added up. One
@@ -375,10 +155,7 @@ class Tiles {
     return is_last;
   }
 
-  const AttentionArgs& a_;
-  const Work& w_;
   const Shares shares_;
-  Stored* const ring_;  // this warp's
   float largest_[kColumnTiles][2], total_[kColumnTiles][2];
   float sums_[kColumnTiles][kSize / 16][4];
 
@@ -562,12 +339,7 @@ class Tiles {
     }
   }
 
-  int sequence_of_blocks_ = -1, block_of_lane_ = 0;
-  int position_[kColumnTiles][2];
-  uint32_t q_[kColumnTiles][kSize / 16][2];
-  // 8 bits: powers of two that q_ and sums_ are to be multiplied by.
-  float q_unit_[kColumnTiles][2];
-  float v_unit_ = kSmallestUnit;
+  float v_unit_ = kSmallestUnit;  // of 8 bits: a power of two that sums_ are to be multiplied by
 };
 
 }  // namespace millrace::ops::generation

@@ -43,12 +43,39 @@ MILLRACE_HD inline float sampling_exp(float y) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(sum) + exponent);
 }
 
-/// round(w * 2^40), ties to even, for 0 <= w <= 1: adding 2^52 leaves the integer in the mantissa.
+/// round(w * 2^40), ties to even, for +0 <= w <= 2^11: adding 2^52 leaves the integer in the
+/// mantissa. The float becomes a double, times 2^40, by moving its bits, because GPUs convert
+/// slowly. (A w below 2^-126 becomes another small number, which rounds to 0 too.)
 MILLRACE_HD inline uint64_t weight_units(float w) {
   constexpr double kShift = 4503599627370496.0;  // 2^52
-  const double scaled = static_cast<double>(w) * static_cast<double>(int64_t{1} << kWeightBits);
+  constexpr uint64_t kBias = uint64_t{1023 - 127 + kWeightBits} << 52;
+  const double scaled = std::bit_cast<double>((uint64_t{std::bit_cast<uint32_t>(w)} << 29) + kBias);
   return std::bit_cast<uint64_t>(scaled + kShift) - std::bit_cast<uint64_t>(kShift);
 }
+
+/// Divides many numbers by one: x / divisor, correctly rounded. The product with the inverse is
+/// corrected twice by the remainder, which fmaf has exactly; after the first time it is off by less
+/// than one unit in the last place, the second time rounds it as the division does. Where exponents
+/// are extreme, and remainders could be lost, it divides.
+class Divider {
+ public:
+  explicit MILLRACE_HD Divider(float divisor)
+      : divisor_(divisor),
+        inverse_(1 / divisor),
+        least_(divisor >= 0x1p-40F && divisor <= 0x1p40F ? 0x1p-60F : __builtin_inff()) {}
+
+  MILLRACE_HD float operator()(float x) const {
+    const float size = std::fabs(x);
+    if (!(size >= least_ && size <= 0x1p60F)) return x / divisor_;
+    float quotient = x * inverse_;
+    quotient = std::fmaf(std::fmaf(-quotient, divisor_, x), inverse_, quotient);
+    return std::fmaf(std::fmaf(-quotient, divisor_, x), inverse_, quotient);
+  }
+
+ private:
+  float divisor_, inverse_;
+  float least_;  // |x| that is not extreme
+};
 
 /// Unsigned integers in the order of the floats; -0 and 0 are equal. REQUIRES: not NaN.
 MILLRACE_HD inline uint32_t ordered_key(float x) {
@@ -77,7 +104,7 @@ MILLRACE_HD inline uint64_t units_to_keep(float mass, uint64_t total) {
 
 /// One token's part in the mean of -y weighted by w, in units.
 MILLRACE_HD inline uint64_t surprise_units(float y, float w) {
-  return w > 0 ? weight_units(w * -y) : 0;
+  return w > 0 ? weight_units(w * std::fabs(y)) : 0;
 }
 
 /// The mean of y from the sums of surprise_units and of weight_units.

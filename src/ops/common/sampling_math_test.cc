@@ -1,7 +1,9 @@
 #include "ops/common/sampling_math.h"
 
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <random>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -44,6 +46,40 @@ TEST(SamplingMath, UnitsRoundToNearest) {
   EXPECT_EQ(weight_units(std::ldexp(1.25f, -41)), 1u);  // 0.625
   EXPECT_EQ(weight_units(std::ldexp(1.0f, -41)), 0u);   // 0.5: to even
   EXPECT_EQ(weight_units(std::ldexp(3.0f, -41)), 2u);   // 1.5: to even
+}
+
+TEST(SamplingMath, UnitsAreThoseOfDoubles) {
+  std::mt19937 random(1);
+  for (int i = 0; i < 1'000'000; ++i) {
+    const float w =
+        std::bit_cast<float>(static_cast<uint32_t>(random()) % std::bit_cast<uint32_t>(2048.0f));
+    ASSERT_EQ(weight_units(w), static_cast<uint64_t>(std::nearbyint(std::ldexp(double{w}, 40))));
+  }
+}
+
+TEST(SamplingMath, SurpriseOfTheBestIsNothing) {
+  EXPECT_EQ(surprise_units(0.0f, 1.0f), 0u);
+  EXPECT_EQ(surprise_units(-1.0f, 1.0f), uint64_t{1} << 40);
+}
+
+TEST(SamplingMath, DividerRoundsAsDivision) {
+  std::mt19937 random(2);
+  const auto any_float = [&] { return std::bit_cast<float>(static_cast<uint32_t>(random())); };
+  std::vector<float> divisors = {1.0f, 0.7f, 1e-5f, 0x1.fffffep0f, 0x1.000002p0f, 3e-39f, 3e38f};
+  std::uniform_real_distribution<float> mantissa(0.5f, 1.0f);
+  for (int i = 0; i < 1000; ++i)
+    divisors.push_back(std::ldexp(mantissa(random), i % 8 - 4));
+  for (const float divisor : divisors) {
+    const Divider divide(divisor);
+    for (int i = 0; i < 3000; ++i) {
+      const float x = any_float();
+      if (std::isnan(x)) continue;
+      ASSERT_EQ(divide(x), x / divisor) << x << " / " << divisor;
+      const float near = std::nextafter(static_cast<float>(i) * divisor, kInfinity);
+      ASSERT_EQ(divide(near), near / divisor) << near << " / " << divisor;
+    }
+    EXPECT_EQ(divide(-kInfinity), -kInfinity);
+  }
 }
 
 TEST(SamplingMath, KeysOrderAsFloats) {

@@ -217,6 +217,8 @@ inline std::vector<size_t> runnable_tactics(const char* op) {
   const Tensor q(nullptr, ir::DType::kF32, std::vector<int64_t>{1, 1});
   Launch launch;
   launch.in = std::span(&q, 1);
+  const auto attributes = find_op(op)->parse_attrs({});
+  launch.attributes = attributes.get();
   const auto device = device::make_cpu_device(1);
   const std::span<const Tactic> tactics = find_op(op)->tactics;
   std::vector<size_t> numbers;

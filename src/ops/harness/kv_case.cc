@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "base/thread_pool.h"
 #include "ops/common/kv_types.h"
 #include "ops/common/scalar_access.h"
 
@@ -186,26 +187,31 @@ int64_t KvCase::scale_offset(KvPlane plane, int64_t sequence, int64_t head,
          slot * static_cast<int64_t>(sizeof(float));
 }
 
+// Large caches have hundreds of millions of numbers: all threads draw them.
 void KvCase::fill_pool() {
   pool.assign(static_cast<size_t>(num_blocks_ * view.block_bytes), kUnused);
+  ThreadPool threads;
   for (int64_t s = 0; s < num_sequences(); ++s) {
     const auto& sequence = spec_.sequences[static_cast<size_t>(s)];
     const int64_t filled = sequence.past + (spec_.has_new_tokens ? sequence.rows : 0);
-    for (int64_t position = 0; position < filled; ++position) {
-      if (is_freed(sequence, position / view.tokens_per_block)) continue;
+    threads.parallel_for(filled, [&](int64_t position) {
+      if (is_freed(sequence, position / view.tokens_per_block)) return;
       for (int64_t head = 0; head < spec_.kv_heads; ++head) {
-        for (const KvPlane plane : {KvPlane::kK, KvPlane::kV}) {
-          std::byte* slot = pool.data() + slot_offset(plane, s, head, position);
-          const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
-          for (int64_t d = 0; d < size; ++d)
-            store_kv(slot, view.dtype, d, element(plane, s, head, position, d));
-          if (!has_scales(view.dtype)) continue;
-          store_float(pool.data() + scale_offset(plane, s, head, position), ir::DType::kF32, 0,
-                      scale(plane, s, head, position));
-        }
+        fill_slot(KvPlane::kK, s, head, position);
+        fill_slot(KvPlane::kV, s, head, position);
       }
-    }
+    });
   }
+}
+
+void KvCase::fill_slot(KvPlane plane, int64_t sequence, int64_t head, int64_t position) {
+  std::byte* slot = pool.data() + slot_offset(plane, sequence, head, position);
+  const int64_t size = plane == KvPlane::kK ? view.k_size : view.v_size;
+  for (int64_t d = 0; d < size; ++d)
+    store_kv(slot, view.dtype, d, element(plane, sequence, head, position, d));
+  if (!has_scales(view.dtype)) return;
+  store_float(pool.data() + scale_offset(plane, sequence, head, position), ir::DType::kF32, 0,
+              scale(plane, sequence, head, position));
 }
 
 float KvCase::scale(KvPlane plane, int64_t sequence, int64_t head, int64_t position) const {

@@ -77,6 +77,7 @@ class KvCase {
   static constexpr int kGroups = 2;  // of which the case uses the second
 
  private:
+  void fill_slot(KvPlane plane, int64_t sequence, int64_t head, int64_t position);
   void number_rows();
   void lay_out_blocks();
   void shuffle_beams();

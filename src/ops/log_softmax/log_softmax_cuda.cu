@@ -14,11 +14,11 @@ __global__ void MILLRACE_ROW_CLUSTER __launch_bounds__(kRowThreads)
   device::let_successor_start();
   const int64_t l = blockIdx.x / kRowBlocks;
   RowCluster row(split, &shared, reinterpret_cast<float*>(kept));
-  const uint64_t best = row.load(split, x + l * split.vocab, 1, true);
+  const uint64_t best = row.load(x + l * split.vocab, 1, true);
   const float max = float_of_key(key_of_ranked(best));
   const bool has_none = key_of_ranked(best) == kNanKey || isinf(max);
   const uint64_t units =
-      row.sum([&](int i) { return weight_units(sampling_exp(row.value(i) - max)); });
+      row.sum([&](float value, int) { return weight_units(sampling_exp(value - max)); });
   const double lse = max + log(ldexp(static_cast<double>(units), -kWeightBits));
   float* to = out + l * split.vocab;
   for (int i = row.lane(); i < row.count(); i += kWarp) {

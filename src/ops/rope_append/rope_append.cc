@@ -34,6 +34,9 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   if (a.rotary_dim < 0 || a.rotary_dim > a.head_size || a.rotary_dim % 2 != 0) {
     throw_bad_input(str("rotary_dim must be even and at most head_size, got ", a.rotary_dim));
   }
+  if (a.phase != "both" && a.phase != "context" && a.phase != "generation") {
+    throw_bad_input(str("phase must be both, context or generation, got ", a.phase));
+  }
   const RopeAppendInputs at(a);
   if (in.size() != static_cast<size_t>(at.count)) {
     throw_bad_input(str("expected ", at.count, " inputs, got ", in.size()));

@@ -1,5 +1,5 @@
 // rope_append: normalises and rotates Q and K, and appends K and V to the cache, for every row a
-// sequence owns.
+// sequence owns; or for those of the sequences in one phase only.
 //
 //   qkv: [T, (H + G)*D + G*Dv] (Q, then K, then V) if `packed`, else q [T, H*D], k [T, G*D], v [T,
 //   G*Dv]; the sequence inputs; the layer's KV cache (state); angles f32 [T, R] if rotary_dim > 0;
@@ -10,6 +10,8 @@
 // angles[t, i] and s = angles[t, R/2 + i], the pair (a, b) becomes (a c - b s, b c + a s); pairs
 // are (i, i + R/2), or (2i, 2i + 1) if `interleaved`; dimensions from R on stay as they are.
 #pragma once
+
+#include <string>
 
 #include "ops/attributes.h"
 
@@ -27,6 +29,7 @@ struct RopeAppend {
   double qk_norm_eps = 1e-6;
   double qk_norm_offset = 0;
   bool packed = false;
+  std::string phase = "both";  // or "context", "generation": host_request_types
   bool operator==(const RopeAppend&) const = default;
   static constexpr auto fields() {
     using A = RopeAppend;
@@ -39,7 +42,8 @@ struct RopeAppend {
                       Field{"qk_norm", &A::qk_norm},
                       Field{"qk_norm_eps", &A::qk_norm_eps},
                       Field{"qk_norm_offset", &A::qk_norm_offset},
-                      Field{"packed", &A::packed}};
+                      Field{"packed", &A::packed},
+                      Field{"phase", &A::phase}};
   }
 };
 

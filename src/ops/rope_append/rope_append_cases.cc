@@ -139,6 +139,9 @@ std::vector<Case> rope_append_cases() {
   gptj.interleaved = gptj.packed = true;
   partial.rotary_dim = 20;
   gpt2.rotary_dim = 0;
+  RopeAppend prompts = packed, generated = packed;
+  prompts.phase = "context";
+  generated.phase = "generation";
   RopeAppend odd{.heads = 3, .kv_heads = 1, .head_size = 27, .v_head_size = 13, .rotary_dim = 26};
   RopeAppend odd_pairs = odd;
   odd_pairs.interleaved = odd_pairs.packed = odd_pairs.qk_norm = true;
@@ -151,6 +154,10 @@ std::vector<Case> rope_append_cases() {
   std::vector<Case> cases = {
       make("llama, Q, K and V apart", llama, mixed_step()),
       make("llama, packed", packed, mixed_step()),
+      make("prompts only", prompts, mixed_step()),
+      make("prompts only, and there are none", prompts, {.sequences = {{16, 1, kGeneration}}}),
+      make("generated tokens only", generated, mixed_step()),
+      make("generated tokens only, bf16", generated, stored_as(mixed_step(), kBF16, 16), kBF16),
       make("qwen3: heads are normalised", qwen3, mixed_step()),
       make("gemma3: norms with an offset", gemma3, mixed_step()),
       make("gemma3, bf16", gemma3, stored_as(mixed_step(), kBF16, 16), kBF16),

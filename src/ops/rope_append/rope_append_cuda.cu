@@ -8,12 +8,33 @@
 namespace millrace::ops {
 namespace {
 
+struct SequenceRange {
+  int64_t first, count;
+};
+
+/// The sequences that are not left out: those of the context phase come first. Read on the host,
+/// which is right also where a launch is captured (count_context_sequences()).
+SequenceRange range_of(const RopeAppend& a, const SequenceRows& sequences) {
+  SequenceRange range{0, sequences.num_sequences};
+  const auto is_out = [&](int64_t s) {
+    return is_left_out(a, static_cast<RequestType>(sequences.request_type[s]));
+  };
+  while (range.count > 0 && is_out(range.first)) {
+    ++range.first;
+    --range.count;
+  }
+  while (range.count > 0 && is_out(range.first + range.count - 1))
+    --range.count;
+  return range;
+}
+
 AppendArgs append_args(const Launch& launch) {
   const auto& attributes = launch.attrs<RopeAppend>();
   const RopeAppendInputs at(attributes);
   const QkvRows rows(launch.in, attributes, at);
   const SequenceRows sequences(launch.in, static_cast<size_t>(at.sequence));
   const KvCacheView& cache = *sequences.cache;
+  const SequenceRange range = range_of(attributes, sequences);
   AppendArgs a{.q = rows.q,
                .k = rows.k,
                .v = rows.v,
@@ -21,12 +42,12 @@ AppendArgs append_args(const Launch& launch) {
                .k_stride = rows.k_stride,
                .v_stride = rows.v_stride,
                .q_out = launch.out[0].as<std::byte>(),
-               .sequence_length = sequences.sequence_length,
-               .query_start = sequences.query_start,
-               .query_length = sequences.query_length,
-               .blocks = sequences.block_offsets,
+               .sequence_length = sequences.sequence_length + range.first,
+               .query_start = sequences.query_start + range.first,
+               .query_length = sequences.query_length + range.first,
+               .blocks = sequences.blocks(range.first),
                .blocks_per_sequence = sequences.blocks_per_sequence,
-               .sequences = sequences.num_sequences,
+               .sequences = range.count,
                .k_plane = cache.pool + cache.k_offset,
                .v_plane = cache.pool + cache.v_offset,
                .k_scale = cache.pool + cache.k_scale_offset,
@@ -89,8 +110,8 @@ unsigned parts_of(const AppendArgs& a, int64_t rows, int lanes) {
 
 void rope_append_cuda(const Launch& launch) {
   const int64_t rows = launch.out[0].dim(0);
-  if (rows == 0) return;
   const AppendArgs a = append_args(launch);
+  if (rows == 0 || a.sequences == 0) return;
   const RopeAppendInputs at(launch.attrs<RopeAppend>());
   const ir::DType stored = launch.in[static_cast<size_t>(at.cache)].as<KvCacheView>()->dtype;
   with_float_type(launch.in[0].dtype, [&]<typename T>(T) {

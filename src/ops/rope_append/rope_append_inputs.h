@@ -59,4 +59,10 @@ struct QkvRows {
   }
 };
 
+/// Whether the attributes leave a sequence out.
+inline bool is_left_out(const RopeAppend& a, RequestType type) {
+  if (a.phase == "both") return false;
+  return (a.phase == "context") != (type == RequestType::kContext);
+}
+
 }  // namespace millrace::ops

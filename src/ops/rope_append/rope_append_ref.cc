@@ -116,6 +116,9 @@ void rope_append_ref(const Launch& launch) {
   const RowAppend append(launch);
   const SequenceRows& sequences = append.sequences();
   for (int64_t s = 0; s < sequences.num_sequences; ++s) {
+    if (is_left_out(launch.attrs<RopeAppend>(),
+                    static_cast<RequestType>(sequences.request_type[s])))
+      continue;
     const int64_t first = sequences.first_position(s);
     launch.pool().parallel_for(
         sequences.query_length[s],

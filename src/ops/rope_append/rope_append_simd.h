@@ -138,13 +138,17 @@ void rope_append_simd(const Launch& launch) {
   with_kv_type(cache->dtype, [&]<typename T>(TypeTag<T>) {
     const AppendKernel<V, T> kernel(launch);
     const SequenceRows& sequences = kernel.sequences();
+    const auto rows_of = [&](int64_t s) -> int64_t {
+      const auto type = static_cast<RequestType>(sequences.request_type[s]);
+      return is_left_out(launch.attrs<RopeAppend>(), type) ? 0 : sequences.query_length[s];
+    };
     int64_t rows = 0;  // that sequences own
     for (int64_t s = 0; s < sequences.num_sequences; ++s)
-      rows += sequences.query_length[s];
+      rows += rows_of(s);
     for_rows(launch, rows, kernel.row_elements(), [&](int64_t begin, int64_t end) {
       int64_t first = 0;  // of the sequence's rows, counted over all sequences
-      for (int64_t s = 0; first < end; first += sequences.query_length[s++]) {
-        const int64_t stop = std::min<int64_t>(end - first, sequences.query_length[s]);
+      for (int64_t s = 0; first < end; first += rows_of(s++)) {
+        const int64_t stop = std::min<int64_t>(end - first, rows_of(s));
         for (int64_t i = std::max<int64_t>(begin - first, 0); i < stop; ++i)
           kernel.run(s, sequences.query_start[s] + i, sequences.first_position(s) + i);
       }

@@ -161,6 +161,8 @@ class RopeAppendTest : public testing::TestWithParam<size_t> {
     std::vector<bool> owned(static_cast<size_t>(c.kv.rows()));
     for (int64_t s = 0; s < c.kv.num_sequences(); ++s) {
       const auto& sequence = spec.sequences[static_cast<size_t>(s)];
+      const char* own_phase = sequence.type == RequestType::kContext ? "context" : "generation";
+      if (a.phase != "both" && a.phase != own_phase) continue;
       for (int64_t i = 0; i < sequence.rows; ++i) {
         const int64_t row = c.kv.query_start[static_cast<size_t>(s)] + i;
         owned[static_cast<size_t>(row)] = true;
@@ -237,6 +239,19 @@ TEST_P(RopeAppendTest, IsTheFormula) {
         }
       }
     }
+  }
+}
+
+TEST_P(RopeAppendTest, LeavesTheOtherPhaseAlone) {
+  for (const char* phase : {"context", "generation"}) {
+    SCOPED_TRACE(phase);
+    check({.heads = 3,
+           .kv_heads = 1,
+           .head_size = 24,
+           .v_head_size = 24,
+           .rotary_dim = 24,
+           .phase = phase},
+          kRagged);
   }
 }
 

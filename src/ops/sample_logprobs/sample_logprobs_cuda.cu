@@ -77,14 +77,14 @@ __global__ void MILLRACE_ROW_CLUSTER __launch_bounds__(kRowThreads)
     return;
   }
   RowCluster row(split, &shared.row, reinterpret_cast<float*>(kept));
-  const uint64_t best = row.load(split, io.x(l), 1, true);
+  const uint64_t best = row.load(io.x(l), 1, true);
   const float max = float_of_key(key_of_ranked(best));
   if (key_of_ranked(best) == kNanKey || isinf(max)) {
     clear_row(io, l, __int_as_float(0x7fc00000));
     return;
   }
   const uint64_t units =
-      row.sum([&](int i) { return weight_units(sampling_exp(row.value(i) - max)); });
+      row.sum([&](float value, int) { return weight_units(sampling_exp(value - max)); });
   const auto wanted = static_cast<int>(io.wanted(l));
   if (wanted > 0) gather_best(&row, &shared, wanted);
   if (row.rank() != 0) return;

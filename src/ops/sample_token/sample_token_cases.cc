@@ -46,13 +46,16 @@ std::vector<Case> sample_token_cases() {
   const SamplingRow greedy{.slot = 0};
   const SamplingRow plain{.slot = 0, .flags = kSamplingDraws};
   const SamplingRow adjusted{.slot = 0, .flags = kSamplingDraws | kSamplingAdjusts};
-  SamplingRow warm = plain, k = plain, p = plain, min_p = plain, typical = plain, all = adjusted;
+  SamplingRow warm = plain, k = plain, p = plain, min_p = plain, typical = plain, all = adjusted,
+              many = adjusted;
   warm.temperature = 1.5f;
   k.top_k = all.top_k = 50;
   p.top_p = all.top_p = 0.9f;
   min_p.min_p = all.min_p = 0.02f;
   typical.typical_p = all.typical_p = 0.9f;
   all.temperature = 0.7f;
+  many.top_k = 600;
+  many.top_p = 0.95f;
   Case padding = case_of("padding", plain, 2, 9);
   padding.inputs[3] = ints({2, kSamplingRowWords}, row_words({{}, greedy}));
   Case mixed = case_of("some rows draw, more than clusters", k, 70, 1203);
@@ -64,10 +67,13 @@ std::vector<Case> sample_token_cases() {
           case_of("greedy, one token", greedy, 1, 1), case_of("temperature", warm, 7, 133),
           case_of("top_k", k, 5, 3001), case_of("top_k above the vocabulary", k, 3, 31),
           case_of("top_p", p, 5, 3001), case_of("top_p of flat rows", p, 3, 3001, 0.01),
-          case_of("min_p", min_p, 5, 500), case_of("typical_p", typical, 5, 500),
+          case_of("top_k of wide rows", k, 5, 3001, 100),
+          case_of("top_p of wide rows", p, 3, 3001, 1e4), case_of("min_p", min_p, 5, 500),
+          case_of("typical_p", typical, 5, 500),
           case_of("all limits, more rows than tasks", all, 35, 400),
-          case_of("more than a chunk", p, 3, 40003), std::move(padding), std::move(mixed),
-          std::move(odd), std::move(kinds),
+          case_of("top_k of hundreds", many, 20, 3004), case_of("more than a chunk", p, 3, 40003),
+          case_of("more than a list takes", p, 3, 40004, 0.01), std::move(padding),
+          std::move(mixed), std::move(odd), std::move(kinds),
           benchmark(case_of("greedy 1 x 128256", greedy, 1, 128256)),
           benchmark(case_of("greedy 16 x 128256", greedy, 16, 128256)),
           benchmark(case_of("temperature 1 x 128256", warm, 1, 128256)),

@@ -1,270 +1,220 @@
-// Many rows: those that are greedy go first (greedy_rows_cuda.cuh). The others, and few rows of any
-// kind, have a cluster of blocks each, which holds the row in its shared memory. Where a limit is a
-// count or a mass (top_k, top_p, typical_p), the threshold is found by a radix search: at most
-// three histograms over the ordered bits of a key, each narrowing the range to one of 2048 bins.
-// All sums are of integers, so that atomic additions give the same token in any order.
+// A row has a cluster of blocks, as many as run side by side for all rows: where the row fits their
+// shared memory it is kept there. Limits that leave few tokens (top_k, top_p, min_p) are found in
+// few walks over the row: a bound is estimated that all tokens of the answer reach, those that
+// reach it are listed, and the first block goes on with the list alone. A list that would be too
+// long does not matter: then all blocks find the limits over the whole row (choice_cuda.cuh).
+#include <array>
 #include <bit>
 
-#include "ops/common/sampling_cluster_cuda.cuh"
-#include "ops/sample_token/greedy_rows_cuda.cuh"
-#include "ops/sample_token/sample_token_io.h"
+#include "ops/sample_token/choice_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
 
-constexpr int kBinBits = 11;
-constexpr int kBins = 1 << kBinBits;
-static_assert(kBins == 2 * kRowThreads);
-constexpr uint32_t kLowestKey = 0x007fffffu;  // ordered_key(-infinity)
-constexpr uint32_t kInfinityBits = 0x7f800000u;
-constexpr float kWeightless = 30;  // tokens so far below the best weigh nothing
+constexpr int kListed = 8192;  // tokens of a list, at most
+constexpr int kListedBytes = sizeof(float) + sizeof(int);
 
-struct Threshold {
-  uint32_t key = 0;
-  uint64_t below = 0;  // units of the smaller keys
-};
-
-struct TokenShared {
-  RowShared row;
-  alignas(16) uint2 bins[2][kBins];  // low and high half of a sum
-  uint64_t below;                    // what a pick found
-  int bin;
-  int64_t token;  // what find_dropped found
-};
-
-/// Which tokens are kept: all limits so far. What a limit not yet applied holds keeps all.
-struct Kept {
-  float max;                // the largest s
-  uint32_t key = 0;         // keep larger ordered keys of s,
-  int64_t first = 0;        // and this one from this token on
-  float min_p = 0;          // keep weights from here on
-  float mean = 0;           // of y = s - max
-  uint32_t surprise = ~0u;  // keep |mean - y| up to this, as bits
-
-  __device__ uint32_t surprise_of(float s) const {
-    return std::bit_cast<uint32_t>(fabsf(mean - (s - max)));
-  }
-  /// The token's weight, 0 when it is dropped.
-  __device__ float weight(float s, int64_t token) const {
-    const uint32_t own = ordered_key(s);
-    if (own < key || (own == key && token < first)) return 0;
-    const float w = sampling_exp(s - max);
-    return w < min_p || surprise_of(s) > surprise ? 0 : w;
-  }
-};
-
-class Choice {
- public:
-  __device__ Choice(RowCluster* row, TokenShared* shared, float max)
-      : row_(*row), shared_(*shared), kept_{.max = max} {}
-
-  __device__ void keep_top_k(int64_t smaller) {
-    kept_.key =
-        find_threshold(
-            kLowestKey, ordered_key(kept_.max), smaller,
-            [this](int i) { return ordered_key(row_.value(i)); }, [](int) { return uint64_t{1}; })
-            .key;
-  }
-
-  __device__ void keep_top_p(float top_p) {
-    const auto units = [this](int i) { return units_of(i); };
-    const uint64_t limit = units_to_drop(top_p, row_.sum(units));
-    const Threshold found = find_threshold(
-        max(kept_.key, ordered_key(kept_.max - kWeightless)), ordered_key(kept_.max), limit,
-        [this](int i) { return ordered_key(row_.value(i)); }, units);
-    kept_.key = found.key;
-    // Equals weigh the same; they are dropped one by one, lowest token first.
-    const uint64_t each = weight_units(sampling_exp(float_of_key(found.key) - kept_.max));
-    const uint64_t dropped = (limit - found.below) / each;
-    if (dropped > 0) kept_.first = find_equal(found.key, dropped);
-  }
-
-  __device__ void keep_min_p(float min_p) { kept_.min_p = min_p; }
-
-  __device__ void keep_typical(float mass) {
-    const auto units = [this](int i) { return units_of(i); };
-    const uint64_t surprise = row_.sum([this](int i) {
-      const float s = row_.value(i);
-      return surprise_units(s - kept_.max, kept_.weight(s, row_.token(i)));
-    });
-    const uint64_t total = row_.sum(units);
-    kept_.mean = mean_of_units(surprise, total);
-    kept_.surprise = find_threshold(
-                         0, kInfinityBits, units_to_keep(mass, total) - 1,
-                         [this](int i) { return kept_.surprise_of(row_.value(i)); }, units)
-                         .key;
-  }
-
-  /// The token in all lanes of the one warp that has it, -1 in all others.
-  __device__ int64_t draw(const SamplingRow& row) {
-    return row_.locate([this](int i) { return units_of(i); },
-                       [&row](uint64_t total) { return draw_units(row, total); });
-  }
-
- private:
-  __device__ uint64_t units_of(int i) const {
-    return weight_units(kept_.weight(row_.value(i), row_.token(i)));
-  }
-
-  /// The token with this key before which there are `before` others with it.
-  __device__ int64_t find_equal(uint32_t key, uint64_t before) {
-    const int64_t token = row_.locate(
-        [&](int i) { return ordered_key(row_.value(i)) == key ? uint64_t{1} : uint64_t{0}; },
-        [before](uint64_t) { return before; });
-    if (token >= 0 && row_.lane() < kRowBlocks) {
-      *row_.in_block(&shared_.token, row_.lane()) = token;
-    }
-    row_.sync();
-    return shared_.token;
-  }
-
-  /// The smallest key at which the units of the keys up to it exceed `limit`. REQUIRES: there is
-  /// one; keys with units lie in [low, high].
-  template <typename KeyOf, typename UnitsOf>
-  __device__ Threshold find_threshold(uint32_t low, uint32_t high, uint64_t limit,
-                                      const KeyOf& key_of, const UnitsOf& units_of) {
-    Threshold found{low, 0};
-    for (int shift = kWarp - __clz(static_cast<int>(high - low)); shift > 0;) {
-      const int above = shift;  // keys at work: those that differ from found.key below this bit
-      shift = max(0, shift - kBinBits);
-      bins_turn_ ^= 1;
-      uint2* bins = shared_.bins[bins_turn_];
-      reinterpret_cast<uint4*>(bins)[threadIdx.x] = make_uint4(0, 0, 0, 0);
-      __syncthreads();
-      for (int i = row_.lane(); i < row_.count(); i += kWarp) {
-        const uint32_t key = key_of(i), distance = key - found.key;
-        if (key < found.key || uint64_t{distance} >> above != 0) continue;
-        add(bins + (distance >> shift), units_of(i));
-      }
-      row_.sync();
-      pick(bins, found.below, limit);
-      found.key += static_cast<uint32_t>(shared_.bin) << shift;
-      found.below = shared_.below;
-    }
-    return found;
-  }
-
-  /// 64 bits by two native additions of 32: whoever wraps the low half carries.
-  __device__ static void add(uint2* bin, uint64_t units) {
-    if (units == 0) return;
-    const auto low = static_cast<uint32_t>(units);
-    const uint32_t carry = atomicAdd(&bin->x, low) + low < low ? 1 : 0;
-    const uint32_t high = static_cast<uint32_t>(units >> 32) + carry;
-    if (high != 0) atomicAdd(&bin->y, high);
-  }
-
-  /// Into shared_: the first bin up to and with which `below` and the bins of all blocks exceed
-  /// `limit`, and the sum before it. Each block does the same.
-  __device__ void pick(uint2* bins, uint64_t below, uint64_t limit) {
-    uint64_t even = 0, odd = 0;  // a thread has two bins
-    const int pair = static_cast<int>(threadIdx.x);
-#pragma unroll
-    for (int r = 0; r < kRowBlocks; ++r) {
-      const uint4 part = row_.in_block(reinterpret_cast<uint4*>(bins), r)[pair];
-      even += uint64_t{part.y} << 32 | part.x;
-      odd += uint64_t{part.w} << 32 | part.z;
-    }
-    const uint64_t running = warp_running_sum(even + odd);
-    const uint64_t own = __shfl_sync(0xffffffffu, running, kWarp - 1);
-    const uint64_t of_warp = row_.of_warps(own)[row_.lane()];
-    const uint64_t before =
-        below + warp_sum(row_.lane() < row_.warp() ? of_warp : 0) + running - even - odd;
-    if (before <= limit && limit < before + even + odd) {
-      const bool is_odd = before + even <= limit;
-      shared_.bin = 2 * pair + (is_odd ? 1 : 0);
-      shared_.below = before + (is_odd ? even : 0);
-    }
-    __syncthreads();
-  }
-
-  RowCluster& row_;
-  TokenShared& shared_;
-  Kept kept_;
-  int bins_turn_ = 0;
-};
-
-/// The largest logit of a row, and whether that allows a choice.
-__device__ SamplingStatus status_of(uint64_t best, float temperature) {
-  const SamplingStatus status = status_of_ranked(best);
-  if (status != kSamplingOk) return status;
-  return status_of_max(float_of_key(key_of_ranked(best)) / temperature);
+const __device__ SamplingRow& row_of(const SampleTokenIo& io, int64_t l) {
+  return reinterpret_cast<const SamplingRow*>(io.rows)[l];
 }
 
-/// Row `l` by the whole cluster.
-__device__ void choose(const SampleTokenIo& io, const RowSplit& split, int l, float* kept,
-                       TokenShared* shared) {
-  const SamplingRow row = row_of(io, l);
-  const bool is_first = blockIdx.x % kRowBlocks == 0 && threadIdx.x == 0;
+/// Of the largest logit: what keeps a row from a choice.
+__device__ SamplingStatus status_of(uint64_t best, float temperature) {
+  if (key_of_ranked(best) == kNanKey) return kSamplingNotFinite;
+  const float max = float_of_key(key_of_ranked(best));
+  const SamplingStatus status = status_of_max(max);
+  return status != kSamplingOk ? status : status_of_max(max / temperature);
+}
+
+/// The limits of a row as far as they hold.
+struct Limits {
+  int top_k;  // 0: none
+  float top_p, min_p, typical_p;
+
+  __device__ Limits(const SamplingRow& row, int64_t vocab)
+      : top_k(row.top_k < vocab ? row.top_k : 0),
+        top_p(row.top_p),
+        min_p(row.min_p),
+        typical_p(row.typical_p) {}
+  /// Whether a histogram finds the first limit: a small top_k is bounded without.
+  __device__ bool need_bin() const { return top_k > kRowThreads / 2 || (top_k <= 0 && top_p < 1); }
+  /// Whether there are any.
+  __device__ bool hold() const { return leave_few() || typical_p < 1; }
+  /// Whether they are likely to leave few tokens.
+  __device__ bool leave_few() const { return top_k > 0 || top_p < 1 || min_p > 0; }
+};
+
+/// Memory of a list, in each block.
+struct ListMemory {
+  float* values;  // [capacity]
+  int* tokens;    // [capacity]
+  int capacity;
+};
+
+/// Lists the tokens for which keep(s), which keeps what is larger than what it keeps. Returns how
+/// many there are; at most `capacity` are in the memory of the first block then, more in none.
+template <typename Keep>
+__device__ int list_tokens(RowCluster* row, const ListMemory& list, int* listed, const Keep& keep) {
+  if (keep(row->largest_of_thread())) {
+    bool is_full = false;
+    row->for_each([&](float s, int token) {
+      if (is_full || !keep(s)) return;
+      const int place = atomicAdd(listed, 1);
+      is_full = place >= list.capacity;
+      if (is_full) return;
+      list.values[place] = s;
+      list.tokens[place] = token;
+    });
+  }
+  __syncthreads();
+  const uint64_t* counts = row->of_blocks(static_cast<uint64_t>(*listed));
+  int total = 0;
+  for (int r = 0; r < row->blocks(); ++r)
+    total += static_cast<int>(counts[r]);
+  if (row->blocks() == 1 || total > list.capacity) return total;
+  if (row->rank() == 0) {
+    int place = static_cast<int>(counts[0]);
+    for (int r = 1; r < row->blocks(); ++r) {
+      const float* values = row->in_block(list.values, r);
+      const int* tokens = row->in_block(list.tokens, r);
+      const auto count = static_cast<int>(counts[r]);
+      for (int i = static_cast<int>(threadIdx.x); i < count; i += kRowThreads) {
+        list.values[place + i] = values[i];
+        list.tokens[place + i] = tokens[i];
+      }
+      place += count;
+    }
+  }
+  row->sync();  // until the first block has what the others listed
+  return total;
+}
+
+/// Lists what the first limit keeps, and perhaps more. `bin`: where it is, if Limits::need_bin().
+__device__ int list_for(const Limits& limits, const Choice<RowCluster>& choice, RowCluster* row,
+                        float max, const ListMemory& list, int* listed, const ValueBin& bin) {
+  if (limits.need_bin()) {
+    return list_tokens(row, list, listed, [&](float s) { return choice.bin_of(s) >= bin.bin; });
+  }
+  // For min_p the margin is wider than any rounding; beyond 30 tokens weigh nothing.
+  const float bound = limits.top_k > 0 ? row->reached_by(limits.top_k)
+                                       : max - fminf(30, 0.01F - logf(limits.min_p));
+  return list_tokens(row, list, listed, [bound](float s) { return s >= bound; });
+}
+
+/// Draws; `bin` is where the first limit is, if Limits::need_bin().
+template <typename Row>
+__device__ void draw(const SampleTokenIo& io, int64_t l, const Limits& limits, const ValueBin& bin,
+                     Choice<Row>* choice) {
+  const bool has_bin = limits.need_bin();
+  if (limits.top_k > 0) choice->keep_top_k(has_bin ? bin : choice->bin_of_top_k(limits.top_k));
+  if (limits.top_p < 1) {
+    const bool is_first = has_bin && limits.top_k <= 0;
+    choice->keep_top_p(is_first ? bin : choice->bin_of_top_p(limits.top_p));
+  }
+  if (limits.min_p > 0) choice->keep_min_p(limits.min_p);
+  if (limits.typical_p < 1) choice->keep_typical(limits.typical_p);
+  const SamplingRow& row = row_of(io, l);
+  const int token = choice->draw(row);
+  if (token >= 0) io.put(row, l, token, kSamplingOk);
+}
+
+/// Grid: a cluster per row. Dynamic shared memory: what `split` keeps, then a list.
+__global__ void __launch_bounds__(kRowThreads)
+    sample_token_kernel(SampleTokenIo io, RowSplit split, int capacity) {
+  extern __shared__ float4 dynamic[];
+  __shared__ TokenShared shared;
+  device::wait_for_predecessor();
+  device::let_successor_start();
+  const RowTeam team = row_team();
+  const int64_t l = blockIdx.x / team.num_blocks();
+  const SamplingRow& row = row_of(io, l);
+  const bool is_first = team.block_rank() == 0 && threadIdx.x == 0;
   if (row.slot < 0) {
     if (is_first) io.put(row, l, 0, kSamplingOk);
     return;
   }
+  if (threadIdx.x == 0) shared.listed = 0;
   const bool draws = (row.flags & kSamplingDraws) != 0;
   const float temperature = draws ? row.temperature : 1;
-  RowCluster cluster(split, &shared->row, kept);
-  const uint64_t best = cluster.load(split, io.logits_of(row, l), temperature, draws);
+  auto* kept = reinterpret_cast<float*>(dynamic);
+  RowCluster cluster(split, &shared.row, kept);
+  const uint64_t best = cluster.load(io.logits_of(row, l), temperature, draws);
   const SamplingStatus status = status_of(best, temperature);
   if (status != kSamplingOk || !draws) {
     if (is_first) io.put(row, l, token_of_ranked(best), status);
     return;
   }
-  Choice choice(&cluster, shared, float_of_key(key_of_ranked(best)) / temperature);
-  if (row.top_k > 0 && row.top_k < io.vocab) choice.keep_top_k(io.vocab - row.top_k);
-  if (row.top_p < 1) choice.keep_top_p(row.top_p);
-  if (row.min_p > 0) choice.keep_min_p(row.min_p);
-  if (row.typical_p < 1) choice.keep_typical(row.typical_p);
-  const int64_t token = choice.draw(row);
-  if (token >= 0 && cluster.lane() == 0) {
-    io.put(row, l, static_cast<int32_t>(token), kSamplingOk);
-  }
-}
-
-/// Grid: kRowBlocks per row, or for many rows as many clusters as run at a time; then rows that
-/// draw only, `kDrawnOnly`. A row's cluster waits until all blocks are done with the row before.
-template <bool kDrawnOnly>
-__global__ void MILLRACE_ROW_CLUSTER __launch_bounds__(kRowThreads)
-    sample_token_kernel(SampleTokenIo io, RowSplit split) {
-  extern __shared__ float4 kept[];
-  __shared__ TokenShared shared;
-  device::wait_for_predecessor();
-  device::let_successor_start();
-  const int own = static_cast<int>(blockIdx.x) / kRowBlocks;
-  if constexpr (!kDrawnOnly) {
-    choose(io, split, own, reinterpret_cast<float*>(kept), &shared);
+  const float max = float_of_key(key_of_ranked(best)) / temperature;
+  const Limits limits(row, io.vocab);
+  Choice<RowCluster> choice(&cluster, &shared, max);
+  if (!limits.hold()) {
+    const int token = choice.draw_of_all(row);
+    if (token >= 0) io.put(row, l, token, kSamplingOk);
     return;
   }
-  const int clusters = static_cast<int>(gridDim.x) / kRowBlocks;
-  const int count = static_cast<int>(io.count);
-  for (int first = own; first < count; first += kWarp * clusters) {
-    const int l = first + static_cast<int>(threadIdx.x) % kWarp * clusters;
-    unsigned left = __ballot_sync(0xffffffffu, l < count && !is_greedy(row_of(io, l)));
-    for (; left != 0; left &= left - 1) {
-      choose(io, split, first + (__ffs(static_cast<int>(left)) - 1) * clusters,
-             reinterpret_cast<float*>(kept), &shared);
+  ValueBin bin;
+  if (limits.need_bin()) {
+    bin = limits.top_k > 0 ? choice.bin_of_top_k(limits.top_k)
+                           : choice.first_bin_of_top_p(limits.top_p);
+  }
+  if (limits.leave_few()) {
+    float* values = kept + split.shared_bytes() / sizeof(float);
+    const ListMemory list{values, reinterpret_cast<int*>(values + capacity), capacity};
+    const int count = list_for(limits, choice, &cluster, max, list, &shared.listed, bin);
+    if (count <= capacity) {
+      if (cluster.rank() != 0) return;
+      TokenList tokens(&shared.row, list.values, list.tokens, count,
+                       static_cast<int>(io.vocab) - 1);
+      Choice<TokenList> few(&tokens, &shared, max);
+      draw(io, l, limits, bin, &few);
+      return;
     }
   }
+  draw(io, l, limits, bin, &choice);
 }
 
-/// Clusters that this GPU runs at a time; more rows go the way of many.
-int64_t clusters_at_once() {
-  return device::multiprocessors() / row_blocks();
+struct RowLaunch {
+  RowLaunch(const SampleTokenIo& io, int blocks)
+      : split(io.vocab, blocks),
+        capacity(std::min(kListed,
+                          (kept_bytes() - static_cast<int>(split.shared_bytes())) / kListedBytes)) {
+    split.restrict_to(io.logits);
+    split.restrict_to(io.adjusted);
+  }
+  size_t shared_bytes() const { return split.shared_bytes() + size_t{kListedBytes} * capacity; }
+
+  RowSplit split;
+  int capacity;  // of a list
+};
+
+/// Clusters of so many blocks that this GPU runs at a time: fewer than its size tells, where a
+/// group of multiprocessors is not a multiple of a cluster.
+int64_t clusters_at_once(unsigned blocks) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {blocks, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(kRowThreads);
+  config.dynamicSmemBytes = kKeptBytes;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  device::check_cuda(cudaOccupancyMaxActiveClusters(&clusters, sample_token_kernel, &config),
+                     "sample_token_cuda", "clusters");
+  return clusters;
 }
 
-template <bool kDrawnOnly>
-void start_clusters(const Launch& launch, const SampleTokenIo& io, const RowSplit& split,
-                    int64_t clusters) {
-  [[maybe_unused]] static const bool is_allowed =
-      device::allow_shared("sample_token_cuda", sample_token_kernel<kDrawnOnly>, kKeptBytes);
-  device::launch_kernel("sample_token_cuda", *launch.queue,
-                        dim3(static_cast<unsigned>(clusters * row_blocks())), dim3(kRowThreads),
-                        split.shared_bytes(), sample_token_kernel<kDrawnOnly>, io, split);
-}
-
-/// Blocks for each row, so that one round takes them all where it can.
-unsigned greedy_blocks(int64_t rows) {
+/// Blocks of a row: as many as let all rows run at once.
+unsigned blocks_of_rows(int64_t rows) {
   if (!device::has_clusters()) return 1;
-  const int64_t each = device::multiprocessors() / rows;
-  return each >= 4 ? 4 : each >= 2 ? 2 : 1;
+  static constexpr std::array<unsigned, 3> kSizes = {kRowBlocks, kRowBlocks / 2, kRowBlocks / 4};
+  static const std::array<int64_t, 3> kAtOnce = {
+      clusters_at_once(kSizes[0]), clusters_at_once(kSizes[1]), clusters_at_once(kSizes[2])};
+  for (size_t i = 0; i < kSizes.size(); ++i) {
+    if (rows <= kAtOnce[i]) return kSizes[i];
+  }
+  return 1;
 }
 
 }  // namespace
@@ -272,19 +222,13 @@ unsigned greedy_blocks(int64_t rows) {
 void sample_token_cuda(const Launch& launch) {
   const SampleTokenIo io(launch);
   if (io.count == 0) return;
-  RowSplit split(io.vocab);
-  split.restrict_to(io.logits);
-  split.restrict_to(io.adjusted);
-  const int64_t clusters = clusters_at_once();
-  if (io.count <= clusters) {
-    start_clusters<false>(launch, io, split, io.count);
-    return;
-  }
-  const unsigned blocks = greedy_blocks(io.count);
+  [[maybe_unused]] static const bool is_allowed =
+      device::allow_shared("sample_token_cuda", sample_token_kernel, kKeptBytes);
+  const unsigned blocks = blocks_of_rows(io.count);
+  const RowLaunch row(io, static_cast<int>(blocks));
   device::launch_clusters("sample_token_cuda", *launch.queue, blocks,
-                          dim3(static_cast<unsigned>(io.count) * blocks), dim3(kGreedyThreads), 0,
-                          greedy_rows_kernel, io, split);
-  start_clusters<true>(launch, io, split, clusters);
+                          dim3(static_cast<unsigned>(io.count) * blocks), dim3(kRowThreads),
+                          row.shared_bytes(), sample_token_kernel, io, row.split, row.capacity);
 }
 
 }  // namespace millrace::ops

@@ -1,0 +1,365 @@
+#include "compiler/tactics/trial.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/check.h"
+#include "base/thread_pool.h"
+#include "device/named_range.h"
+#include "device/time_launches.h"
+#include "ops/rms_norm/rms_norm.h"
+
+namespace millrace::compiler {
+namespace {
+
+constexpr int kMaxRuns = 9;
+constexpr double kMaxTrialUs = 60'000;  // of one tactic on one problem, all runs together
+constexpr double kMaxDeviceUs = 1'000;  // likewise where launches are timed in batches
+constexpr int kMaxBatch = 8;            // launches of such a batch
+constexpr double kBatchUs = 500;        // or fewer, but two, that take so long
+constexpr double kFar = 1.25;           // times the best so far: not measured twice
+constexpr double kHopeless = 3;         // likewise: no batch of them is measured at all
+constexpr double kHostUs = 50;          // of a single run, more or less, is the host's
+constexpr int kSamples = 64;            // outputs compared with float64
+constexpr double kTolerance = 2e-2;     // of the largest exact sample: catches wrong, not inexact
+
+// After so many a tensor's numbers repeat. A prime number, so that two rows of a matrix are the
+// same only if they are far from each other.
+constexpr int64_t kPages = 509;
+
+int64_t aligned(int64_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+void set(const ops::Tensor& tensor, int64_t i, float value) {
+  switch (tensor.dtype) {
+    case ir::DType::kF32:
+      tensor.as<float>()[i] = value;
+      break;
+    case ir::DType::kBF16:
+      tensor.as<uint16_t>()[i] = ir::float_to_bf16(value);
+      break;
+    case ir::DType::kF16:
+      tensor.as<uint16_t>()[i] = ir::float_to_f16(value);
+      break;
+    default:
+      break;
+  }
+}
+
+double get(const ops::Tensor& tensor, int64_t i) {
+  switch (tensor.dtype) {
+    case ir::DType::kBF16:
+      return ir::bf16_to_float(tensor.as<uint16_t>()[i]);
+    case ir::DType::kF16:
+      return ir::f16_to_float(tensor.as<uint16_t>()[i]);
+    default:
+      return tensor.as<float>()[i];
+  }
+}
+
+// Where sample `i` of `count` outputs lies: the end, then multiples of the golden ratio, which meet
+// every column of a matrix whatever its width (even steps would stay in one).
+int64_t sample_index(int i, int64_t count) {
+  if (i == 0) return count - 1;
+  const uint64_t turns = static_cast<uint64_t>(i) * 0x9e3779b97f4a7c15u;
+  return static_cast<int64_t>(static_cast<double>(turns >> 11) * 0x1p-53 *
+                              static_cast<double>(count));
+}
+
+}  // namespace
+
+// Tensors of a problem with memory behind them. The spans of the launch are theirs.
+struct TrialStore::Placed {
+  explicit Placed(const Problem& problem) : in(problem.in), out(problem.out) {
+    launch = problem.launch();
+    launch.in = in;
+    launch.out = out;
+  }
+  Placed(const Placed&) = delete;
+  Placed& operator=(const Placed&) = delete;
+
+  std::vector<ops::Tensor> in, out;
+  ops::Launch launch;
+};
+
+// The numbers of one tensor, `copies` times on the device.
+class TrialStore::Contents {
+ public:
+  /// `host`: the same where the host can read them, if it cannot on the device.
+  Contents(const ops::Tensor& tensor, int64_t copies, device::Device& device,
+           std::shared_ptr<std::byte> host = nullptr)
+      : dtype_(tensor.dtype),
+        count_(tensor.count()),
+        stride_(aligned(tensor.bytes())),
+        copies_(copies),
+        device_(device.allocate(std::max<int64_t>(copies * stride_, 64), "tactic trial")),
+        host_(std::move(host)) {}
+  bool fits(const ops::Tensor& tensor, int64_t copies) const {
+    return dtype_ == tensor.dtype && count_ == tensor.count() && copies_ >= copies;
+  }
+  std::byte* host() const { return host_ ? host_.get() : device_->data(); }
+  std::byte* on_device(int64_t copy) const { return device_->data() + copy * stride_; }
+
+ private:
+  ir::DType dtype_;
+  int64_t count_, stride_, copies_;
+  std::unique_ptr<device::Memory> device_;
+  std::shared_ptr<std::byte> host_;
+};
+
+// A norm of one row. In an engine something like it stands between products, and what counts is how
+// much longer a product makes such a chain: some fetch weights while the small kernel runs, others
+// cannot start before its end.
+class TrialStore::SmallKernel {
+ public:
+  explicit SmallKernel(device::Device& device) : problem_(norm()) {
+    const int64_t bytes = problem_.in[0].bytes();
+    memory_ = device.allocate(3 * bytes, "a small kernel");  // zeros: x, weight, output
+    problem_.in[0].data = memory_->data();
+    problem_.in[1].data = memory_->data() + bytes;
+    problem_.out[0].data = memory_->data() + 2 * bytes;
+    placed_ = std::make_unique<Placed>(problem_);
+    placed_->launch.queue = &device.queue();
+    for (const ops::Tactic& tactic : problem_.op->tactics) {
+      if (tactic.device != device.properties().kind) continue;
+      if (tactic.why_not != nullptr &&
+          !tactic.why_not(placed_->launch, device.properties()).empty()) {
+        continue;
+      }
+      tactic_ = &tactic;
+      break;
+    }
+    CHECK(tactic_ != nullptr && tactic_->workspace == nullptr);
+    enqueue();  // loads it
+  }
+
+  void enqueue() const { tactic_->run(placed_->launch); }
+
+ private:
+  static Problem norm() {
+    constexpr int64_t kWidth = 4096;
+    Problem problem;
+    problem.op = ops::find_op(ops::RmsNorm::kName);
+    problem.attributes = problem.op->parse_attrs({});
+    const ops::Tensor row(nullptr, ir::DType::kBF16, std::array{int64_t{1}, kWidth});
+    problem.in = {row, ops::Tensor(nullptr, ir::DType::kBF16, std::array{kWidth})};
+    problem.out = {row};
+    return problem;
+  }
+
+  Problem problem_;
+  std::unique_ptr<device::Memory> memory_;
+  std::unique_ptr<Placed> placed_;
+  const ops::Tactic* tactic_ = nullptr;
+};
+
+TrialStore::TrialStore(device::Device& device) : device_(device) {}
+
+TrialStore::~TrialStore() = default;
+
+// Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one. Ids and the
+// like are 0: valid for every op.
+const TrialStore::Numbers& TrialStore::numbers(ir::DType dtype) {
+  Numbers& numbers = numbers_[dtype];
+  if (!numbers.bytes.empty()) return numbers;
+  numbers.bytes.resize(static_cast<size_t>(kPages * RepeatedBytes::page_bytes()));
+  const int64_t count = std::ssize(numbers.bytes) / ir::dtype_size(dtype);
+  const ops::Tensor all(numbers.bytes.data(), dtype, std::array{count});
+  uint32_t state = 0x9e3779b9;
+  for (int64_t i = 0; i < count; ++i) {
+    state = state * 1664525u + 1013904223u;
+    set(all, i, static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f);
+  }
+  if (device_.is_asynchronous()) {
+    numbers.repeated = std::make_unique<RepeatedBytes>(numbers.bytes);
+  }
+  return numbers;
+}
+
+// Weights of gigabytes are neither written by the host nor sent to the device: that repeats what it
+// has.
+std::shared_ptr<const TrialStore::Contents> TrialStore::make_input(const ops::Tensor& tensor,
+                                                                   int64_t copies) {
+  const Numbers& all = numbers(tensor.dtype);
+  const int64_t bytes = tensor.bytes(), period = std::ssize(all.bytes);
+  if (!device_.is_asynchronous()) {
+    auto contents = std::make_shared<Contents>(tensor, copies, device_);
+    device_.queue().pool->parallel_for((bytes + period - 1) / period, [&](int64_t i) {
+      std::memcpy(contents->host() + i * period, all.bytes.data(),
+                  static_cast<size_t>(std::min(period, bytes - i * period)));
+    });
+    return contents;
+  }
+  auto contents = std::make_shared<Contents>(tensor, copies, device_, all.repeated->map(bytes));
+  std::byte* first = contents->on_device(0);
+  int64_t done = std::min(bytes, period);
+  device_.copy_to_device(first, all.bytes.data(), done);
+  while (done < bytes) {
+    const int64_t more = std::min(done, bytes - done);
+    device_.copy_to_device(first + done, first, more);
+    done += more;
+  }
+  for (int64_t i = 1; i < copies; ++i)
+    device_.copy_to_device(contents->on_device(i), first, bytes);
+  return contents;
+}
+
+std::byte* TrialStore::workspace(int64_t bytes) {
+  if (workspace_ == nullptr || workspace_->size() < bytes) {
+    workspace_.reset();
+    workspace_ = device_.allocate(std::max<int64_t>(bytes, 64), "workspace of trials");
+  }
+  return workspace_->data();
+}
+
+int64_t Trial::tensor_bytes(const Problem& problem) {
+  int64_t bytes = 0;
+  for (const auto* list : {&problem.in, &problem.out}) {
+    for (const ops::Tensor& t : *list)
+      bytes += aligned(t.bytes());
+  }
+  return bytes;
+}
+
+Trial::Trial(const Problem& problem, TrialStore& store, int64_t max_bytes)
+    : problem_(problem),
+      store_(store),
+      device_(store.device_),
+      host_(std::make_unique<Placed>(problem)) {
+  const int64_t bytes = std::max<int64_t>(tensor_bytes(problem), 1);
+  if (store.workspace_ && store.workspace_->size() + bytes > max_bytes) store.workspace_.reset();
+  const int64_t room = max_bytes - (store.workspace_ ? store.workspace_->size() : 0);
+  int64_t copies = 1;
+  if (device_.is_asynchronous()) {
+    copies = std::min(2 * device_.properties().l2_bytes / bytes + 1, room / bytes);
+    copies = std::clamp<int64_t>(copies, 1, int64_t{kMaxBatch});
+  }
+  // The others make room first.
+  std::erase_if(store.inputs_, [&](const auto& contents) {
+    return std::none_of(problem.in.begin(), problem.in.end(),
+                        [&](const ops::Tensor& t) { return contents->fits(t, copies); });
+  });
+  for (ops::Tensor& t : host_->in) {
+    inputs_.push_back(input(t, copies));
+    t.data = inputs_.back()->host();
+  }
+  store.inputs_ = inputs_;
+  for (const ops::Tensor& t : problem.out)
+    outputs_.push_back(std::make_shared<Contents>(t, copies, device_));
+  for (int64_t i = 0; i < copies; ++i) {
+    copies_.push_back(std::make_unique<Placed>(problem));
+    Placed& copy = *copies_.back();
+    for (size_t k = 0; k < copy.in.size(); ++k)
+      copy.in[k].data = inputs_[k]->on_device(i);
+    for (size_t k = 0; k < copy.out.size(); ++k)
+      copy.out[k].data = outputs_[k]->on_device(i);
+    copy.launch.queue = &device_.queue();
+  }
+  device_.synchronize();
+}
+
+Trial::~Trial() = default;
+
+std::shared_ptr<const Trial::Contents> Trial::input(const ops::Tensor& tensor, int64_t copies) {
+  for (const auto& contents : store_.inputs_) {
+    if (contents->fits(tensor, copies)) return contents;
+  }
+  return store_.make_input(tensor, copies);
+}
+
+std::optional<double> Trial::time(const ops::Tactic& tactic, int64_t workspace_bytes,
+                                  double best_us) {
+  const device::NamedRange range(device_.properties().kind, tactic.name);
+  std::byte* const workspace = store_.workspace(workspace_bytes);
+  for (const auto& copy : copies_)
+    copy->launch.workspace = workspace;
+  const double first_us = run_us(tactic);  // warms up
+  if (!right()) return std::nullopt;
+  return device_.is_asynchronous() ? median_device_us(tactic, first_us, best_us)
+                                   : median_us(tactic, first_us, best_us);
+}
+
+double Trial::run_us(const ops::Tactic& tactic) {
+  const auto start = std::chrono::steady_clock::now();
+  tactic.run(copies_[0]->launch);
+  device_.synchronize();
+  const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
+  return took.count();
+}
+
+double Trial::median_us(const ops::Tactic& tactic, double first_us, double best_us) {
+  const int runs = std::clamp(static_cast<int>(kMaxTrialUs / first_us), 0, kMaxRuns);
+  std::vector<double> times;
+  while (static_cast<int>(times.size()) < runs) {
+    times.push_back(run_us(tactic));
+    if (times.size() == 1 && std::min(first_us, times[0]) > kFar * best_us) break;
+  }
+  return times.empty() ? first_us : device::median(std::move(times));
+}
+
+double Trial::median_device_us(const ops::Tactic& tactic, double first_us, double best_us) {
+  double single_us = first_us;
+  const double hopeless_us = kHopeless * best_us + kHostUs;
+  if (first_us > std::min(hopeless_us, 2 * kHostUs)) {  // or its kernel was loaded just now
+    single_us = run_us(tactic);
+    if (single_us > hopeless_us) return single_us;
+  }
+  if (store_.between_ == nullptr) {
+    store_.between_ = std::make_unique<TrialStore::SmallKernel>(device_);
+  }
+  const int batch = std::clamp(static_cast<int>(kBatchUs / single_us), 2, kMaxBatch);
+  const auto replays = [&](double first_s) {
+    const double us = 1e6 * first_s;
+    if (us > kFar * best_us) return 1;
+    return std::clamp(static_cast<int>(kMaxDeviceUs / batch / us), 1, kMaxRuns);
+  };
+  return 1e6 * device::median(device::time_warm_launches(device_, batch, replays, [&](int i) {
+           store_.between_->enqueue();
+           tactic.run(copies_[static_cast<size_t>(i) % copies_.size()]->launch);
+         }));
+}
+
+// True when sampled outputs agree with float64, or the op has no exact form to compare with.
+bool Trial::right() {
+  const ops::Tensor& out = copies_[0]->out[0];
+  if (problem_.op->exact == nullptr || !ir::is_float(out.dtype)) return true;
+  if (exact_.empty()) {
+    exact_.resize(kSamples);
+    device_.queue().pool->parallel_for(kSamples, [&](int64_t i) {
+      exact_[static_cast<size_t>(i)] =
+          problem_.op->exact(host_->launch, sample_index(static_cast<int>(i), out.count()));
+    });
+  }
+  const ops::Tensor samples = fetch_samples(out);
+  double largest = 0, worst = 0;
+  for (int i = 0; i < kSamples; ++i) {
+    const double exact = exact_[static_cast<size_t>(i)];
+    largest = std::max(largest, std::abs(exact));
+    const double got = get(samples, i);
+    worst = std::max(worst, std::isfinite(got) ? std::abs(got - exact)
+                                               : std::numeric_limits<double>::infinity());
+  }
+  return worst <= kTolerance * largest;
+}
+
+// Those outputs that are compared: all of a large one would take longer than the tactic.
+ops::Tensor Trial::fetch_samples(const ops::Tensor& out) {
+  if (store_.samples_ == nullptr) {
+    store_.samples_ =
+        device_.allocate_host(kSamples * int64_t{sizeof(float)}, "samples of a trial");
+  }
+  const ops::Tensor samples(store_.samples_->data(), out.dtype, std::array{int64_t{kSamples}});
+  const int64_t size = ir::dtype_size(out.dtype);
+  for (int i = 0; i < kSamples; ++i) {
+    device_.enqueue_copy_to_host(samples.as<std::byte>() + i * size,
+                                 out.as<std::byte>() + sample_index(i, out.count()) * size, size);
+  }
+  device_.synchronize();
+  return samples;
+}
+
+}  // namespace millrace::compiler

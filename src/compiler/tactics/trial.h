@@ -1,0 +1,85 @@
+// One problem with memory behind it, to run and time tactics on.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/repeated_bytes.h"
+#include "compiler/problem.h"
+#include "device/device.h"
+
+namespace millrace::compiler {
+
+/// What one trial leaves to the next. THREAD: one at a time.
+class TrialStore {
+ public:
+  explicit TrialStore(device::Device& device);
+  ~TrialStore();
+  TrialStore(const TrialStore&) = delete;
+  TrialStore& operator=(const TrialStore&) = delete;
+
+ private:
+  friend class Trial;
+  struct Placed;
+  class Contents;
+  class SmallKernel;
+
+  /// What tensors of one type are filled with, again and again.
+  struct Numbers {
+    std::vector<std::byte> bytes;
+    std::unique_ptr<RepeatedBytes> repeated;  // for the host's side of an asynchronous device
+  };
+  const Numbers& numbers(ir::DType dtype);
+  std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies);
+  std::byte* workspace(int64_t bytes);
+
+  device::Device& device_;
+  std::map<ir::DType, Numbers> numbers_;
+  std::vector<std::shared_ptr<const Contents>> inputs_;  // of the last trial
+  std::unique_ptr<device::Memory> workspace_;
+  std::unique_ptr<device::Memory> samples_;  // of outputs, on the host
+  std::unique_ptr<SmallKernel> between_;     // on an asynchronous device
+};
+
+/// On an asynchronous device there are so many copies of the problem that its cache cannot hold
+/// what the next launch reads.
+class Trial {
+ public:
+  /// Takes the inputs of the trial before that are the same: a weight is, for every number of rows.
+  /// `max_bytes` bounds tensors and copies of them. `problem` and `store` outlive this.
+  Trial(const Problem& problem, TrialStore& store, int64_t max_bytes);
+  ~Trial();
+  Trial(const Trial&) = delete;
+  Trial& operator=(const Trial&) = delete;
+
+  static int64_t tensor_bytes(const Problem& problem);
+
+  /// Microseconds of a launch, or nothing when its outputs are wrong. On an asynchronous device
+  /// those of the launch and of a small kernel, in a chain of both. The farther behind `best_us`,
+  /// the rougher: what cannot win is not measured twice.
+  std::optional<double> time(const ops::Tactic& tactic, int64_t workspace_bytes, double best_us);
+
+ private:
+  using Placed = TrialStore::Placed;
+  using Contents = TrialStore::Contents;
+
+  double run_us(const ops::Tactic& tactic);
+  double median_us(const ops::Tactic& tactic, double first_us, double best_us);
+  double median_device_us(const ops::Tactic& tactic, double first_us, double best_us);
+  bool right();
+  ops::Tensor fetch_samples(const ops::Tensor& out);
+  std::shared_ptr<const Contents> input(const ops::Tensor& tensor, int64_t copies);
+
+  const Problem& problem_;
+  TrialStore& store_;
+  device::Device& device_;
+  std::vector<std::shared_ptr<const Contents>> inputs_, outputs_;
+  std::unique_ptr<Placed> host_;  // inputs only: what exact numbers are computed from
+  std::vector<double> exact_;     // of the samples, the same for all tactics
+  std::vector<std::unique_ptr<Placed>> copies_;
+};
+
+}  // namespace millrace::compiler

@@ -1,0 +1,78 @@
+// Results of some keys, which can be added, and the sizes of a kernel of
+// attention_generation_mma_cuda. For .cu files.
+#pragma once
+
+#include "ops/common/cuda_kernel.cuh"
+#include "ops/common/generation_division.h"
+
+namespace millrace::ops::generation {
+
+inline constexpr float kLog2E = 1.44269504F;
+inline constexpr unsigned kAll = 0xffffffffu;
+
+/// Result of some keys for one query row, four elements of it. Logits are in powers of two.
+struct Part {
+  float largest = -INFINITY, total = 0;
+  float4 sum = {0, 0, 0, 0};
+};
+
+/// What a part is multiplied by when the largest logit is `largest`: infinities do not cancel.
+__device__ inline float weight_of(float own, float largest) {
+  float weight;
+  asm("ex2.approx.ftz.f32 %0, %1;"
+      : "=f"(weight)
+      : "f"(own - (largest == -INFINITY ? 0.0F : largest)));
+  return weight;
+}
+
+/// Adds the keys of `next`. Every piece is added in the order of positions by this function, so
+/// that the bits do not depend on the block that does it; nothing is left to be contracted.
+__device__ inline void add_part(Part& to, const Part& next) {
+  const float largest = fmaxf(to.largest, next.largest);
+  const float a = weight_of(to.largest, largest), b = weight_of(next.largest, largest);
+  to.largest = largest;
+  to.total = fmaf(to.total, a, __fmul_rn(next.total, b));
+  to.sum.x = fmaf(to.sum.x, a, __fmul_rn(next.sum.x, b));
+  to.sum.y = fmaf(to.sum.y, a, __fmul_rn(next.sum.y, b));
+  to.sum.z = fmaf(to.sum.z, a, __fmul_rn(next.sum.z, b));
+  to.sum.w = fmaf(to.sum.w, a, __fmul_rn(next.sum.w, b));
+}
+
+/// Tiles in the ring of a warp: what keeps memory busy, and leaves room for all blocks.
+constexpr int stages_of(int size, int column_tiles, int bytes) {
+  if (bytes == 2) return size <= 64 ? 5 : size <= 96 ? 4 : 3;
+  if (size <= 64) return 6;
+  return size <= 128 && column_tiles == 1 ? 5 : 4;
+}
+
+/// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows, over a cache of
+/// kBytes an element.
+template <int kSize, int kColumnTiles, int kBytes = 2>
+struct Sizes {
+  static constexpr int kHeadSize = kSize, kColumns = kColumnTiles, kWarps = kQuarters;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kRows = 8 * kColumnTiles;
+  static constexpr int kChunk = 16 / kBytes;      // elements that are copied at once
+  static constexpr int kStride = kSize + kChunk;  // rows of a matrix lie in different banks
+  static constexpr int kPlane = kTileKeys * kStride;
+  static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
+  static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
+  static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
+  static constexpr int kBlocks = blocks_on_multiprocessor(kSize);  // of them
+  static constexpr int kSumStride = kSize + 4;                     // floats
+  static constexpr int kSumBytes = kRows * kSumStride * 4;
+  /// Where a stage has no room for a warp's sums, they lie behind the rings.
+  static constexpr bool kSumsApart = kStage * kBytes < kSumBytes;
+  static constexpr int kVectors = (kRows * kSize / 4 + kThreads - 1) / kThreads;  // of a thread
+  static constexpr int kRingBytes = kWarps * kStages * kStage * kBytes;
+  static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
+  static constexpr int kQueryStride = kSize + 8;  // of rotated queries, of 16 bits
+
+  /// With the rotated queries [rows, kQueryStride] of a unit.
+  static constexpr int shared_bytes(int rows) { return kTileBytes + rows * kQueryStride * 2; }
+
+  /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
+  __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
+};
+
+}  // namespace millrace::ops::generation
