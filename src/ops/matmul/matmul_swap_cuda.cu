@@ -362,8 +362,7 @@ void prepare() {
 
 template <typename Shape>
 SwapCut cut_for(const MatmulJob& job) {
-  return swap::cut_product(job.weight_rows(), job.depth,
-                           {Shape::kTokens, Shape::kDepth, Shape::kXStages},
+  return swap::cut_product(job.weight_rows(), job.depth, {Shape::kTokens, Shape::kDepth},
                            device::multiprocessors());
 }
 
@@ -419,8 +418,8 @@ void run_shape(const Launch& launch, const MatmulJob& job) {
 /// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
 template <typename F>
 auto with_shape(int64_t rows, const F& function) {
-  if (rows <= 8) return function(SwapShape<8, 8>{});
-  if (rows <= 16) return function(SwapShape<16, 5>{});
+  if (rows <= 8) return function(SwapShape<8, 3>{});
+  if (rows <= 16) return function(SwapShape<16, 3>{});
   if (rows <= 32) return function(SwapShape<32, 3>{});
   return function(SwapShape<64, 2>{});
 }

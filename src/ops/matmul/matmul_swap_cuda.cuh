@@ -37,29 +37,29 @@ inline int ceil_div(int64_t a, int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
-/// What decides on a cut beside the weight's size: rows of x, elements of K in a step, and how many
-/// steps of x can be under way.
+/// What decides on a cut beside the weight's size: rows of x, elements of K in a step.
 struct SwapSteps {
-  int tokens, depth, x_stages;
+  int tokens, depth;
 };
 
 /// An estimate of a cut's microseconds on an H200: what comes to a multiprocessor from memory, and
-/// with x from the second-level cache; how long a step of x takes; what memory gives to all; adding
-/// up takes some time at the end.
+/// with x from the second-level cache; the products of a step, which have 64 weight rows each,
+/// however many are needed; what memory gives to all; adding up takes some time at the end.
 inline double time_of(const SwapCut& cut, const SwapSteps& of) {
   constexpr double kMemory = 4.6e6, kCache = 23e6;      // bytes per microsecond, of all
   constexpr double kWeightAlone = 41e3, kAlone = 48e3;  // of a multiprocessor
-  constexpr double kXDelay = 1.6, kJoin = 1.5, kJoined = 60e3;
+  constexpr double kStep = 0.22, kProduct = 9.5e-3, kToken = 0.13e-3;
+  constexpr double kJoin = 1.1, kJoined = 60e3;
   const double tile_rows = cut.strips * kStripRows;
   const double weight_bytes = tile_rows * of.depth * 2;
   const double x_bytes = of.tokens * of.depth * 2.0;
-  const double step = std::max(
-      {weight_bytes / kWeightAlone, (weight_bytes + x_bytes) / kAlone, kXDelay / of.x_stages});
+  const double fetched = std::max(weight_bytes / kWeightAlone, (weight_bytes + x_bytes) / kAlone);
+  const double products = kStep + 2 * (of.depth / 16) * (kProduct + of.tokens * kToken);
   const int longest = ceil_div(cut.tiles, cut.blocks) * ceil_div(cut.steps, cut.pieces);
   const double steps = static_cast<double>(cut.tiles) * cut.steps;
   const double all = steps * (weight_bytes / kMemory + x_bytes / kCache);
   const double join = kJoin + cut.pieces * (tile_rows * 4 * of.tokens) / kJoined;
-  return std::max(longest * step, all) + (cut.pieces > 1 ? join : 0);
+  return std::max(longest * std::max(fetched, products), all) + (cut.pieces > 1 ? join : 0);
 }
 
 /// Tiles of any height, whole or in pieces: the best of these for so many multiprocessors.
