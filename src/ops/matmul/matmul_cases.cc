@@ -146,9 +146,8 @@ void add_16_bit(std::vector<Case>* cases) {
   add("many tiles of 128 x 256", kBF16, plain, 1930, 4744, 72);
 }
 
-/// As many rows as a kernel for few rows has columns, one less and one more; tiles of weight rows,
-/// whole, in pieces, and in shares that begin anywhere; K of whole boxes (64 elements) and others;
-/// all epilogues.
+/// As many rows as a kernel for few rows has columns, one less and one more; tiles of 128 weight
+/// rows, whole, in pieces, and in shares that begin anywhere; all epilogues.
 void add_few_rows(std::vector<Case>* cases) {
   const auto add = [&](const char* name, ir::DType type, const Matmul& attrs, int64_t rows,
                        int64_t cols, int64_t depth) {
@@ -171,14 +170,8 @@ void add_few_rows(std::vector<Case>* cases) {
     }
     for (const int64_t rows : {8, 33, 128})
       add("tiles in pieces, an odd width, to f32", type, {.bias = true}, rows, 301, 1544);
-    for (const int64_t rows : {8, 15, 32, 33})
-      add("tiles in pieces, K of whole boxes", type, all, rows, 520, 2048);
     add("whole tiles, two of a block", type, all, type == kF16 ? 8 : 80, 17160, 72);
     // So large that a check on a CPU only looks at samples.
-    if (type == kBF16) {
-      add("whole tiles, two of a block, K of whole boxes", type, all, 12, 37000, 192);
-      add("pieces of many steps, K of whole boxes", type, plain, 32, 3080, 14336);
-    }
     add("shares that begin anywhere", type, all, 32, 9000, 3528);
     add("shares that begin anywhere", type, all, 70, 9000, 3528);
   }

@@ -67,8 +67,8 @@ void add_activations(std::vector<Case>* cases) {
   }
 }
 
-/// What tensor cores take: tiles of outputs, whole, in pieces and in shares that begin anywhere; as
-/// many rows as a kernel for few rows has columns, one less and one more.
+/// What tensor cores take: tiles of 64 outputs, whole, in pieces and in shares that begin anywhere;
+/// as many rows as a kernel for few rows has columns, one less and one more.
 void add_16_bit(std::vector<Case>* cases) {
   for (const auto type : {kBF16, kF16}) {
     const auto add = [&](const char* name, const Sizes& sizes, bool bias = false) {
@@ -82,8 +82,6 @@ void add_16_bit(std::vector<Case>* cases) {
       add("a tile and a part of one", {rows, 72, 192}, rows % 2 == 0);
       add("tiles in pieces", {rows, 264, 1032}, rows % 2 == 1);
     }
-    for (const int64_t rows : {8, 15, 32, 33})
-      add("tiles in pieces, K of whole boxes", {rows, 264, 1024}, rows % 2 == 1);
     for (const int64_t rows : {3, 33, 128})
       add("an odd width", {rows, 301, 1544}, rows == 33);
     add("whole tiles, two of a block", {type == kF16 ? 8 : 80, 8584, 72}, true);

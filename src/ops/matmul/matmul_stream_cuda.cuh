@@ -87,15 +87,6 @@ __device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, ui
       : "memory");
 }
 
-__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
-                                         int x, int y, int z, int w, int v) {
-  asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(streamed_policy())
-      : "memory");
-}
-
 /// Starts to copy a box to blocks of the cluster, to the same place in each, where the barrier at
 /// the same place counts its bytes.
 __device__ inline void copy_box_to_blocks(uint32_t to, const CUtensorMap& map, uint32_t barrier,

@@ -1,202 +1,168 @@
-// Up to 64 rows on Hopper's tensor cores, at the speed of memory: the weight is streamed once, as
-// the operand of wgmma that has 64 rows; rows of x ("tokens") are its columns, padded to 16, 32
-// or 64. Two threads of a block keep two rings in shared memory full by TMA, one of the weight and
-// one of x. The first one begins before the kernel before has ended.
+// Up to 128 rows on Hopper's tensor cores, at the speed of memory: the weight is streamed once, as
+// the operand of wgmma that has 64 rows; rows of x ("tokens") are its columns, padded to 8, 16, 32,
+// 64 or 128. In every block one thread keeps a ring of stages in shared memory full by TMA, and
+// fills it with the weight before the kernel before has ended.
 //
-// A strip of 16 weight rows is what a warp has of a product. Tiles are any number of strips, so
-// that all multiprocessors get equally many. Where there are too few rows for that, tiles are in
-// pieces along K, and the last warp that is done with its piece of a strip adds the pieces up, in
-// order. The cut, and with it the order of a sum, follows from N, K, the GPU, and the padded number
-// of rows.
-//
-// Memory is fastest where neighbouring bytes are asked for together: the copy engine sees the
-// weight as {64, 8, K / 64, N / 8}, and brings 512 bytes of each of 8 rows before it goes
-// on. That is an order in which wgmma can have its operand in shared memory. Strips of a gated
-// product have 8 rows of the gate and 8 of up, so that a thread has both sums of an output.
+// A gated product's tile has 64 rows of the gate and 64 of up in groups of 8 that alternate: a warp
+// has both sums of an output. The copy engine brings them so.
 //
 // A block takes a multiprocessor but for what the small kernels between products need: two blocks
-// on one would have twice the time of the others.
+// on one would have twice the time of the others. Blocks work on whole tiles where enough of them
+// get equally many. Elsewhere they get equal shares of K's steps, and the last warp that is done
+// with its piece of a strip of a tile adds the pieces up, in order. The cut, and with it the order
+// of a sum, follows from N, K, the GPU, and the padded number of rows.
 #include <algorithm>
 
 #include "base/str.h"
-#include "device/cuda/tensor_map.h"
 #include "ops/common/hopper.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_stream_cuda.cuh"
 #include "ops/matmul/matmul_swap_cuda.cuh"
+#include "ops/matmul/matmul_weight_map_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
 
-using swap::kGroupStrips;
+using swap::kStepDepth;
 using swap::kStripRows;
+using swap::kTileRows;
 using swap::SwapCut;
 using swap::SwapJoin;
 
 constexpr const char* kName = "matmul_swap_cuda";
-constexpr int kMaxSwapRows = 64;
-constexpr int kBoxDepth = hopper::kSwizzledRow / 2;  // elements of K
-constexpr int kBoxRows = 8;                          // of the weight
-constexpr int kBoxBytes = kBoxRows * hopper::kSwizzledRow;
-constexpr int kGroupWarps = hopper::kWarpgroup / kWarp;
-constexpr int kMultiplyingWarps = 2 * kGroupWarps;
-constexpr int kWeightThread = kMultiplyingWarps * kWarp;
-constexpr int kXThread = kWeightThread + kWarp;
-constexpr int kThreads = kXThread + kWarp;
-constexpr int kChunk = 16;         // tokens that a warp stages before it writes
-constexpr int kStagedStride = 20;  // floats, against bank conflicts
+constexpr int kMaxSwapRows = 128;
+constexpr int kRowBytes = hopper::kSwizzledRow;
+constexpr int kGroupRows = 64;                      // of the weight, that a warpgroup multiplies
+constexpr int kMultiplying = swap::kWarps * kWarp;  // threads
+constexpr int kThreads = kMultiplying + kWarp;
+constexpr int kWeightBytes = kTileRows * kRowBytes;  // of a stage
+constexpr int kChunk = 16;                           // tokens that a warp stages before it writes
+constexpr int kStagedStride = 20;                    // floats, against bank conflicts
 constexpr int kStagedFloats = kChunk * kStagedStride;
-constexpr int kStagedBytes = kMultiplyingWarps * kStagedFloats * 4;
-constexpr int kMostSharedBytes = 208 * 1024;   // small kernels need room
-constexpr int kLeastSharedBytes = 116 * 1024;  // two blocks must not fit
 
-/// kTokens rows of x, and how many steps along K of them are under way.
-template <int kTokens_, int kXStages_>
+/// Tiles of kTileRows weight rows and kTokens rows of x. kMates blocks, whose tiles lie side by
+/// side, are a cluster: each copies its part of x to all of them.
+template <int kTokens_, int kStages_, int kMates_>
 struct SwapShape {
-  static constexpr int kTokens = kTokens_, kXStages = kXStages_;
-  static constexpr int kBoxes = 4;  // of 64 elements, in a step
-  static constexpr int kDepth = kBoxes * kBoxDepth;
-  static constexpr int kGroupBytes = kBoxes * kBoxBytes;  // of 8 weight rows
-  static constexpr int kStripBytes = kStripRows / kBoxRows * kGroupBytes;
-  static constexpr int kXBoxBytes = kTokens * hopper::kSwizzledRow;
-  static constexpr int kXBytes = kBoxes * kXBoxBytes;  // of a stage
+  static constexpr int kTokens = kTokens_, kStages = kStages_, kMates = kMates_;
+  static constexpr int kSums = kTokens / 2;  // of a thread
+  static constexpr int kStageBytes = kWeightBytes + kTokens * kRowBytes;
+  static constexpr int kStagedAt = kStages * kStageBytes;
+  static constexpr int kBarriersAt = kStagedAt + swap::kWarps * kStagedFloats * 4;
+  static constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8;
+  static_assert(kTokens % (8 * kMates) == 0, "parts of x are whole groups of swizzled rows");
+  static_assert(kSharedBytes > 114 * 1024, "two blocks must not fit");
+  static_assert(kSharedBytes <= 208 * 1024, "small kernels need room");
 };
 
-/// The ring of the weight: a stage holds the strips of a group, for a step. An even number of
-/// stages: each one is of the same warpgroup for ever.
-struct SwapRing {
-  int stages = 0, stage_bytes = 0;
-};
-
-/// The shared memory of a block: stages of the weight, of x, staged outputs, and two barriers for
-/// each stage.
+/// The shared memory of a block: stages, staged outputs, and two barriers for each stage.
 template <typename Shape>
 struct SwapMemory {
   uint32_t base;
-  SwapRing ring;
 
-  __host__ __device__ uint32_t weight(int slot) const { return base + slot * ring.stage_bytes; }
-  __host__ __device__ uint32_t x(int slot) const {
-    return weight(ring.stages) + slot * Shape::kXBytes;
-  }
-  __host__ __device__ uint32_t staged() const { return x(Shape::kXStages); }
-  /// The stage is there: one arrival, and its bytes.
-  __host__ __device__ uint32_t weight_full(int slot) const {
-    return staged() + kStagedBytes + slot * 8;
-  }
-  __host__ __device__ uint32_t x_full(int slot) const {
-    return weight_full(2 * ring.stages + slot);
-  }
-  /// The stage is used up: one arrival of every warp that multiplies it.
-  __device__ uint32_t weight_empty(int slot) const { return weight_full(ring.stages + slot); }
-  __device__ uint32_t x_empty(int slot) const { return x_full(Shape::kXStages + slot); }
-  /// Products read 64 rows of the last stage, even if it has fewer.
-  int bytes() const {
-    const uint32_t read = weight(ring.stages - 1) + kGroupStrips * Shape::kStripBytes;
-    return static_cast<int>(std::max(read, x_full(2 * Shape::kXStages)) - base);
-  }
-
-  __device__ void init_barriers() const {
-    for (int i = 0; i < ring.stages; ++i) {
-      hopper::init_barrier(weight_full(i), 1);
-      hopper::init_barrier(weight_empty(i), kGroupWarps);
-    }
-    for (int i = 0; i < Shape::kXStages; ++i) {
-      hopper::init_barrier(x_full(i), 1);
-      hopper::init_barrier(x_empty(i), kMultiplyingWarps);
-    }
-    hopper::publish_barriers();
-    hopper::order_before_async();
-  }
+  __device__ uint32_t weight(int slot) const { return base + slot * Shape::kStageBytes; }
+  __device__ uint32_t x(int slot) const { return weight(slot) + kWeightBytes; }
+  /// The stage is there: one arrival, and the bytes of both operands.
+  __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
+  /// The stage is used up in all blocks of the cluster: one arrival of every multiplying warp.
+  __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
 };
 
-/// A slot of a ring, and the parity of the phase that its barriers are in.
+/// A slot of the ring, and the parity of the phase that its barriers are in.
+template <int kStages>
 struct SwapPlace {
   int slot = 0, phase = 0;
 
-  __device__ void advance(int by, int stages) {
-    slot += by;
-    if (slot < stages) return;
-    slot -= stages;
+  __device__ void advance() {
+    if (++slot < kStages) return;
+    slot = 0;
     phase ^= 1;
   }
 };
 
-/// How the copy engine finds the operands. Where K is no multiple of 64, or rows are no multiple of
-/// 8, the maps are those of plain matrices, and boxes come one by one.
-struct SwapMaps {
-  CUtensorMap weight, x;
-  bool is_dense;
+/// Of one thread: copies the steps of this block's share, in order.
+template <typename Shape>
+class SwapCopies {
+ public:
+  __device__ SwapCopies(const SwapMemory<Shape>& memory, const SwapCut& cut,
+                        const CUtensorMap& weight, const CUtensorMap& x, bool gated)
+      : memory_(memory), steps_(cut.steps), weight_(weight), x_(x), gated_(gated) {
+    const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
+    const int begin = cut.begin(share);
+    count_ = cut.begin(share + 1) - begin;
+    group_ = begin / steps_;
+    step_ = begin - group_ * steps_;
+    first_step_ = step_;
+  }
+
+  /// Before wait_for_predecessor().
+  __device__ void fill_with_weight() {
+    for (int i = 0; i < ahead(); ++i) {
+      copy_weight(i);
+      advance();
+    }
+  }
+
+  /// After it, and when the barriers of all blocks of the cluster are there.
+  __device__ void run() {
+    int step = first_step_;
+    for (int i = 0; i < ahead(); ++i) {
+      copy_x(i, step);
+      if (++step == steps_) step = 0;
+    }
+    SwapPlace<Shape::kStages> place;
+    for (int i = Shape::kStages; i < count_; ++i) {
+      hopper::wait_barrier(memory_.empty(place.slot), place.phase);
+      copy_weight(place.slot);
+      copy_x(place.slot, step_);
+      advance();
+      place.advance();
+    }
+  }
+
+ private:
+  __device__ static int rank() { return static_cast<int>(blockIdx.x) % Shape::kMates; }
+  __device__ int ahead() const { return min(count_, Shape::kStages); }
+
+  __device__ void advance() {
+    if (++step_ < steps_) return;
+    step_ = 0;
+    ++group_;
+  }
+
+  __device__ void copy_weight(int slot) const {
+    hopper::arrive_expecting(memory_.full(slot), Shape::kStageBytes);
+    const int tile = group_ * Shape::kMates + rank();
+    if (gated_) {
+      stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot),
+                                step_ * kStepDepth, 0, 0, tile * (kTileRows / kGatedPair));
+    } else {
+      stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot),
+                                step_ * kStepDepth, tile * kTileRows);
+    }
+  }
+
+  __device__ void copy_x(int slot, int step) const {
+    if constexpr (Shape::kMates > 1) {
+      constexpr uint32_t kAll = (1U << Shape::kMates) - 1;
+      const int first = rank() * (Shape::kTokens / Shape::kMates);
+      stream::copy_box_to_blocks(memory_.x(slot) + first * kRowBytes, x_, memory_.full(slot),
+                                 step * kStepDepth, first, kAll);
+    } else {
+      hopper::copy_box(memory_.x(slot), x_, memory_.full(slot), step * kStepDepth, 0);
+    }
+  }
+
+  const SwapMemory<Shape>& memory_;
+  int steps_;  // of a tile
+  const CUtensorMap& weight_;
+  const CUtensorMap& x_;
+  bool gated_;
+  int count_;         // steps of the share
+  int group_, step_;  // whose weight is copied next
+  int first_step_;    // of the share, in its tile
 };
-
-/// Starts to copy a strip of a tile, for a step.
-template <typename Shape>
-__device__ void copy_strip(const MatmulJob& job, const SwapMaps& maps, uint32_t to,
-                           uint32_t barrier, int strip, int step) {
-  if (maps.is_dense) {
-    const int box = step * Shape::kBoxes;
-    if (job.gated) {
-      stream::copy_streamed_box(to, maps.weight, barrier, 0, 0, box, 0, strip);
-    } else {
-      stream::copy_streamed_box(to, maps.weight, barrier, 0, 0, box, strip * 2);
-    }
-    return;
-  }
-  for (int half = 0; half < 2; ++half) {
-    const int row = job.gated ? strip * kBoxRows + half * static_cast<int>(job.cols)
-                              : strip * kStripRows + half * kBoxRows;
-    for (int box = 0; box < Shape::kBoxes; ++box) {
-      stream::copy_streamed_box(to + half * Shape::kGroupBytes + box * kBoxBytes, maps.weight,
-                                barrier, step * Shape::kDepth + box * kBoxDepth, row);
-    }
-  }
-}
-
-/// Of one thread: copies the weight of this block's steps. Weights are constant: it waits for no
-/// other kernel.
-template <typename Shape>
-__device__ void copy_weight(const SwapMemory<Shape>& memory, const MatmulJob& job,
-                            const SwapMaps& maps, const SwapCut& cut) {
-  SwapPlace place{0, 1};
-  const int end = cut.begin(static_cast<int>(blockIdx.x) + 1);
-  for (int at = cut.begin(static_cast<int>(blockIdx.x)); at < end; ++at) {
-    const int tile = at / cut.steps;
-    const int step = at - tile * cut.steps;
-    for (int warpgroup = 0; warpgroup < 2; ++warpgroup) {
-      const int first = cut.group_begin(warpgroup);
-      const int strips = cut.group_begin(warpgroup + 1) - first;
-      const uint32_t full = memory.weight_full(place.slot);
-      hopper::wait_barrier(memory.weight_empty(place.slot), place.phase);
-      hopper::arrive_expecting(full, strips * Shape::kStripBytes);
-      for (int i = 0; i < strips; ++i) {
-        copy_strip<Shape>(job, maps, memory.weight(place.slot) + i * Shape::kStripBytes, full,
-                          tile * cut.strips + first + i, step);
-      }
-      place.advance(1, memory.ring.stages);
-    }
-  }
-}
-
-/// Of one thread: copies x, all tokens of a step at a time. After wait_for_predecessor().
-template <typename Shape>
-__device__ void copy_x(const SwapMemory<Shape>& memory, const SwapMaps& maps, const SwapCut& cut) {
-  SwapPlace place{0, 1};
-  const int end = cut.begin(static_cast<int>(blockIdx.x) + 1);
-  for (int at = cut.begin(static_cast<int>(blockIdx.x)); at < end; ++at) {
-    const uint32_t to = memory.x(place.slot), full = memory.x_full(place.slot);
-    const int box = at % cut.steps * Shape::kBoxes;
-    hopper::wait_barrier(memory.x_empty(place.slot), place.phase);
-    hopper::arrive_expecting(full, Shape::kXBytes);
-    if (maps.is_dense) {
-      hopper::copy_box(to, maps.x, full, 0, 0, box);
-    } else {
-      for (int i = 0; i < Shape::kBoxes; ++i)
-        hopper::copy_box(to + i * Shape::kXBoxBytes, maps.x, full, (box + i) * kBoxDepth, 0);
-    }
-    place.advance(1, Shape::kXStages);
-  }
-}
 
 template <typename T, int kN>
 __device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t x, bool add) {
@@ -208,52 +174,45 @@ __device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t
 }
 
 /// This warp is done with a stage.
-__device__ inline void release(uint32_t empty) {
-  if (threadIdx.x % kWarp == 0) hopper::arrive(empty);
-}
-
-/// sums (+)= 64 weight rows of a stage times all tokens, over a step.
-template <typename T, typename Shape>
-__device__ void multiply_stage(uint32_t weight, uint32_t x, float (&sums)[Shape::kTokens / 2],
-                               bool add) {
-  hopper::start_products();
-#pragma unroll
-  for (int box = 0; box < Shape::kBoxes; ++box) {
-    const uint64_t a = hopper::matrix_descriptor(weight + box * kBoxBytes, 16, Shape::kGroupBytes);
-    const uint64_t b = hopper::k_major(x + box * Shape::kXBoxBytes);
-#pragma unroll
-    for (int i = 0; i < kBoxDepth / 16; ++i) {
-      constexpr int kNext = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
-      multiply_tokens<T, Shape::kTokens>(sums, a + i * kNext, b + i * kNext,
-                                         add || box > 0 || i > 0);
-    }
+template <typename Shape>
+__device__ void release(const SwapMemory<Shape>& memory, int slot) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if constexpr (Shape::kMates > 1) {
+    if (lane < Shape::kMates) stream::give_back(memory.empty(slot), lane);
+  } else {
+    if (lane == 0) hopper::arrive(memory.empty(slot));
   }
-  hopper::commit_products();
-  hopper::wait_products<0>();
-  hopper::pin(sums);
 }
 
-/// Where a warpgroup is in both rings.
-struct SwapPlaces {
-  SwapPlace weight, x;
-};
-
-/// sums = this warpgroup's strips of a tile, over the next `steps` steps, times all tokens.
+/// sums = this warpgroup's 64 weight rows, over the next `steps` steps, times all tokens.
 template <typename T, typename Shape>
-__device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps, SwapPlaces& place,
-                               float (&sums)[Shape::kTokens / 2]) {
+__device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps,
+                               SwapPlace<Shape::kStages>& place, float (&sums)[Shape::kSums]) {
+  const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
+  int last_slot = 0;
   hopper::pin(sums);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    hopper::wait_barrier(memory.x_full(place.x.slot), place.x.phase);
-    hopper::wait_barrier(memory.weight_full(place.weight.slot), place.weight.phase);
-    multiply_stage<T, Shape>(memory.weight(place.weight.slot), memory.x(place.x.slot), sums,
-                             step > 0);
-    release(memory.weight_empty(place.weight.slot));
-    release(memory.x_empty(place.x.slot));
-    place.weight.advance(2, memory.ring.stages);
-    place.x.advance(1, Shape::kXStages);
+    hopper::wait_barrier(memory.full(place.slot), place.phase);
+    const uint64_t weight =
+        hopper::k_major(memory.weight(place.slot) + group * kGroupRows * kRowBytes);
+    const uint64_t x = hopper::k_major(memory.x(place.slot));
+    hopper::start_products();
+#pragma unroll
+    for (int i = 0; i < kStepDepth / 16; ++i) {
+      constexpr int kNext = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
+      multiply_tokens<T, Shape::kTokens>(sums, weight + i * kNext, x + i * kNext,
+                                         i > 0 || step > 0);
+    }
+    hopper::commit_products();
+    hopper::wait_products<1>();  // the stage before is no longer read
+    if (step > 0) release(memory, last_slot);
+    last_slot = place.slot;
+    place.advance();
   }
+  hopper::wait_products<0>();
+  hopper::pin(sums);
+  release(memory, last_slot);
 }
 
 /// Sums of tokens [16 chunk, + 16) to shared memory: [token][weight row].
@@ -287,7 +246,7 @@ __device__ void write_strip(const MatmulJob& job, const float (&sums)[kCount], i
     const int64_t t = chunk * kChunk + lane / 2;
     if (t < job.rows && n < job.cols) {
       if (job.gated) {
-        write_gated_four(job, t, n, from, from + kBoxRows);
+        write_gated_four(job, t, n, from, from + kGatedRows);
       } else if (whole) {
         write_eight(job, t, n, from);
       } else {
@@ -300,129 +259,128 @@ __device__ void write_strip(const MatmulJob& job, const float (&sums)[kCount], i
   }
 }
 
-/// Of the multiplying warps: all tiles of this block, or its piece of one.
+/// Of the multiplying warps: all of this block's share.
 template <typename T, typename Shape>
-__device__ void multiply_tiles(const SwapMemory<Shape>& memory, const MatmulJob& job,
+__device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob& job,
                                const SwapCut& cut, const SwapJoin& join, float* staged) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int warpgroup = warp / kGroupWarps;
-  const int end = cut.begin(static_cast<int>(blockIdx.x) + 1);
-  SwapPlaces place;
-  place.weight.slot = warpgroup;
-  for (int at = cut.begin(static_cast<int>(blockIdx.x)); at < end;) {
-    const int tile = at / cut.steps;
-    const int steps = min((tile + 1) * cut.steps, end) - at;
+  const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
+  const int rank = static_cast<int>(blockIdx.x) % Shape::kMates;
+  const int end = cut.begin(share + 1);
+  SwapPlace<Shape::kStages> place;
+  for (int at = cut.begin(share); at < end;) {
+    const int group = at / cut.steps;
+    const int steps = min((group + 1) * cut.steps, end) - at;
     at += steps;
-    float sums[Shape::kTokens / 2];
+    float sums[Shape::kSums];
     multiply_steps<T>(memory, steps, place, sums);
-    const int strip = cut.group_begin(warpgroup) + warp % kGroupWarps;
-    if (strip >= cut.group_begin(warpgroup + 1)) continue;
-    if (cut.pieces > 1 && !swap::join_pieces(cut, join, tile, strip, sums)) continue;
-    write_strip(job, sums, (int64_t{tile} * cut.strips + strip) * kStripRows,
-                staged + warp * kStagedFloats);
+    if (steps < cut.steps && !swap::join_pieces(cut, join, group, sums)) continue;
+    const int64_t tile = int64_t{group} * Shape::kMates + rank;
+    write_strip(job, sums, tile * kTileRows + warp * kStripRows, staged + warp * kStagedFloats);
   }
 }
 
 /// Registers are for two blocks: what one leaves is for small kernels.
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(kThreads, 2)
-    matmul_swap_kernel(const __grid_constant__ MatmulJob job, const __grid_constant__ SwapMaps maps,
-                       const __grid_constant__ SwapRing ring, const __grid_constant__ SwapCut cut,
-                       const __grid_constant__ SwapJoin join) {
+    matmul_swap_kernel(const __grid_constant__ MatmulJob job,
+                       const __grid_constant__ CUtensorMap weight_map,
+                       const __grid_constant__ CUtensorMap x_map,
+                       const __grid_constant__ SwapCut cut, const __grid_constant__ SwapJoin join) {
   extern __shared__ __align__(1024) unsigned char bytes[];
   device::let_successor_start();
-  const SwapMemory<Shape> memory{hopper::address_in_shared(bytes), ring};
-  if (threadIdx.x == kWeightThread) memory.init_barriers();
-  __syncthreads();
-  if (threadIdx.x == kWeightThread) {
-    copy_weight(memory, job, maps, cut);
-  } else if (threadIdx.x == kXThread) {
-    device::wait_for_predecessor();
-    copy_x(memory, maps, cut);
-  } else if (threadIdx.x < kWeightThread) {
-    device::wait_for_predecessor();
-    multiply_tiles<T>(memory, job, cut, join,
-                      reinterpret_cast<float*>(bytes + (memory.staged() - memory.base)));
+  const SwapMemory<Shape> memory{hopper::address_in_shared(bytes)};
+  SwapCopies<Shape> copies(memory, cut, weight_map, x_map, job.gated);
+  const bool copies_boxes = threadIdx.x == kMultiplying;
+  if (copies_boxes) {
+    for (int i = 0; i < Shape::kStages; ++i) {
+      hopper::init_barrier(memory.full(i), 1);
+      hopper::init_barrier(memory.empty(i), Shape::kMates * swap::kWarps);
+    }
+    hopper::publish_barriers();
+    hopper::order_before_async();
+    copies.fill_with_weight();
+  }
+  __syncwarp();
+  if constexpr (Shape::kMates > 1) {
+    stream::meet_cluster();
+  } else {
+    __syncthreads();
+  }
+  device::wait_for_predecessor();
+  if (threadIdx.x < kMultiplying) {
+    multiply_share<T>(memory, job, cut, join, reinterpret_cast<float*>(bytes + Shape::kStagedAt));
+  } else if (copies_boxes) {
+    copies.run();
+  }
+  if constexpr (Shape::kMates > 1) {
+    __syncwarp();
+    stream::meet_cluster();  // the others' copies and arrivals still come to this block's memory
   }
 }
 
-/// Makes the kernel ready for launches.
 template <typename T, typename Shape>
-void prepare() {
-  static const bool is_ready = [] {
+cudaLaunchConfig_t cluster_config(cudaLaunchAttribute* attribute) {
+  attribute->id = cudaLaunchAttributeClusterDimension;
+  attribute->val.clusterDim = {Shape::kMates, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(Shape::kMates);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = Shape::kSharedBytes;
+  config.attrs = attribute;
+  config.numAttrs = 1;
+  return config;
+}
+
+/// Clusters that run at the same time. Makes the kernel ready for launches.
+template <typename T, typename Shape>
+int most_clusters() {
+  static const int most = [] {
     constexpr auto* kKernel = matmul_swap_kernel<T, Shape>;
     // All of the cache as shared memory: else small kernels would not find any.
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                             cudaSharedmemCarveoutMaxShared),
                        kName, "shared memory");
-    return device::allow_shared(kName, kKernel, kMostSharedBytes);
+    CHECK(device::allow_shared(kName, kKernel, Shape::kSharedBytes));
+    int count = device::multiprocessors();
+    if (Shape::kMates > 1) {
+      cudaLaunchAttribute attribute;
+      const cudaLaunchConfig_t config = cluster_config<T, Shape>(&attribute);
+      device::check_cuda(cudaOccupancyMaxActiveClusters(&count, kKernel, &config), kName,
+                         "clusters");
+    }
+    return std::clamp(count, 1, swap::kMaxBlocks / Shape::kMates);
   }();
-  CHECK(is_ready);
+  return most;
 }
 
-template <typename Shape>
+template <typename T, typename Shape>
 SwapCut cut_for(const MatmulJob& job) {
-  return swap::cut_product(job.weight_rows(), job.depth,
-                           {Shape::kTokens, Shape::kDepth, Shape::kXStages},
-                           device::multiprocessors());
-}
-
-/// As many stages as there is room for.
-template <typename Shape>
-SwapRing ring_for(const SwapCut& cut) {
-  constexpr int kMostBarrierBytes = 1024;
-  constexpr int kRoom =
-      kMostSharedBytes - Shape::kXStages * Shape::kXBytes - kStagedBytes - kMostBarrierBytes;
-  const int stage_bytes = cut.most_group_strips() * Shape::kStripBytes;
-  static_assert(2 * kGroupStrips * Shape::kStripBytes <= kRoom);
-  return {kRoom / stage_bytes / 2 * 2, stage_bytes};
-}
-
-/// Of a gated product (F a multiple of 8) the weight has the dimensions {64, 8, K / 64, 2, F / 8}.
-template <typename Shape>
-SwapMaps maps_for(const MatmulJob& job) {
-  constexpr auto kSwizzle = device::Swizzle::k128Bytes;
-  const int64_t depth = job.depth, boxes = depth / kBoxDepth;
-  if (depth % kBoxDepth != 0 || job.cols % kBoxRows != 0) {
-    return {device::make_matrix_map(job.weight, job.weight_rows(), depth, kBoxRows, kBoxDepth,
-                                    kSwizzle),
-            device::make_matrix_map(job.x, job.rows, depth, Shape::kTokens, kBoxDepth, kSwizzle),
-            false};
-  }
-  const CUtensorMap x =
-      device::make_tensor_map(job.x, {kBoxDepth, job.rows, boxes}, {depth, kBoxDepth},
-                              {kBoxDepth, Shape::kTokens, Shape::kBoxes}, kSwizzle);
-  if (!job.gated) {
-    return {device::make_tensor_map(job.weight, {kBoxDepth, kBoxRows, boxes, job.cols / kBoxRows},
-                                    {depth, kBoxDepth, kBoxRows * depth},
-                                    {kBoxDepth, kBoxRows, Shape::kBoxes, 2}, kSwizzle),
-            x, true};
-  }
-  return {device::make_tensor_map(job.weight, {kBoxDepth, kBoxRows, boxes, 2, job.cols / kBoxRows},
-                                  {depth, kBoxDepth, job.cols * depth, kBoxRows * depth},
-                                  {kBoxDepth, kBoxRows, Shape::kBoxes, 2, 1}, kSwizzle),
-          x, true};
+  return swap::cut_product(job.weight_rows(), job.depth, Shape::kTokens, Shape::kMates,
+                           most_clusters<T, Shape>());
 }
 
 template <typename T, typename Shape>
 void run_shape(const Launch& launch, const MatmulJob& job) {
-  prepare<T, Shape>();
-  const SwapCut cut = cut_for<Shape>(job);
-  const SwapRing ring = ring_for<Shape>(cut);
+  const CUtensorMap x_map =
+      device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates,
+                              kStepDepth, device::Swizzle::k128Bytes);
+  const SwapCut cut = cut_for<T, Shape>(job);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
-  const int bytes = std::max(SwapMemory<Shape>{0, ring}.bytes(), kLeastSharedBytes);
-  device::launch_kernel(kName, *launch.queue, dim3(static_cast<unsigned>(cut.blocks)),
-                        dim3(kThreads), static_cast<size_t>(bytes), matmul_swap_kernel<T, Shape>,
-                        job, maps_for<Shape>(job), ring, cut, join);
+  device::launch_clusters(kName, *launch.queue, Shape::kMates,
+                          dim3(static_cast<unsigned>(cut.blocks())), dim3(kThreads),
+                          Shape::kSharedBytes, matmul_swap_kernel<T, Shape>, job,
+                          make_weight_map(job, kTileRows, kStepDepth), x_map, cut, join);
 }
 
-/// Calls `function(SwapShape<...>{})` with the shape for this number of rows. Memory bounds 8 rows
-/// like 16, which need no shape of their own.
+/// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
 template <typename F>
 auto with_shape(int64_t rows, const F& function) {
-  if (rows <= 16) return function(SwapShape<16, 5>{});
-  if (rows <= 32) return function(SwapShape<32, 3>{});
-  return function(SwapShape<64, 2>{});
+  if (rows <= 8) return function(SwapShape<8, 11, 1>{});
+  if (rows <= 16) return function(SwapShape<16, 10, 1>{});
+  if (rows <= 32) return function(SwapShape<32, 9, 4>{});
+  if (rows <= 64) return function(SwapShape<64, 8, 4>{});
+  return function(SwapShape<128, 6, 4>{});
 }
 
 }  // namespace
@@ -437,17 +395,18 @@ int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Propertie
   const MatmulJob job = matmul_job(launch);
   if (job.rows == 0 || job.cols == 0) return 0;
   int64_t floats = 0;
-  // Fewer rows are cut in another way.
+  // Fewer rows are cut in another way. What type they have does not matter.
   for (int64_t rows = 1; rows < 2 * job.rows; rows *= 2) {
     with_shape(rows, [&]<typename Shape>(Shape) {
-      floats = std::max(floats, swap::partial_floats(cut_for<Shape>(job), Shape::kTokens));
+      floats = std::max(floats,
+                        swap::partial_floats(cut_for<__nv_bfloat16, Shape>(job), Shape::kTokens));
     });
   }
   return floats * static_cast<int64_t>(sizeof(float));
 }
 
 bool matmul_swap_cuda_gates(const Launch& launch) {
-  return launch.out[0].dim(1) % kBoxRows == 0;
+  return launch.out[0].dim(1) % kGatedRows == 0;
 }
 
 void matmul_swap_cuda(const Launch& launch) {

@@ -10,103 +10,102 @@
 
 namespace millrace::ops::swap {
 
-inline constexpr int kStripRows = 16;   // of the weight: those of a warp in a product of wgmma
-inline constexpr int kGroupStrips = 4;  // at most, of a warpgroup
-inline constexpr int kMaxStrips = 2 * kGroupStrips;  // of a tile
+inline constexpr int kTileRows = 128;  // of the weight
+inline constexpr int kStepDepth = 64;  // elements of K in a step
+inline constexpr int kWarps = 8;       // that multiply
+inline constexpr int kStripRows = kTileRows / kWarps;
 inline constexpr int kMaxBlocks = 256;
 
-/// A tile is so many strips, one half for each warpgroup. Blocks have whole tiles, or a piece of
-/// one: a part of the steps along K.
+/// A group is as many tiles, side by side, as blocks share x (their mates). The steps along K of
+/// all groups, one group after the other, are divided into equal shares, which begin at multiples
+/// of `unit` steps. The blocks of a cluster have a share, a tile of the group each.
 struct SwapCut {
-  int strips = 0;            // of a tile
-  int tiles = 0, steps = 0;  // steps of each tile
-  int pieces = 1;            // of a tile
-  int blocks = 1;
+  int mates = 1;
+  int groups = 0, steps = 0;  // steps of each group
+  int shares = 1;
+  int unit = 1;
 
-  /// The first strip of a warpgroup. The second one has as many, or one more.
-  __host__ __device__ int group_begin(int warpgroup) const { return warpgroup * strips / 2; }
-  __host__ __device__ int most_group_strips() const { return (strips + 1) / 2; }
-  /// The first step of a block, where the steps of all tiles lie behind each other.
-  __host__ __device__ int begin(int block) const {
-    return pieces > 1 ? static_cast<int>(int64_t{block} * steps / pieces)
-                      : static_cast<int>(int64_t{block} * tiles / blocks) * steps;
+  __host__ __device__ int64_t units() const { return int64_t{groups} * steps / unit; }
+  __host__ __device__ int begin(int share) const {
+    return static_cast<int>(share * units() / shares) * unit;
   }
+  /// The share that has this step.
+  __host__ __device__ int owner(int step) const {
+    return static_cast<int>(((step / unit + int64_t{1}) * shares - 1) / units());
+  }
+  __host__ __device__ int blocks() const { return shares * mates; }
+  /// Whether tiles are in pieces.
+  __host__ __device__ bool divides_tiles() const { return unit < steps; }
 };
 
 inline int ceil_div(int64_t a, int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
-/// What decides on a cut beside the weight's size: rows of x, elements of K in a step, and how many
-/// steps of x can be under way.
-struct SwapSteps {
-  int tokens, depth, x_stages;
-};
-
-/// An estimate of a cut's microseconds on an H200: what comes to a multiprocessor from memory, and
-/// with x from the second-level cache; how long a step of x takes; what memory gives to all; adding
-/// up takes some time at the end.
-inline double time_of(const SwapCut& cut, const SwapSteps& of) {
-  constexpr double kMemory = 4.6e6, kCache = 23e6;      // bytes per microsecond, of all
-  constexpr double kWeightAlone = 41e3, kAlone = 48e3;  // of a multiprocessor
-  constexpr double kXDelay = 1.6, kJoin = 1.5, kJoined = 60e3;
-  const double tile_rows = cut.strips * kStripRows;
-  const double weight_bytes = tile_rows * of.depth * 2;
-  const double x_bytes = of.tokens * of.depth * 2.0;
-  const double step = std::max(
-      {weight_bytes / kWeightAlone, (weight_bytes + x_bytes) / kAlone, kXDelay / of.x_stages});
-  const int longest = ceil_div(cut.tiles, cut.blocks) * ceil_div(cut.steps, cut.pieces);
-  const double steps = static_cast<double>(cut.tiles) * cut.steps;
-  const double all = steps * (weight_bytes / kMemory + x_bytes / kCache);
-  const double join = kJoin + cut.pieces * (tile_rows * 4 * of.tokens) / kJoined;
-  return std::max(longest * step, all) + (cut.pieces > 1 ? join : 0);
+/// An estimate of a cut's microseconds on an H200, where a tile is in `pieces` pieces. What a
+/// multiprocessor alone can fetch, and what memory gives to all; adding up takes some time at the
+/// end.
+inline double time_of(const SwapCut& cut, int pieces, int tokens) {
+  constexpr double kMemory = 4.6e6, kWeightAlone = 66e3, kAlone = 80e3;  // bytes per microsecond
+  constexpr double kTileBytes = kTileRows * kStepDepth * 2;
+  constexpr double kJoin = 2, kJoined = 60e3;  // microseconds; bytes per microsecond
+  const double step_bytes = kTileBytes + tokens * kStepDepth * 2;
+  const double step = std::max(kTileBytes / kWeightAlone, step_bytes / kAlone);
+  const double longest = static_cast<double>(ceil_div(cut.units(), cut.shares)) * cut.unit * step;
+  const double steps = static_cast<double>(cut.units()) * cut.unit * cut.mates;
+  const double join = kJoin + pieces * (kTileRows * 4.0 * tokens) / kJoined;
+  return std::max(longest, steps * kTileBytes / kMemory) + (pieces > 1 ? join : 0);
 }
 
-/// Tiles of any height, whole or in pieces: the best of these for so many multiprocessors.
-inline SwapCut cut_product(int64_t weight_rows, int64_t depth, const SwapSteps& of,
-                           int multiprocessors) {
+/// Whole tiles, tiles in equal pieces, or equal shares that begin anywhere: the best of these, for
+/// blocks in `most` clusters.
+inline SwapCut cut_product(int64_t cols, int64_t depth, int tokens, int mates, int most) {
   SwapCut best;
   double best_time = std::numeric_limits<double>::infinity();
-  const int most = std::min(multiprocessors, kMaxBlocks);
-  const int steps = ceil_div(depth, of.depth);
-  const auto offer = [&](const SwapCut& cut) {
-    const double time = time_of(cut, of);
+  const auto offer = [&](const SwapCut& cut, int pieces) {
+    const double time = time_of(cut, pieces, tokens);
     if (time >= best_time) return;
     best_time = time;
     best = cut;
   };
-  for (int strips = 2; strips <= kMaxStrips; ++strips) {
-    const int tiles = ceil_div(weight_rows, int64_t{strips} * kStripRows);
-    offer({strips, tiles, steps, 1, ceil_div(tiles, ceil_div(tiles, most))});
-    for (int pieces = 2; pieces <= std::min(steps, most / tiles); ++pieces)
-      offer({strips, tiles, steps, pieces, pieces * tiles});
+  const int groups = ceil_div(cols, int64_t{mates} * kTileRows);
+  const int steps = ceil_div(depth, kStepDepth);
+  offer({mates, groups, steps, ceil_div(groups, ceil_div(groups, most)), steps}, 1);
+  // Three pieces where only four divide K came out slower by an eighth than four (4096 x 14336).
+  for (int pieces = 2; pieces * groups <= most && pieces <= steps; ++pieces) {
+    if (steps % pieces == 0) offer({mates, groups, steps, pieces * groups, 1}, pieces);
   }
+  if (most <= int64_t{groups} * steps && steps > 1)
+    offer({mates, groups, steps, most, 1}, std::min(steps, ceil_div(most, groups) + 1));
   return best;
 }
 
-/// Pieces of a strip of a tile whose sums are stored. Zeros between launches.
-static __device__ unsigned stored_pieces[kNumberedQueues][kMaxBlocks][kMaxStrips];
+/// Pieces of a tile whose sums are stored, by the block that has the first one, for each warp.
+/// Zeros between launches.
+static __device__ unsigned stored_pieces[kNumberedQueues][kMaxBlocks][kWarps];
 
 /// What warps of different blocks need to add up the pieces of a tile.
 struct SwapJoin {
-  float4* partials;  // [blocks, strips of a tile, floats of a thread / 4, kWarp]
+  float4* partials;  // [blocks, 2, kWarps, floats of a thread / 4, kWarp]
   int queue;         // whose counters this launch uses
 };
 
-/// Floats of the sums that are stored by all blocks.
+/// Floats of the sums that are stored by all blocks: a block has two pieces at most, one that
+/// begins its tile and one that does not.
 inline int64_t partial_floats(const SwapCut& cut, int tokens) {
-  return cut.pieces > 1 ? int64_t{cut.blocks} * cut.strips * kStripRows * tokens : 0;
+  return cut.divides_tiles() ? int64_t{cut.blocks()} * 2 * kTileRows * tokens : 0;
 }
 
-/// Where this lane's sums of a block's piece of a strip lie.
+/// Where this lane's sums of a block's piece lie.
 template <int kCount>
-__device__ inline float4* partial_at(const SwapCut& cut, const SwapJoin& join, int block,
-                                     int strip) {
-  return join.partials + (int64_t{block} * cut.strips + strip) * (kCount / 4) * kWarp +
+__device__ inline float4* partial_at(const SwapJoin& join, int block, bool begins_tile) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int slot = block * 2 + (begins_tile ? 1 : 0);
+  return join.partials + (int64_t{slot} * kWarps + warp) * (kCount / 4) * kWarp +
          threadIdx.x % kWarp;
 }
 
-/// Counts a piece of a strip as stored. Returns how many were before.
+/// Counts a piece of this warp's strip as stored. Returns how many were before.
 __device__ inline unsigned count_piece(unsigned* counter) {
   unsigned before = 0;
   __syncwarp();
@@ -122,30 +121,30 @@ __device__ inline unsigned count_piece(unsigned* counter) {
   return before;
 }
 
-/// sums = the pieces of blocks `first` ... `last` of a strip, in that order.
+/// sums = the pieces of blocks `first`, + mates, ... `last` of this warp's strip, in that order.
 template <int kCount>
-__device__ inline void add_pieces(const SwapCut& cut, const SwapJoin& join, int first, int last,
-                                  int strip, float (&sums)[kCount]) {
+__device__ inline void add_pieces(const SwapJoin& join, int first, int last, int mates,
+                                  float (&sums)[kCount]) {
   constexpr int kPacks = kCount / 4;
   constexpr int kAtOnce = kPacks <= 4 ? 4 : kPacks <= 8 ? 2 : 1;  // pieces whose loads fly together
 #pragma unroll
   for (int i = 0; i < kCount; ++i)
     sums[i] = 0;
 #pragma unroll 1
-  for (int block = first; block <= last; block += kAtOnce) {
+  for (int block = first; block <= last; block += kAtOnce * mates) {
     float4 parts[kAtOnce][kPacks];
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
       // Behind the last one stands the first one again, which is not added.
-      const int from = block + j <= last ? block + j : first;
-      const float4* part = partial_at<kCount>(cut, join, from, strip);
+      const int from = block + j * mates <= last ? block + j * mates : first;
+      const float4* part = partial_at<kCount>(join, from, from == first);
 #pragma unroll
       for (int i = 0; i < kPacks; ++i)
         parts[j][i] = __ldcg(part + i * kWarp);
     }
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
-      if (block + j > last) break;
+      if (block + j * mates > last) break;
 #pragma unroll
       for (int i = 0; i < kPacks; ++i) {
         sums[4 * i] += parts[j][i].x;
@@ -157,19 +156,23 @@ __device__ inline void add_pieces(const SwapCut& cut, const SwapJoin& join, int 
   }
 }
 
-/// This warp has the sums of a piece of a strip of a tile. True if it is the last one to have them:
-/// `sums` then are those of the whole K. After wait_for_predecessor().
+/// This warp has the sums of a piece of its strip of a tile, of group `group`. True if it is the
+/// last one to have them: `sums` then are those of the whole K. After wait_for_predecessor().
 template <int kCount>
-__device__ inline bool join_pieces(const SwapCut& cut, const SwapJoin& join, int tile, int strip,
+__device__ inline bool join_pieces(const SwapCut& cut, const SwapJoin& join, int group,
                                    float (&sums)[kCount]) {
-  float4* to = partial_at<kCount>(cut, join, static_cast<int>(blockIdx.x), strip);
+  const auto block = static_cast<int>(blockIdx.x);
+  const int rank = block % cut.mates;
+  const int first = cut.owner(group * cut.steps) * cut.mates + rank;
+  const int last = cut.owner((group + 1) * cut.steps - 1) * cut.mates + rank;
+  float4* to = partial_at<kCount>(join, block, block == first);
 #pragma unroll
   for (int i = 0; i < kCount / 4; ++i)
     to[i * kWarp] = {sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]};
-  unsigned* counter = &stored_pieces[join.queue][tile][strip];
-  if (count_piece(counter) != static_cast<unsigned>(cut.pieces - 1)) return false;
+  unsigned* counter = &stored_pieces[join.queue][first][threadIdx.x / kWarp];
+  if (count_piece(counter) != static_cast<unsigned>((last - first) / cut.mates)) return false;
   if (threadIdx.x % kWarp == 0) *counter = 0;  // for the next launch
-  add_pieces(cut, join, tile * cut.pieces, (tile + 1) * cut.pieces - 1, strip, sums);
+  add_pieces(join, first, last, cut.mates, sums);
   return true;
 }
 
