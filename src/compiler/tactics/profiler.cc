@@ -82,7 +82,18 @@ std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& p
     return us;
   } catch (const Error& error) {
     note(tactic, problem, error.what());
+    check_device(tactic, problem);
     return std::nullopt;
+  }
+}
+
+// What a tactic did may end a CUDA context: nothing can run on the device from then on.
+void Profiler::check_device(const ops::Tactic& tactic, const Problem& problem) {
+  try {
+    device_.synchronize();
+  } catch (const Error& error) {
+    throw_failed(str("tactic ", tactic.name, " broke the device: ", error.what()), problem.key(),
+                 "report it; to go on meanwhile, build on a CPU, or with another --max-batch-size");
   }
 }
 

@@ -42,6 +42,7 @@ class Profiler {
  private:
   std::optional<double> time(const ops::Tactic& tactic, const Problem& problem, double best_us,
                              std::unique_ptr<Trial>& trial);
+  void check_device(const ops::Tactic& tactic, const Problem& problem);
   void note(const ops::Tactic& tactic, const Problem& problem, const std::string& why);
 
   device::Device& device_;

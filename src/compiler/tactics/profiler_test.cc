@@ -145,7 +145,10 @@ class AsyncDevice : public device::Device {
   void enqueue_copy_to_host(void* target, const void* source, int64_t bytes) override {
     cpu_->enqueue_copy_to_host(target, source, bytes);
   }
-  void synchronize() override { spin(synchronize_us); }
+  void synchronize() override {
+    spin(synchronize_us);
+    if (is_broken) throw Error(ErrorCode::kFailed, "unspecified launch failure");
+  }
   std::unique_ptr<device::Event> make_event() override { return cpu_->make_event(); }
   std::unique_ptr<device::CapturedGraph> capture(FunctionRef<void()> work) override {
     return std::make_unique<Replay>(work);
@@ -158,6 +161,7 @@ class AsyncDevice : public device::Device {
   int copies_to_device = 0;
   int64_t bytes_from_host = 0;
   double synchronize_us = 0;
+  bool is_broken = false;
 
  private:
   using Block = std::span<std::byte>;
@@ -277,6 +281,26 @@ TEST_F(ProfilerTest, IsNotMisledByTheHostsShare) {
   device.synchronize_us = 45;
   Profiler profiler(device, cache_, kPlenty);
   EXPECT_EQ(profiler.fastest(product(1, 1), {&kTakes10Us, &kRight}), &kRight);
+}
+
+bool* broken_by_tactic = nullptr;
+void run_and_break(const ops::Launch&) {
+  *broken_by_tactic = true;
+}
+
+// A CUDA context does not survive some errors. Whoever reads the message must know which tactic.
+TEST_F(ProfilerTest, NamesTheTacticThatBreaksTheDevice) {
+  AsyncDevice device;
+  Profiler profiler(device, cache_, kPlenty);
+  broken_by_tactic = &device.is_broken;
+  const ops::Tactic breaks = tactic("breaks", run_and_break);
+  try {
+    profiler.fastest(product(), {&breaks, &kRight});
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("tactic breaks broke the device"), std::string::npos)
+        << error.what();
+  }
 }
 
 // A weight is the same for every number of rows: it is made and copied once.

@@ -338,7 +338,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1)
     copies.run();
   }
   __syncwarp();
-  if (!part.is_alone()) stream::meet_cluster();  // others may still use this block's memory
+  if (!part.is_alone()) stream::leave_cluster();  // others may still use this block's memory
 }
 
 int64_t ceil_div(int64_t a, int64_t b) {

@@ -16,6 +16,13 @@ __device__ inline void meet_cluster() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
+/// All threads of the cluster, at the end: no arrival at another block's barrier is under way after
+/// it. A block that has ended must not be arrived at: the launch would fail.
+__device__ inline void leave_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 /// Where in block `rank` of the cluster lies what has this address in every block.
 __device__ inline uint32_t address_in_block(uint32_t address, int rank) {
   uint32_t there;

@@ -315,7 +315,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
   if constexpr (Shape::kMates > 1) {
     __syncwarp();
-    stream::meet_cluster();  // the others' copies and arrivals still come to this block's memory
+    stream::leave_cluster();  // the others' copies and arrivals still come to this block's memory
   }
 }
 
