@@ -34,6 +34,7 @@ namespace {
 
 using namespace chain;
 
+
 constexpr const char* kChainName = "matmul_chain_cuda";
 constexpr int kChainThreads = chain::kWarps * kWarp;
 constexpr int kSumThreads = kMultiplying * kWarp;
@@ -100,7 +101,8 @@ __device__ inline uint4 load_shared(uint32_t address) {
 __device__ void copy_weights(const Chain& chain, const ChainMemory& memory) {
   const uint64_t policy = evict_first();
   unsigned* const claimed = &chain_counters[chain.counters].claimed;
-  ChainPlace place;
+  ChainPlace place, landed;
+  int until_full = chain.in_flight;
   int product = 0, before = 0;  // units of the products before
   auto claim = static_cast<int>(atomicAdd(claimed, 1U));
   while (true) {
@@ -111,16 +113,20 @@ __device__ void copy_weights(const Chain& chain, const ChainMemory& memory) {
       if (++product < chain.count) continue;
       break;
     }
-    const int row = unit * (p.job.gated ? kUnit / 2 : kUnit);
     const auto chunks = static_cast<int>(p.job.depth) / kChunk;
     // The next claim is on its way while the last two stages are copied.
-    const int claims_at = max((chunks - 1) / kChunks - 1, 0) * kChunks;
-    for (int chunk = 0; chunk < chunks; chunk += kChunks) {
+    const int claims_at = max((chunks - 1) / p.chunks() - 1, 0) * p.chunks();
+    for (int chunk = 0; chunk < chunks; chunk += p.chunks()) {
       hopper::wait_barrier(memory.empty(place.slot), place.phase ^ 1);
+      if (--until_full < 0) {
+        hopper::wait_barrier(memory.full(landed.slot), landed.phase);
+        landed.advance(chain.stages);
+      }
       if (chunk == claims_at) claim = static_cast<int>(atomicAdd(claimed, 1U));
       memory.piece_of_stage(place.slot) = Piece{product, unit}.packed();
       hopper::arrive_expecting(memory.full(place.slot), kStageBytes);
-      copy_stage(memory.stage(place.slot), p.weight, memory.full(place.slot), row, chunk, policy);
+      copy_stage(memory.stage(place.slot), p.weight, memory.full(place.slot), unit * kUnit, chunk,
+                 policy);
       place.advance(chain.stages);
     }
   }
@@ -281,61 +287,118 @@ class ChainProducts {
   }
 
   /// Its first stage is there. Sums are, in lane 4 g + t: of weight row g, columns 2 t and 2 t + 1,
-  /// of the first pieces of K; then those of the second ones. Columns are tokens 0 to 3 of the first
-  /// pieces, then of the second ones.
+  /// of the first pieces of K (gated: of the gate); then those of the second ones (of up). Columns
+  /// are tokens 0 to 3 of the first pieces, then of the second ones (gated: nothing).
   __device__ void multiply_unit(const MatmulJob& job) {
-    const int group = lane_ / 4, part = lane_ % 4;
-    const auto depth = static_cast<int>(job.depth);
-    const bool is_odd = group % 2 != 0;
-    const int token = group % kMaxRows;
-    const bool has_token = token < static_cast<int>(job.rows);
-    const uint32_t weight = group * kRowBytes + warp_ * hopper::kSwizzledRow +
-                            16 * ((is_odd ? part + 4 : part) ^ warp_);
-    const uint32_t x = memory_.x() + (has_token ? token : 0) * x_stride(job) + 16 * part;
-    const int own_k = group / kMaxRows * (kStageDepth / 2);
-    float sums[4] = {};
-    for (int k = kChunk * warp_;;) {
-      if (k < depth) {
-        add_stage(memory_.stage(place_.slot) + weight, x + 2 * (k + own_k), is_odd,
-                  has_token && k + own_k < depth, sums);
-      }
-      __syncwarp();
-      if (lane_ == 0) hopper::arrive(memory_.empty(place_.slot));
+    const UnitReader reader(job, memory_, warp_, lane_);
+    float even[4] = {}, odd[4] = {};
+    const int step = reader.step;
+#pragma unroll 1
+    for (int k = 0;;) {
+      // Two stages at once, if there are two: their latencies overlap.
+      const ChainPlace first = place_;
+      const Fragments a = reader.read(memory_.stage(first.slot), k);
       place_.advance(chain_.stages);
-      k += kStageDepth;
-      if (k - kChunk * warp_ >= depth) break;
+      k += step;
+      if (k >= reader.depth) {
+        multiply(a, even);
+        release(first);
+        break;
+      }
+      const ChainPlace second = place_;
+      hopper::wait_barrier(memory_.full(second.slot), second.phase);
+      const Fragments b = reader.read(memory_.stage(second.slot), k);
+      place_.advance(chain_.stages);
+      k += step;
+      multiply(a, even);
+      release(first);
+      multiply(b, odd);
+      release(second);
+      if (k >= reader.depth) break;
       hopper::wait_barrier(memory_.full(place_.slot), place_.phase);
     }
-    hand_over(sums);
+    hand_over(make_float4(even[0] + odd[0], even[1] + odd[1], even[2] + odd[2], even[3] + odd[3]));
   }
 
-  /// Lanes of an odd group read the second half of their 64 elements first: rows that are read at
-  /// once would lie in the same banks.
-  __device__ static void add_stage(uint32_t weight, uint32_t x, bool is_odd, bool has_token,
-                                   float (&sums)[4]) {
-    uint4 top[2], bottom[2], token[2];
-#pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      const uint32_t at = weight ^ (64 * j);
-      top[j] = load_shared(at);
-      bottom[j] = load_shared(at + kRowBytes / 2);
-      token[j] = make_uint4(0, 0, 0, 0);
-      if (has_token) token[j] = load_shared(x + 64 * j);
+  __device__ void release(const ChainPlace& place) const {
+    __syncwarp();
+    if (lane_ == 0) hopper::arrive(memory_.empty(place.slot));
+  }
+
+  /// Of 64 elements of K, or two times 64: 16 rows of the weight, 8 columns.
+  struct Fragments {
+    uint4 top[2], bottom[2], column[2];
+  };
+
+  /// Where this lane's part of a stage and of x lies.
+  struct UnitReader {
+    int depth, step;  // of K; in a stage
+
+    __device__ UnitReader(const MatmulJob& job, const ChainMemory& memory, int warp, int lane)
+        : depth(static_cast<int>(job.depth)) {
+      const int group = lane / 4, part = lane % 4;
+      const int token = group % kMaxRows;
+      has_token_ = token < static_cast<int>(job.rows) && (!job.gated || group < kMaxRows);
+      is_odd_ = group % 2 != 0;
+      const int row_bytes = job.gated ? kStageBytes / 16 : kStageBytes / 8;
+      step = row_bytes / 2;
+      bottom_ = job.gated ? kStageBytes / 2 : row_bytes / 2;
+      weight_ = group * row_bytes + warp * hopper::kSwizzledRow +
+                16 * ((is_odd_ ? part + 4 : part) ^ warp);
+      first_k_ = kChunk * warp;
+      column_k_ = first_k_ + (job.gated ? 0 : group / kMaxRows * (step / 2));
+      x_ = memory.x() + (has_token_ ? token : 0) * x_stride(job) + 16 * part + 2 * column_k_;
     }
+
+    /// Lanes of an odd group read the second half of their 64 elements first: rows that are read at
+    /// once would lie in the same banks.
+    __device__ Fragments read(uint32_t stage, int k) const {
+      Fragments f;
+      if (k + first_k_ >= depth) {  // copies leave nothing but zeros there, x may be anything
+#pragma unroll
+        for (int j = 0; j < 2; ++j)
+          f.top[j] = f.bottom[j] = f.column[j] = make_uint4(0, 0, 0, 0);
+        return f;
+      }
+      const bool has_column = has_token_ && k + column_k_ < depth;
+      uint4 top[2], bottom[2];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const uint32_t at = (stage + weight_) ^ (64 * j);
+        top[j] = load_shared(at);
+        bottom[j] = load_shared(at + bottom_);
+        f.column[j] = make_uint4(0, 0, 0, 0);
+        if (has_column) f.column[j] = load_shared(x_ + 2 * k + 64 * j);
+      }
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        f.top[j] = is_odd_ ? top[1 - j] : top[j];
+        f.bottom[j] = is_odd_ ? bottom[1 - j] : bottom[j];
+      }
+      return f;
+    }
+
+   private:
+    bool has_token_, is_odd_;
+    int bottom_, first_k_, column_k_;
+    uint32_t weight_, x_;
+  };
+
+  __device__ static void multiply(const Fragments& f, float (&sums)[4]) {
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
-      const uint4 a = is_odd ? top[1 - j] : top[j];
-      const uint4 b = is_odd ? bottom[1 - j] : bottom[j];
-      multiply_add<T>(sums, {a.x, b.x, a.y, b.y}, {token[j].x, token[j].y});
-      multiply_add<T>(sums, {a.z, b.z, a.w, b.w}, {token[j].z, token[j].w});
+      multiply_add<T>(sums, {f.top[j].x, f.bottom[j].x, f.top[j].y, f.bottom[j].y},
+                      {f.column[j].x, f.column[j].y});
+      multiply_add<T>(sums, {f.top[j].z, f.bottom[j].z, f.top[j].w, f.bottom[j].w},
+                      {f.column[j].z, f.column[j].w});
     }
   }
 
-  __device__ void hand_over(const float (&sums)[4]) {
+  __device__ void hand_over(const float4& sums) {
     const int turn = units_ % kFinishing;
     // Thread 0 has waited for it in start_unit(), but the other warps have not met it since.
     if (warp_ > 0) hopper::wait_barrier(memory_.added(turn), units_ / kFinishing % 2 ^ 1);
-    memory_.sums(turn, warp_)[lane_] = make_float4(sums[0], sums[1], sums[2], sums[3]);
+    memory_.sums(turn, warp_)[lane_] = sums;
     __syncwarp();
     if (lane_ == 0) hopper::arrive(memory_.summed(turn));
     ++units_;
@@ -386,9 +449,13 @@ class ChainOutputs {
     __syncwarp();
     if (lane_ == 0) hopper::arrive(memory_.added(turn_));
     // Second pieces of tokens 2 t and 2 t + 1 are the columns of the lane after the next.
-    const float sums[2] = {total.x + __shfl_down_sync(kAllLanes, total.z, 2),
-                           total.y + __shfl_down_sync(kAllLanes, total.w, 2)};
-    write(job, piece.unit, bits, sums);
+    const float more[2] = {__shfl_down_sync(kAllLanes, total.z, 2),
+                           __shfl_down_sync(kAllLanes, total.w, 2)};
+    if (job.gated) {
+      write_gated(job, piece.unit, bits, total);
+    } else {
+      write(job, piece.unit, bits, {total.x + more[0], total.y + more[1]});
+    }
     if (piece.product + 1 == chain_.count) return;
     __syncwarp();
     if (lane_ == 0) count_up(&counters_.done[piece.product]);
@@ -398,16 +465,17 @@ class ChainOutputs {
   __device__ int token_of(int i) const { return lane_ % 4 * 2 + i; }
   __device__ bool has_token(const MatmulJob& job, int i) const { return token_of(i) < job.rows; }
 
+  __device__ int64_t col_of(int unit) const { return int64_t{unit} * kUnit + lane_ / 4; }
+
+  /// Of tokens 2 t and 2 t + 1; gated: and of up's.
   __device__ void load_bits(const MatmulJob& job, int unit, EpilogueBits (&bits)[2]) const {
-    const int row = lane_ / 4;
-    const int64_t col = job.gated ? int64_t{unit} * (kUnit / 2) + row % (kUnit / 2) +
-                                        (row < kUnit / 2 ? 0 : job.cols)
-                                  : int64_t{unit} * kUnit + row;
+    const int64_t col = col_of(unit);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (!has_token(job, i)) continue;
-      if (job.bias != nullptr) bits[i].bias = ops::load_bits(job.bias, job.bias_type, col);
-      if (job.residual == nullptr) continue;
+      if (job.bias != nullptr) {
+        bits[i].bias = ops::load_bits(job.bias, job.bias_type, job.gated ? col + i * job.cols : col);
+      }
+      if (job.residual == nullptr || !has_token(job, i)) continue;
       // Another block may have written it in this launch.
       const int64_t at = token_of(i) * job.cols + col;
       bits[i].residual = __ldcg(static_cast<const unsigned short*>(job.residual) + at);
@@ -418,16 +486,21 @@ class ChainOutputs {
                         const float (&sums)[2]) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if (job.gated) {
-        const float linear = sums[i] + bits_to_float(bits[i].bias, job.bias_type);
-        const float up = __shfl_down_sync(kAllLanes, linear, kWarp / 2);
-        if (lane_ >= kWarp / 2 || !has_token(job, i)) continue;
-        store_out(job, token_of(i), int64_t{unit} * (kUnit / 2) + lane_ / 4,
-                  activate_called(job.activation, linear) * up);
-      } else if (has_token(job, i)) {
-        store_out(job, token_of(i), int64_t{unit} * kUnit + lane_ / 4,
-                  finish_called(job, bits[i].bias, bits[i].residual, sums[i]));
-      }
+      if (!has_token(job, i)) continue;
+      store_out(job, token_of(i), col_of(unit),
+                finish_called(job, bits[i].bias, bits[i].residual, sums[i]));
+    }
+  }
+
+  __device__ void write_gated(const MatmulJob& job, int unit, const EpilogueBits (&bias)[2],
+                              const float4& total) const {
+    const float sums[4] = {total.x, total.y, total.z, total.w};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (!has_token(job, i)) continue;
+      const float gate = sums[i] + bits_to_float(bias[0].bias, job.bias_type);
+      const float up = sums[i + 2] + bits_to_float(bias[1].bias, job.bias_type);
+      store_out(job, token_of(i), col_of(unit), activate_called(job.activation, gate) * up);
     }
   }
 
@@ -481,12 +554,13 @@ int64_t x_bytes_of(const MatmulJob& job, const MatmulNorm& norm) {
   return job.rows * (2 * job.depth + kXPadding) + job.depth * size;
 }
 
-CUtensorMap chain_map(const MatmulJob& job) {
+CUtensorMap chain_map(const Product& product) {
+  const MatmulJob& job = product.job;
   const int64_t halves = job.gated ? 2 : 1;
-  return device::make_tensor_map(
-      job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
-      {kChunk, job.depth, job.cols * job.depth}, {kChunk, kChunks, kUnit / halves, halves},
-      device::Swizzle::k128Bytes);
+  return device::make_tensor_map(job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
+                                 {kChunk, job.depth, job.cols * job.depth},
+                                 {kChunk, product.chunks(), kUnit, halves},
+                                 device::Swizzle::k128Bytes);
 }
 
 /// Divides products, whose `job` and `norm` are set.
@@ -495,8 +569,8 @@ void divide(Chain& chain, int shared) {
   for (int i = 0; i < chain.count; ++i) {
     Product& product = chain.products[i];
     const MatmulJob& job = product.job;
-    product.units = static_cast<int>(job.weight_rows() / kUnit);
-    product.weight = chain_map(job);
+    product.units = static_cast<int>(job.cols / kUnit);
+    product.weight = chain_map(product);
     chain.x_bytes = std::max(chain.x_bytes, static_cast<int>(x_bytes_of(job, product.norm)));
   }
   chain.x_bytes = (chain.x_bytes + 1023) / 1024 * 1024;

@@ -12,24 +12,27 @@ namespace millrace::ops::chain {
 
 inline constexpr int kMaxRows = 4;      // of x
 inline constexpr int kMaxProducts = 8;  // of a chain
-inline constexpr int kUnit = 8;         // weight rows that a block takes at once
 inline constexpr int kMultiplying = 8;  // warps
 inline constexpr int kFinishing = 4;    // warps, which take units by turns
 inline constexpr int kWarps = kMultiplying + 1 + kFinishing;
-inline constexpr int kChunk = 64;  // elements of K that swizzled rows have
-inline constexpr int kChunks = 2 * kMultiplying;  // of a row in a stage: two for each warp
-inline constexpr int kStageDepth = kChunks * kChunk;
-inline constexpr int kRowBytes = 2 * kStageDepth;
-inline constexpr int kStageBytes = kUnit * kRowBytes;
+inline constexpr int kUnit = 8;            // outputs of a row of x that a block makes at once
+inline constexpr int kStageBytes = 16384;  // of the ring
 inline constexpr int kMaxStages = 12;
+/// Stages that are under way at once: what keeps memory busy. With more of them everything else
+/// that blocks read and write takes longer.
+inline constexpr int kInFlight = 4;
+inline constexpr int kChunk = 64;     // elements of K that swizzled rows have
 inline constexpr int kXPadding = 64;  // bytes: rows that lanes read at once lie in other banks
 
-/// One product. A unit is 8 weight rows; gated: 4 of the gate, the same 4 of up.
+/// One product. A unit is 8 weight rows; gated: 8 of the gate, the same 8 of up.
 struct Product {
   CUtensorMap weight;  // {64, K / 64, rows, 2 halves of a gated one or 1}
   MatmulJob job;
   MatmulNorm norm;
   int units = 0;
+
+  /// Of K, in a stage.
+  __host__ __device__ int chunks() const { return job.gated ? kMultiplying : 2 * kMultiplying; }
 };
 
 struct Chain {
