@@ -17,10 +17,13 @@ void run_nothing(std::span<const ops::Launch>) {}
 const ops::Tactic kChain = {.name = "chain", .run_chain = run_nothing};
 constexpr int64_t kChainRows = 4;  // at most
 
-const ops::Tactic* for_products(const Problem& problem) {
-  return problem.op->name == ops::Matmul::kName && problem.in[0].dim(0) <= kChainRows ? &kChain
-                                                                                      : nullptr;
-}
+constexpr auto for_products = [](const Problem& problem) -> const ops::Tactic* {
+  const bool can = problem.op->name == ops::Matmul::kName && problem.in[0].dim(0) <= kChainRows;
+  return can ? &kChain : nullptr;
+};
+constexpr auto for_one_row = [](const Problem& problem) {
+  return problem.in[0].dim(0) == 1 ? &kChain : nullptr;
+};
 
 // Weight rows of the problems, which tell them apart: "96 32".
 std::string sizes_of(const Chain& chain) {
@@ -30,12 +33,14 @@ std::string sizes_of(const Chain& chain) {
   return join(rows, " ");
 }
 
-// All launches by their reference.
-void use_references(engine::PlannedGraph& engine, int64_t max_rows) {
-  for (size_t i = 0; i < engine.launches.size(); ++i) {
-    const auto position = static_cast<size_t>(engine.launches[i].node);
-    const ir::Node& node = engine.graph.node(engine.graph.order()[position]);
-    engine.launches[i].choices = {{max_rows, ops::find_op(node.op)->tactics.back().name}};
+// As select_tactics does, with the reference for all.
+void list_launches(engine::PlannedGraph& engine, int64_t max_rows) {
+  const auto& order = engine.graph.order();
+  for (size_t i = 0; i < order.size(); ++i) {
+    const std::string& op = engine.graph.node(order[i]).op;
+    if (op == ir::kInputOp || op == ir::kWeightOp) continue;
+    engine.launches.push_back(
+        {static_cast<int32_t>(i), {{max_rows, ops::find_op(op)->tactics.back().name}}});
   }
 }
 
@@ -57,7 +62,7 @@ engine::Engine llama() {
   run_passes(traced.graph, pipeline(),
              {.dump_folder = "", .disabled = {}, .device = device::Kind::kCuda});
   engine::Engine engine = lower(std::move(traced), options);
-  use_references(engine, 32);
+  list_launches(engine, 32);
   return engine;
 }
 
@@ -73,14 +78,10 @@ engine::Engine products(int count) {
     x = engine.graph.node(ops::add_node(engine.graph, ops::Matmul::kName, {x, w}, {})).outputs[0];
   }
   engine.graph.add_output("y", x);
-  for (size_t i = 0; i < engine.graph.order().size(); ++i) {
-    if (engine.graph.node(engine.graph.order()[i]).op == ops::Matmul::kName)
-      engine.launches.push_back({static_cast<int32_t>(i), {}});
-  }
+  list_launches(engine, 64);
   engine.head_begin = static_cast<int32_t>(engine.launches.size());
   engine.regimes = {{"context", {{"T", 64}, {"S", 4}, {"L", 4}}, 0, {}, {}},
                     {"generation", {{"T", 4}, {"S", 4}, {"L", 4}}, 0, {}, {}}};
-  use_references(engine, 64);
   return engine;
 }
 
@@ -114,8 +115,7 @@ TEST(SelectChains, FindsTheProductsBetweenAttentions) {
 TEST(SelectChains, NeverReachesIntoTheHead) {
   engine::Engine engine = products(5);
   engine.head_begin = 2;
-  EXPECT_EQ(asked(engine, [](const Problem& p) { return p.in[0].dim(0) == 1 ? &kChain : nullptr; }),
-            (Questions{"1: 8 8", "1: 8 8 8"}));
+  EXPECT_EQ(asked(engine, for_one_row), (Questions{"1: 8 8", "1: 8 8 8"}));
 }
 
 TEST(SelectChains, ALaunchThatItCannotRunIsAnEnd) {
@@ -130,11 +130,9 @@ TEST(SelectChains, ALaunchThatItCannotRunIsAnEnd) {
 
 TEST(SelectChains, CutsLongOnesAsTheRuntimeDoes) {
   engine::Engine engine = products(ops::kMaxChain + 3);
-  EXPECT_EQ(asked(engine, [](const Problem& p) { return p.in[0].dim(0) == 1 ? &kChain : nullptr; }),
-            (Questions{"1: 8 8 8 8 8 8 8 8", "1: 8 8 8"}));
+  EXPECT_EQ(asked(engine, for_one_row), (Questions{"1: 8 8 8 8 8 8 8 8", "1: 8 8 8"}));
   engine = products(ops::kMaxChain + 1);  // the last one is alone
-  EXPECT_EQ(asked(engine, [](const Problem& p) { return p.in[0].dim(0) == 1 ? &kChain : nullptr; }),
-            (Questions{"1: 8 8 8 8 8 8 8 8"}));
+  EXPECT_EQ(asked(engine, for_one_row), (Questions{"1: 8 8 8 8 8 8 8 8"}));
 }
 
 // The others keep what they had, and neighbouring buckets with one tactic are joined.
