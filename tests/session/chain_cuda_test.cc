@@ -263,7 +263,7 @@ std::vector<ChainCase> chain_cases() {
   for (const ir::DType dtype : {ir::DType::kBF16, ir::DType::kF16}) {
     for (const int64_t rows : {1, 2, 3, 8}) {
       cases.push_back({dtype, rows, {256, 512, 384}});
-      cases.push_back({dtype, rows, {1024, 2816, 1536}});
+      if (dtype == ir::DType::kBF16) cases.push_back({dtype, rows, {1024, 2816, 1536}});
     }
   }
   return cases;
@@ -367,7 +367,7 @@ Decoded decode(const engine::Engine& engine, const std::string& path) {
     SamplingParams& sampling = requests[static_cast<size_t>(r)].sampling;
     sampling.max_new_tokens = 12;
     sampling.ignore_eos = true;
-    sampling.logit_bias = {{7 + r, 1e6F}};
+    sampling.logit_bias = {{7 + r, 100}};
   }
   Decoded decoded;
   DecodeOptions options;
@@ -426,7 +426,7 @@ TEST(ChainCudaEngineTest, GivesTheLogitsOfSingleLaunches) {
       largest = std::max(largest, std::abs(want[i]));
       worst = std::max(worst, std::abs(got[i] - want[i]));
     }
-    EXPECT_LT(largest, 1e3F);  // not biased
+    EXPECT_LT(largest, 50);  // not biased
     EXPECT_LE(worst, 8 * kLayers * 0x1p-8 * largest)
         << "sequence " << at.first << ", position " << at.second;
   }
