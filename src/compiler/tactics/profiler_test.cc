@@ -403,5 +403,110 @@ TEST_F(ProfilerTest, RemembersTimes) {
   EXPECT_EQ(profiler.timed(), 2);
 }
 
+void run_each(std::span<const ops::Launch> launches) {
+  for (const ops::Launch& launch : launches)
+    run_reference(launch);
+}
+int slow_chains = 0;
+void run_each_slowly(std::span<const ops::Launch> launches) {
+  ++slow_chains;
+  for (const ops::Launch& launch : launches)
+    run_slowly(launch);
+}
+void run_all_but_the_last(std::span<const ops::Launch> launches) {
+  run_each(launches.first(launches.size() - 1));
+}
+void run_all_but_the_first(std::span<const ops::Launch> launches) {
+  run_each(launches.subspan(1));
+}
+
+ops::Tactic chain_tactic(const char* name, void (*run_chain)(std::span<const ops::Launch>)) {
+  ops::Tactic made;
+  made.name = name;
+  made.run_chain = run_chain;
+  return made;
+}
+
+// Two products of unequal size, alone by `alone`, or both at once.
+Chain two_products(const ops::Tactic& tactic, const ops::Tactic& alone) {
+  return {.problems = {product(), product(8, 24)}, .alone = {&alone, &alone}, .tactic = &tactic};
+}
+
+std::string two_keys() {
+  return product().key() + " > " + product(8, 24).key();
+}
+
+TEST_F(ProfilerTest, TakesAChainThatIsFaster) {
+  const ops::Tactic quick = chain_tactic("quick", run_each),
+                    slow = chain_tactic("slow chain", run_each_slowly);
+  AsyncDevice asynchronous;
+  for (device::Device* device : {device_.get(), static_cast<device::Device*>(&asynchronous)}) {
+    TimingCache cache("", device->properties());
+    Profiler profiler(*device, cache, kPlenty);
+    EXPECT_TRUE(profiler.is_faster(two_products(quick, kSlow)));
+    EXPECT_FALSE(profiler.is_faster(two_products(slow, kRight)));
+    EXPECT_EQ(profiler.timed(), 4);
+    EXPECT_TRUE(profiler.notes().empty());
+    // Layers repeat: nothing is timed again.
+    slow_chains = 0;
+    EXPECT_TRUE(profiler.is_faster(two_products(quick, kSlow)));
+    EXPECT_FALSE(profiler.is_faster(two_products(slow, kRight)));
+    EXPECT_EQ(slow_chains, 0);
+    EXPECT_EQ(profiler.timed(), 4);
+    // Both times are kept, by the tactics that they are of.
+    EXPECT_LT(*cache.find(two_keys(), "quick"), *cache.find(two_keys(), "slow > slow"));
+    EXPECT_LT(*cache.find(two_keys(), "right > right"), *cache.find(two_keys(), "slow chain"));
+  }
+}
+
+TEST_F(ProfilerTest, RemembersChains) {
+  const ops::Tactic slow = chain_tactic("chain", run_each_slowly);
+  cache_.add(two_keys(), "chain", 1);
+  cache_.add(two_keys(), "right > right", 2);
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_TRUE(profiler.is_faster(two_products(slow, kRight)));
+  EXPECT_EQ(profiler.from_cache(), 2);
+  EXPECT_EQ(profiler.timed(), 0);
+}
+
+TEST_F(ProfilerTest, DropsAChainOfWhichOneLaunchIsWrong) {
+  for (const auto wrong : {run_all_but_the_last, run_all_but_the_first}) {
+    const ops::Tactic chain = chain_tactic("wrong", wrong);
+    Profiler profiler(*device_, cache_, kPlenty);
+    EXPECT_FALSE(profiler.is_faster(two_products(chain, kSlow)));
+    EXPECT_EQ(profiler.notes(),
+              std::vector<std::string>{
+                  str("tactic wrong dropped for ", two_keys(), ": its outputs are wrong")});
+    EXPECT_EQ(cache_.find(two_keys(), "wrong"), std::nullopt);
+  }
+}
+
+// x, weight and output of both products, one copy of each, are 3 and 5 KiB.
+TEST_F(ProfilerTest, DropsAChainThatDoesNotFit) {
+  const ops::Tactic quick = chain_tactic("quick", run_each);
+  const int64_t bytes = 4 * (8 * 32 + 16 * 32 + 8 * 16) + 4 * (8 * 32 + 24 * 32 + 8 * 24);
+  Profiler enough(*device_, cache_, bytes), less(*device_, cache_, bytes - 1);
+  EXPECT_FALSE(less.is_faster(two_products(quick, kSlow)));
+  EXPECT_EQ(less.timed(), 0);
+  ASSERT_EQ(less.notes().size(), 1u);
+  EXPECT_NE(less.notes()[0].find("the limit is"), std::string::npos) << less.notes()[0];
+  EXPECT_TRUE(enough.is_faster(two_products(quick, kSlow)));
+}
+
+// A weight that two launches read from one place would be in the cache for the second.
+TEST_F(ProfilerTest, ProductsOfOneSizeHaveTheirOwnWeights) {
+  static std::vector<const void*> weights;
+  weights.clear();
+  const ops::Tactic watches = chain_tactic("watches", [](std::span<const ops::Launch> launches) {
+    for (const ops::Launch& launch : launches)
+      weights.push_back(launch.in[1].data);
+    run_each(launches);
+  });
+  Profiler profiler(*device_, cache_, kPlenty);
+  profiler.is_faster({{product(), product()}, {&kRight, &kRight}, &watches});
+  ASSERT_GE(weights.size(), 2u);
+  EXPECT_NE(weights[0], weights[1]);
+}
+
 }  // namespace
 }  // namespace millrace::compiler

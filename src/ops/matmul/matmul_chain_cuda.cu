@@ -16,15 +16,17 @@
 // K, of the weight and of x alike. When a unit is through, one of four further warps (by turns) adds
 // the eight sums, and writes the outputs: the bits do not depend on who does what.
 //
-// Blocks wait for each other: all of them must be on the GPU at once. They take as much shared
-// memory as lets one, and only one, be on each multiprocessor.
+// Blocks wait for each other: all of them must be on the GPU at once, one on each multiprocessor.
 #include <algorithm>
+#include <array>
+#include <atomic>
 
 #include "base/str.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/common/hopper.cuh"
 #include "ops/common/queue_number_cuda.h"
 #include "ops/common/tensor_core_cuda.cuh"
+#include "ops/matmul/matmul.h"
 #include "ops/matmul/matmul_chain_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
@@ -102,7 +104,7 @@ __device__ void copy_weights(const Chain& chain, const ChainMemory& memory) {
   const uint64_t policy = evict_first();
   unsigned* const claimed = &chain_counters[chain.counters].claimed;
   ChainPlace place, landed;
-  int until_full = chain.in_flight;
+  int until_full = min(kInFlight, chain.stages);
   int product = 0, before = 0;  // units of the products before
   auto claim = static_cast<int>(atomicAdd(claimed, 1U));
   while (true) {
@@ -118,7 +120,7 @@ __device__ void copy_weights(const Chain& chain, const ChainMemory& memory) {
     const int claims_at = max((chunks - 1) / p.chunks() - 1, 0) * p.chunks();
     for (int chunk = 0; chunk < chunks; chunk += p.chunks()) {
       hopper::wait_barrier(memory.empty(place.slot), place.phase ^ 1);
-      if (--until_full < 0) {
+      if (--until_full < 0) {  // no more than kInFlight are under way
         hopper::wait_barrier(memory.full(landed.slot), landed.phase);
         landed.advance(chain.stages);
       }
@@ -545,37 +547,81 @@ __global__ void __launch_bounds__(kChainThreads, 1)
   }
 }
 
-constexpr int kLeastShared = 116 << 10;
-constexpr int kMostShared = 224 << 10;
+/// More than half of a multiprocessor's, so that no two blocks share one.
+constexpr int kChainShared = 224 << 10;
 constexpr int kMostX = 120 << 10;
+/// Weight rows have numbers of 24 bits.
+constexpr int64_t kMostUnits = (1 << 24) - 1;
 
-int64_t x_bytes_of(const MatmulJob& job, const MatmulNorm& norm) {
-  const int size = norm.weight == nullptr ? 0 : norm.type == ir::DType::kF32 ? 4 : 2;
-  return job.rows * (2 * job.depth + kXPadding) + job.depth * size;
+/// Of x and the norm's weight in shared memory.
+int64_t x_bytes_of(const Launch& launch) {
+  const int64_t rows = launch.in[0].dim(0), depth = launch.in[0].dim(1);
+  const bool normed = launch.attrs<Matmul>().normed();
+  const int64_t norm = normed ? depth * ir::dtype_size(launch.in.back().dtype) : 0;
+  return rows * (2 * depth + kXPadding) + norm;
 }
 
 CUtensorMap chain_map(const Product& product) {
   const MatmulJob& job = product.job;
   const int64_t halves = job.gated ? 2 : 1;
-  return device::make_tensor_map(job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
-                                 {kChunk, job.depth, job.cols * job.depth},
-                                 {kChunk, product.chunks(), kUnit, halves},
-                                 device::Swizzle::k128Bytes);
+  return device::make_tensor_map(
+      job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
+      {kChunk, job.depth, job.cols * job.depth}, {kChunk, product.chunks(), kUnit, halves},
+      device::Swizzle::k128Bytes);
 }
 
-/// Divides products, whose `job` and `norm` are set.
-void divide(Chain& chain, int shared) {
-  chain.x_bytes = 0;
-  for (int i = 0; i < chain.count; ++i) {
-    Product& product = chain.products[i];
-    const MatmulJob& job = product.job;
-    product.units = static_cast<int>(job.cols / kUnit);
-    product.weight = chain_map(product);
-    chain.x_bytes = std::max(chain.x_bytes, static_cast<int>(x_bytes_of(job, product.norm)));
-  }
-  chain.x_bytes = (chain.x_bytes + 1023) / 1024 * 1024;
-  chain.stages = std::min(kMaxStages, (shared - ChainMemory::kX - chain.x_bytes) / kStageBytes);
+/// The counters of the queue's next launch.
+int next_counters(const device::Queue& queue) {
+  static std::array<std::atomic<unsigned>, kNumberedQueues> launches{};
+  const int number = queue_number(queue);
+  return 2 * number + static_cast<int>(launches[static_cast<size_t>(number)].fetch_add(1) % 2);
+}
+
+template <typename T>
+void run_chain(const device::Queue& queue, const Chain& chain) {
+  static const bool allowed =
+      device::allow_shared(kChainName, matmul_chain_kernel<T>, kChainShared);
+  CHECK(allowed);
+  device::launch_placed(kChainName, queue, {.all_at_once = true}, dim3(static_cast<unsigned>(device::multiprocessors())),
+                          dim3(kChainThreads), kChainShared, matmul_chain_kernel<T>, chain);
 }
 
 }  // namespace
+
+std::string matmul_chain_cuda_why_not(const Launch& launch, const device::Properties& properties) {
+  if (properties.sm != 90) return "the kernel is for compute capability 9.0";
+  const Tensor& weight = launch.in[1];
+  const int64_t rows = launch.in[0].dim(0), depth = weight.dim(1);
+  if (rows > kMaxRows) return str("more than ", kMaxRows, " rows");
+  if (depth % kChunk != 0) return str("K is not a multiple of ", kChunk);
+  const int64_t cols = launch.out[0].dim(1);
+  if (cols % kUnit != 0) return str("N is not a multiple of ", kUnit);
+  if (cols / kUnit > kMostUnits) return "N is too large";
+  if (x_bytes_of(launch) > kMostX) return "x is too large";
+  return mma_cuda_why_not(launch);
+}
+
+void matmul_chain_cuda(std::span<const Launch> launches) {
+  Chain chain;
+  int64_t x_bytes = 0;
+  for (const Launch& launch : launches) {
+    Product product{.job = matmul_job(launch), .norm = matmul_norm(launch)};
+    if (product.job.rows == 0) return;  // of all of them
+    product.units = static_cast<int>(product.job.cols / kUnit);
+    product.weight = chain_map(product);
+    x_bytes = std::max(x_bytes, x_bytes_of(launch));
+    chain.products[chain.count++] = product;
+  }
+  constexpr int64_t kSwizzleGroup = 1024;
+  chain.x_bytes = static_cast<int>((x_bytes + kSwizzleGroup - 1) / kSwizzleGroup * kSwizzleGroup);
+  chain.stages =
+      std::min(kMaxStages, (kChainShared - ChainMemory::kX - chain.x_bytes) / kStageBytes);
+  chain.counters = next_counters(*launches[0].queue);
+  if (chain.products[0].job.x_type == ir::DType::kBF16) {
+    run_chain<__nv_bfloat16>(*launches[0].queue, chain);
+  } else {
+    run_chain<__half>(*launches[0].queue, chain);
+  }
+}
+
 }  // namespace millrace::ops

@@ -11,7 +11,7 @@
 namespace millrace::ops::chain {
 
 inline constexpr int kMaxRows = 4;      // of x
-inline constexpr int kMaxProducts = 8;  // of a chain
+inline constexpr int kMaxProducts = kMaxChain;
 inline constexpr int kMultiplying = 8;  // warps
 inline constexpr int kFinishing = 4;    // warps, which take units by turns
 inline constexpr int kWarps = kMultiplying + 1 + kFinishing;
