@@ -1,5 +1,6 @@
 #include "compiler/tactics/profiler.h"
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
 
@@ -19,9 +20,20 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-int64_t workspace_bytes(const ops::Tactic& tactic, const Problem& problem,
-                        const device::Device& device) {
+int64_t workspace_of(const ops::Tactic& tactic, const Problem& problem,
+                     const device::Device& device) {
   return tactic.workspace == nullptr ? 0 : tactic.workspace(problem.launch(), device.properties());
+}
+
+// The largest workspace of these tactics, without those that are too large for a trial in `room`.
+int64_t largest_workspace(const std::vector<const ops::Tactic*>& tactics, const Problem& problem,
+                          const device::Device& device, int64_t room) {
+  int64_t largest = 0;
+  for (const ops::Tactic* tactic : tactics) {
+    const int64_t bytes = workspace_of(*tactic, problem, device);
+    if (bytes <= room) largest = std::max(largest, bytes);
+  }
+  return largest;
 }
 
 // The times of these tactics that are known, relative to the fastest of them.
@@ -57,8 +69,9 @@ void Profiler::note(const ops::Tactic& tactic, const Problem& problem, const std
 
 // Nothing when the tactic is dropped, with a note.
 std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& problem,
-                                     double best_us, std::unique_ptr<Trial>& trial) {
-  const int64_t workspace = workspace_bytes(tactic, problem, device_);
+                                     int64_t largest_workspace, double best_us,
+                                     std::unique_ptr<Trial>& trial) {
+  const int64_t workspace = workspace_of(tactic, problem, device_);
   const int64_t bytes = Trial::tensor_bytes(problem) + workspace;
   if (bytes > max_bytes_) {
     note(tactic, problem,
@@ -68,7 +81,7 @@ std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& p
   try {
     if (trial == nullptr) {
       const auto start = Clock::now();
-      trial = std::make_unique<Trial>(problem, store_, max_bytes_ - workspace);
+      trial = std::make_unique<Trial>(problem, store_, largest_workspace, max_bytes_);
       log::debug("trial of ", problem.key(), " prepared in ", ms_since(start), " ms");
     }
     const auto start = Clock::now();
@@ -105,6 +118,8 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   const Ratios before = series == nullptr ? Ratios{} : ratios(*series, tactics);
   const ops::Tactic* best = nullptr;
   Times times;
+  const int64_t room = max_bytes_ - Trial::tensor_bytes(problem);
+  const int64_t workspace = largest_workspace(tactics, problem, device_, room);
   std::unique_ptr<Trial> trial;  // made when the first time is not in the cache
   for (const ops::Tactic* tactic : tactics) {
     const auto ratio = before.of.find(tactic);
@@ -113,7 +128,7 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
     if (us) {
       ++from_cache_;
     } else {
-      us = time(*tactic, problem, best == nullptr ? kNone : times.at(best), trial);
+      us = time(*tactic, problem, workspace, best == nullptr ? kNone : times.at(best), trial);
       if (!us) continue;
       ++timed_;
       cache_.add(key, tactic->name, *us);

@@ -17,8 +17,8 @@ namespace millrace::compiler {
 /// THREAD: one at a time.
 class Profiler {
  public:
-  /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache`
-  /// outlives this.
+  /// `max_bytes` bounds what trials hold at any time: tensors, copies of them and the workspace
+  /// together. `cache` outlives this.
   Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes);
   Profiler(const Profiler&) = delete;
   Profiler& operator=(const Profiler&) = delete;
@@ -40,7 +40,8 @@ class Profiler {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  std::optional<double> time(const ops::Tactic& tactic, const Problem& problem, double best_us,
+  std::optional<double> time(const ops::Tactic& tactic, const Problem& problem,
+                             int64_t largest_workspace, double best_us,
                              std::unique_ptr<Trial>& trial);
   void check_device(const ops::Tactic& tactic, const Problem& problem);
   void note(const ops::Tactic& tactic, const Problem& problem, const std::string& why);

@@ -114,11 +114,11 @@ Problem product(int64_t rows = 8, int64_t columns = 16) {
 /// device is reached by copies.
 class AsyncDevice : public device::Device {
  public:
-  const device::Properties& properties() const override { return cpu_->properties(); }
+  const device::Properties& properties() const override { return properties_; }
   device::Queue& queue() override { return cpu_->queue(); }
   std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
     ++allocated[purpose];
-    auto memory = cpu_->allocate(bytes, purpose);
+    auto memory = std::make_unique<Metered>(cpu_->allocate(bytes, purpose), bytes_held, most_held);
     blocks_.emplace_back(memory->data(), static_cast<size_t>(bytes));
     if (purpose == "a small kernel") small_kernel_ = {memory->data(), static_cast<size_t>(bytes)};
     return memory;
@@ -162,9 +162,29 @@ class AsyncDevice : public device::Device {
   int64_t bytes_from_host = 0;
   double synchronize_us = 0;
   bool is_broken = false;
+  int64_t bytes_held = 0, most_held = 0;
 
  private:
   using Block = std::span<std::byte>;
+
+  /// Memory that is counted while it is there.
+  class Metered : public device::Memory {
+   public:
+    Metered(std::unique_ptr<device::Memory> memory, int64_t& held, int64_t& most)
+        : memory_(std::move(memory)), held_(held) {
+      held_ += memory_->size();
+      most = std::max(most, held_);
+    }
+    Metered(const Metered&) = delete;
+    Metered& operator=(const Metered&) = delete;
+    ~Metered() override { held_ -= memory_->size(); }
+    std::byte* data() const override { return memory_->data(); }
+    int64_t size() const override { return memory_->size(); }
+
+   private:
+    std::unique_ptr<device::Memory> memory_;
+    int64_t& held_;
+  };
 
   /// Lives no longer than the work: its owner runs it before it returns.
   class Replay : public device::CapturedGraph {
@@ -176,7 +196,13 @@ class AsyncDevice : public device::Device {
     FunctionRef<void()> work_;
   };
 
+  static device::Properties with_l2(device::Properties properties) {
+    properties.l2_bytes = int64_t{2} << 20;
+    return properties;
+  }
+
   std::unique_ptr<device::Device> cpu_ = device::make_cpu_device(1);
+  const device::Properties properties_ = with_l2(cpu_->properties());
   Block small_kernel_;
   std::vector<Block> blocks_;  // given out so far
 };
@@ -363,6 +389,27 @@ TEST_F(ProfilerTest, DropsWhatDoesNotFit) {
   ASSERT_EQ(profiler.notes().size(), 1u);
   EXPECT_NE(profiler.notes()[0].find("tactic large dropped"), std::string::npos);
   EXPECT_NE(profiler.notes()[0].find("the limit is"), std::string::npos);
+}
+
+// Inputs that are kept and the workspace of a later tactic count, and so do copies.
+TEST_F(ProfilerTest, HoldsNoMoreThanTheLimit) {
+  constexpr int64_t kMiB = int64_t{1} << 20, kLimit = 6 * kMiB;
+  constexpr int64_t kColumns = 4096;  // a weight of 512 KiB, for which the cache takes eight copies
+  ops::Tactic hungry = kTakes10Us;
+  hungry.workspace = [](const ops::Launch&, const device::Properties&) { return 2 * kMiB; };
+  const auto most_held = [&](int64_t rows, const std::vector<const ops::Tactic*>& tactics) {
+    AsyncDevice device;
+    TimingCache no_times("", device.properties());
+    Profiler profiler(device, no_times, kLimit);
+    profiler.fastest(product(1, kColumns), {&kRight});
+    EXPECT_GT(device.most_held, 4 * kMiB);
+    profiler.fastest(product(rows, kColumns), tactics);
+    EXPECT_EQ(profiler.timed(), 1 + std::ssize(tactics));
+    const int64_t small_kernel = int64_t{3} * 4096 * 2;
+    return device.most_held - small_kernel;
+  };
+  EXPECT_LE(most_held(256, {&kRight}), kLimit);  // outputs of 4 MiB leave no room for eight weights
+  EXPECT_LE(most_held(2, {&kRight, &hungry}), kLimit);
 }
 
 // A limit above what the device has: the allocation fails, the build does not.

@@ -101,6 +101,8 @@ class TrialStore::Contents {
   bool fits(const ops::Tensor& tensor, int64_t copies) const {
     return dtype_ == tensor.dtype && count_ == tensor.count() && copies_ >= copies;
   }
+  /// Bytes beyond so many copies.
+  int64_t surplus(int64_t copies) const { return (copies_ - copies) * stride_; }
   std::byte* host() const { return host_ ? host_.get() : device_->data(); }
   std::byte* on_device(int64_t copy) const { return device_->data() + copy * stride_; }
 
@@ -209,11 +211,26 @@ std::shared_ptr<const TrialStore::Contents> TrialStore::make_input(const ops::Te
 }
 
 std::byte* TrialStore::workspace(int64_t bytes) {
+  if (bytes == 0) return nullptr;
   if (workspace_ == nullptr || workspace_->size() < bytes) {
     workspace_.reset();
-    workspace_ = device_.allocate(std::max<int64_t>(bytes, 64), "workspace of trials");
+    workspace_ = device_.allocate(bytes, "workspace of trials");
   }
   return workspace_->data();
+}
+
+// Keeps the inputs of the last trial that this one has too. They may be more copies than it needs:
+// as long as there is room for them.
+void TrialStore::make_room(const Problem& problem, int64_t copies, int64_t room) {
+  std::erase_if(inputs_, [&](const auto& contents) {
+    return std::none_of(problem.in.begin(), problem.in.end(),
+                        [&](const ops::Tensor& t) { return contents->fits(t, copies); });
+  });
+  int64_t needed = copies * Trial::tensor_bytes(problem);
+  for (const auto& contents : inputs_)
+    needed += contents->surplus(copies);
+  if (needed <= room) return;
+  std::erase_if(inputs_, [&](const auto& contents) { return contents->surplus(copies) > 0; });
 }
 
 int64_t Trial::tensor_bytes(const Problem& problem) {
@@ -225,24 +242,21 @@ int64_t Trial::tensor_bytes(const Problem& problem) {
   return bytes;
 }
 
-Trial::Trial(const Problem& problem, TrialStore& store, int64_t max_bytes)
+Trial::Trial(const Problem& problem, TrialStore& store, int64_t workspace_bytes, int64_t max_bytes)
     : problem_(problem),
       store_(store),
       device_(store.device_),
       host_(std::make_unique<Placed>(problem)) {
   const int64_t bytes = std::max<int64_t>(tensor_bytes(problem), 1);
   if (store.workspace_ && store.workspace_->size() + bytes > max_bytes) store.workspace_.reset();
-  const int64_t room = max_bytes - (store.workspace_ ? store.workspace_->size() : 0);
+  const int64_t kept = store.workspace_ ? store.workspace_->size() : 0;
+  const int64_t room = max_bytes - std::max(kept, workspace_bytes);
   int64_t copies = 1;
   if (device_.is_asynchronous()) {
     copies = std::min(2 * device_.properties().l2_bytes / bytes + 1, room / bytes);
     copies = std::clamp<int64_t>(copies, 1, int64_t{kMaxBatch});
   }
-  // The others make room first.
-  std::erase_if(store.inputs_, [&](const auto& contents) {
-    return std::none_of(problem.in.begin(), problem.in.end(),
-                        [&](const ops::Tensor& t) { return contents->fits(t, copies); });
-  });
+  store.make_room(problem, copies, room);
   for (ops::Tensor& t : host_->in) {
     inputs_.push_back(input(t, copies));
     t.data = inputs_.back()->host();

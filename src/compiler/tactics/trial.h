@@ -35,6 +35,7 @@ class TrialStore {
   const Numbers& numbers(ir::DType dtype);
   std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies);
   std::byte* workspace(int64_t bytes);
+  void make_room(const Problem& problem, int64_t copies, int64_t room);
 
   device::Device& device_;
   std::map<ir::DType, Numbers> numbers_;
@@ -49,8 +50,9 @@ class TrialStore {
 class Trial {
  public:
   /// Takes the inputs of the trial before that are the same: a weight is, for every number of rows.
-  /// `max_bytes` bounds tensors and copies of them. `problem` and `store` outlive this.
-  Trial(const Problem& problem, TrialStore& store, int64_t max_bytes);
+  /// `max_bytes` bounds tensors, copies of them and a workspace of up to `workspace_bytes`.
+  /// `problem` and `store` outlive this.
+  Trial(const Problem& problem, TrialStore& store, int64_t workspace_bytes, int64_t max_bytes);
   ~Trial();
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
