@@ -2,10 +2,12 @@
 #include "compiler/tactics/profiler.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -13,7 +15,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "ops/embedding/embedding.h"
 #include "ops/matmul/matmul.h"
+#include "ops/moe_matmul/moe_matmul.h"
 
 namespace millrace::compiler {
 namespace {
@@ -410,6 +414,81 @@ TEST_F(ProfilerTest, HoldsNoMoreThanTheLimit) {
   };
   EXPECT_LE(most_held(256, {&kRight}), kLimit);  // outputs of 4 MiB leave no room for eight weights
   EXPECT_LE(most_held(2, {&kRight, &hungry}), kLimit);
+}
+
+Problem experts_product(int64_t rows, int64_t choices, int64_t experts) {
+  constexpr int64_t kColumns = 16, kDepth = 32;
+  ir::Graph graph("g");
+  const ir::ValueId x = graph.add_input("x", {ir::DType::kF32, {rows, kDepth}});
+  const ir::ValueId ids = graph.add_input("ids", {ir::DType::kI32, {rows, choices}});
+  ir::Attrs name;
+  name.set("name", std::string("w"));
+  const ir::ValueId w =
+      graph.add("weight", {}, {ir::DType::kF32, {experts, kColumns, kDepth}}, name);
+  const ir::Attrs attrs = ops::to_attrs(ops::MoeMatmul{.experts = static_cast<int>(experts)});
+  return make_problem(graph, ops::add_node(graph, ops::MoeMatmul::kName, {x, ids, w}, attrs), {});
+}
+
+std::vector<int32_t> seen_ids;
+void run_and_see_ids(const ops::Launch& launch) {
+  ops::find_op(ops::MoeMatmul::kName)->tactics.back().run(launch);
+  const ops::Tensor& ids = launch.in[1];
+  seen_ids.assign(ids.as<int32_t>(), ids.as<int32_t>() + ids.count());
+}
+/// Right where the first expert is the only one.
+void run_with_first_expert(const ops::Launch& launch) {
+  std::vector<int32_t> zeros(static_cast<size_t>(launch.in[1].count()), 0);
+  std::vector<ops::Tensor> in(launch.in.begin(), launch.in.end());
+  in[1].data = zeros.data();
+  ops::Launch changed = launch;
+  changed.in = in;
+  ops::find_op(ops::MoeMatmul::kName)->tactics.back().run(changed);
+}
+
+// As in use: all experts have rows, and the choices of a row differ. A trial whose ids are as many
+// as those of the one before has ids of its own.
+TEST_F(ProfilerTest, SpreadsRowsOverExperts) {
+  const ops::Tactic sees = tactic("sees", run_and_see_ids),
+                    first = tactic("first", run_with_first_expert);
+  AsyncDevice async;
+  for (device::Device* device : {device_.get(), static_cast<device::Device*>(&async)}) {
+    TimingCache no_times("", device->properties());
+    Profiler profiler(*device, no_times, kPlenty);
+    for (const auto& [rows, choices, experts] :
+         {std::array{64, 4, 60}, std::array{64, 4, 8}, std::array{128, 2, 3}}) {
+      EXPECT_EQ(profiler.fastest(experts_product(rows, choices, experts), {&first, &sees}), &sees);
+      ASSERT_EQ(std::ssize(seen_ids), rows * choices);
+      EXPECT_EQ(std::ssize(std::set(seen_ids.begin(), seen_ids.end())), experts);
+      EXPECT_GE(std::ranges::min(seen_ids), 0);
+      EXPECT_LT(std::ranges::max(seen_ids), experts);
+      for (auto row = seen_ids.begin(); row != seen_ids.end(); row += choices)
+        EXPECT_EQ(std::ssize(std::set(row, row + choices)), choices);
+    }
+    EXPECT_EQ(profiler.notes().size(), 3u);  // wrong outputs of `first`
+  }
+}
+
+// Ids of a table are rows of it, whatever is added to them.
+TEST_F(ProfilerTest, NamesRowsOfATable) {
+  constexpr int64_t kRows = 256, kTable = 40, kOffset = 2;
+  ir::Graph graph("g");
+  const ir::ValueId ids = graph.add_input("ids", {ir::DType::kI32, {kRows}});
+  ir::Attrs name;
+  name.set("name", std::string("w"));
+  const ir::ValueId table = graph.add("weight", {}, {ir::DType::kF32, {kTable, 8}}, name);
+  const ir::Attrs attrs = ops::to_attrs(ops::Embedding{.offset = kOffset});
+  const Problem problem =
+      make_problem(graph, ops::add_node(graph, ops::Embedding::kName, {ids, table}, attrs), {});
+  const ops::Tactic sees = tactic("sees", [](const ops::Launch& launch) {
+    const ops::Tensor& i = launch.in[0];
+    seen_ids.assign(i.as<int32_t>(), i.as<int32_t>() + i.count());
+    ops::find_op(ops::Embedding::kName)->tactics.back().run(launch);
+  });
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(problem, {&sees}), &sees);
+  ASSERT_EQ(std::ssize(seen_ids), kRows);
+  EXPECT_EQ(std::ranges::min(seen_ids), 0);
+  EXPECT_EQ(std::ranges::max(seen_ids), kTable - kOffset - 1);
 }
 
 // A limit above what the device has: the allocation fails, the build does not.

@@ -5,11 +5,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 
 #include "base/check.h"
 #include "base/thread_pool.h"
 #include "device/named_range.h"
 #include "device/time_launches.h"
+#include "ops/embedding/embedding.h"
+#include "ops/moe_matmul/moe_matmul.h"
 #include "ops/rms_norm/rms_norm.h"
 
 namespace millrace::compiler {
@@ -70,6 +73,40 @@ int64_t sample_index(int i, int64_t count) {
                               static_cast<double>(count));
 }
 
+// How many things the integers of a problem name: experts, rows of a table. Those of other ops are
+// lengths, positions and the like, for which 0 is valid: one.
+int64_t named_by_ids(const Problem& problem) {
+  const std::string_view op = problem.op->name;
+  const void* attributes = problem.attributes.get();
+  if (op == ops::MoeMatmul::kName) return static_cast<const ops::MoeMatmul*>(attributes)->experts;
+  if (op == ops::Embedding::kName) {
+    return problem.in[1].dim(0) - static_cast<const ops::Embedding*>(attributes)->offset;
+  }
+  return 1;
+}
+
+// As a router of experts or a text would have it: rows go anywhere, and the choices of one row are
+// not the same.
+std::shared_ptr<std::vector<int32_t>> make_ids(const ops::Tensor& tensor, int64_t named) {
+  const int64_t choices = tensor.rank > 1 ? tensor.dim(-1) : 1;
+  auto ids = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(tensor.count()));
+  std::mt19937 random;
+  int64_t first = 0;
+  for (int64_t i = 0; i < tensor.count(); ++i) {
+    if (i % choices == 0) first = static_cast<int64_t>(random());
+    (*ids)[static_cast<size_t>(i)] = static_cast<int32_t>((first + i % choices) % named);
+  }
+  return ids;
+}
+
+// What a launch reads and writes, which is not all of a weight where experts are chosen.
+int64_t touched_bytes(const Problem& problem) {
+  const int64_t bytes = Trial::tensor_bytes(problem);
+  if (problem.op->cost == nullptr) return std::max<int64_t>(bytes, 1);
+  const auto cost = static_cast<int64_t>(problem.op->cost(problem.launch()).bytes);
+  return std::clamp<int64_t>(cost, 1, std::max<int64_t>(bytes, 1));
+}
+
 }  // namespace
 
 // Tensors of a problem with memory behind them. The spans of the launch are theirs.
@@ -98,8 +135,10 @@ class TrialStore::Contents {
         copies_(copies),
         device_(device.allocate(std::max<int64_t>(copies * stride_, 64), "tactic trial")),
         host_(std::move(host)) {}
+  /// Whether another problem can take this over. Integers follow from the problem, and are few.
   bool fits(const ops::Tensor& tensor, int64_t copies) const {
-    return dtype_ == tensor.dtype && count_ == tensor.count() && copies_ >= copies;
+    return dtype_ != ir::DType::kI32 && dtype_ == tensor.dtype && count_ == tensor.count() &&
+           copies_ >= copies;
   }
   /// Bytes beyond so many copies.
   int64_t surplus(int64_t copies) const { return (copies_ - copies) * stride_; }
@@ -163,8 +202,7 @@ TrialStore::TrialStore(device::Device& device) : device_(device) {}
 
 TrialStore::~TrialStore() = default;
 
-// Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one. Ids and the
-// like are 0: valid for every op.
+// Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one.
 const TrialStore::Numbers& TrialStore::numbers(ir::DType dtype) {
   Numbers& numbers = numbers_[dtype];
   if (!numbers.bytes.empty()) return numbers;
@@ -185,7 +223,8 @@ const TrialStore::Numbers& TrialStore::numbers(ir::DType dtype) {
 // Weights of gigabytes are neither written by the host nor sent to the device: that repeats what it
 // has.
 std::shared_ptr<const TrialStore::Contents> TrialStore::make_input(const ops::Tensor& tensor,
-                                                                   int64_t copies) {
+                                                                   int64_t copies, int64_t named) {
+  if (tensor.dtype == ir::DType::kI32) return make_input_of_ids(tensor, copies, named);
   const Numbers& all = numbers(tensor.dtype);
   const int64_t bytes = tensor.bytes(), period = std::ssize(all.bytes);
   if (!device_.is_asynchronous()) {
@@ -207,6 +246,18 @@ std::shared_ptr<const TrialStore::Contents> TrialStore::make_input(const ops::Te
   }
   for (int64_t i = 1; i < copies; ++i)
     device_.copy_to_device(contents->on_device(i), first, bytes);
+  return contents;
+}
+
+std::shared_ptr<const TrialStore::Contents> TrialStore::make_input_of_ids(const ops::Tensor& tensor,
+                                                                          int64_t copies,
+                                                                          int64_t named) {
+  const auto ids = make_ids(tensor, named);
+  auto* bytes = reinterpret_cast<std::byte*>(ids->data());
+  auto contents =
+      std::make_shared<Contents>(tensor, copies, device_, std::shared_ptr<std::byte>(ids, bytes));
+  for (int64_t i = 0; i < copies; ++i)
+    device_.copy_to_device(contents->on_device(i), bytes, tensor.bytes());
   return contents;
 }
 
@@ -253,7 +304,8 @@ Trial::Trial(const Problem& problem, TrialStore& store, int64_t workspace_bytes,
   const int64_t room = max_bytes - std::max(kept, workspace_bytes);
   int64_t copies = 1;
   if (device_.is_asynchronous()) {
-    copies = std::min(2 * device_.properties().l2_bytes / bytes + 1, room / bytes);
+    const int64_t launches = 2 * device_.properties().l2_bytes / touched_bytes(problem) + 1;
+    copies = std::min(launches, room / bytes);
     copies = std::clamp<int64_t>(copies, 1, int64_t{kMaxBatch});
   }
   store.make_room(problem, copies, room);
@@ -282,7 +334,7 @@ std::shared_ptr<const Trial::Contents> Trial::input(const ops::Tensor& tensor, i
   for (const auto& contents : store_.inputs_) {
     if (contents->fits(tensor, copies)) return contents;
   }
-  return store_.make_input(tensor, copies);
+  return store_.make_input(tensor, copies, named_by_ids(problem_));
 }
 
 std::optional<double> Trial::time(const ops::Tactic& tactic, int64_t workspace_bytes,

@@ -33,7 +33,11 @@ class TrialStore {
     std::unique_ptr<RepeatedBytes> repeated;  // for the host's side of an asynchronous device
   };
   const Numbers& numbers(ir::DType dtype);
-  std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies);
+  /// Integers are below `named`.
+  std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies,
+                                             int64_t named);
+  std::shared_ptr<const Contents> make_input_of_ids(const ops::Tensor& tensor, int64_t copies,
+                                                    int64_t named);
   std::byte* workspace(int64_t bytes);
   void make_room(const Problem& problem, int64_t copies, int64_t room);
 
