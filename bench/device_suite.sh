@@ -19,7 +19,7 @@
 #   memory     what sessions take from the GPU is what was planned, within 1 %; tactics of Code Llama 34B chosen within 1 GiB
 #   attention  both attention operations alone: prompts of 2k and 8k, caches of 64 x 4k and 1 x 128k tokens
 #   sampler    the operations behind the logits alone
-#   random     150 random batches: the same tokens on the GPU as on the CPU, in fp32
+#   random     3,000 random batches: the same tokens on the GPU as on the CPU, in fp32
 #   start      from process start to the first token of an 8B checkpoint in the page cache; needs PyTorch (PYTHON names one)
 #   torch      logits of the 8B shape beside transformers', by layers, prompt and decode; needs PyTorch and transformers 5
 #   torch_shapes   the same of Llama 2 13B, Mixtral 8x7B and Gemma 2 9B
