@@ -150,6 +150,8 @@ void add_explain(Program& program) {
       .option("--rows", &o.rows, "prompt tokens of the context step; default 512")
       .option("--batch-size", &o.batch_size, "requests of the generation step; default 1")
       .option("--context", &o.context, "tokens before the generation step; default 128")
+      .bytes("--max-build-memory", &o.model.engine.max_build_memory,
+             "choose tactics anew, with at most so much memory for a tactic's trial")
       .flag("--measure", &o.measure, "run the step and time each operation")
       .flag("--json", &o.json, "one line of JSON for each operation");
   command.run([options] { return run(*options); });

@@ -20,9 +20,20 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-int64_t workspace_bytes(const ops::Tactic& tactic, const Problem& problem,
-                        const device::Device& device) {
+int64_t workspace_of(const ops::Tactic& tactic, const Problem& problem,
+                     const device::Device& device) {
   return tactic.workspace == nullptr ? 0 : tactic.workspace(problem.launch(), device.properties());
+}
+
+// The largest workspace of these tactics, without those that are too large for a trial in `room`.
+int64_t largest_workspace(const std::vector<const ops::Tactic*>& tactics, const Problem& problem,
+                          const device::Device& device, int64_t room) {
+  int64_t largest = 0;
+  for (const ops::Tactic* tactic : tactics) {
+    const int64_t bytes = workspace_of(*tactic, problem, device);
+    if (bytes <= room) largest = std::max(largest, bytes);
+  }
+  return largest;
 }
 
 // The times of these tactics that are known, relative to the fastest of them.
@@ -68,7 +79,7 @@ std::optional<double> Profiler::time(const Way& way, double best_us,
   try {
     if (trial == nullptr) {
       const auto start = Clock::now();
-      trial = std::make_unique<Trial>(way.problems, store_, max_bytes_ - way.workspace);
+      trial = std::make_unique<Trial>(way.problems, store_, way.largest_workspace, max_bytes_);
       log::debug("trial of ", way.key, " prepared in ", ms_since(start), " ms");
     }
     const auto start = Clock::now();
@@ -119,13 +130,15 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   const Ratios before = series == nullptr ? Ratios{} : ratios(*series, tactics);
   const ops::Tactic* best = nullptr;
   Times times;
+  const int64_t room = max_bytes_ - Trial::tensor_bytes(problem);
+  const int64_t workspace = largest_workspace(tactics, problem, device_, room);
   std::unique_ptr<Trial> trial;  // made when the first time is not in the cache
   for (const ops::Tactic* tactic : tactics) {
     const auto ratio = before.of.find(tactic);
     if (ratio != before.of.end() && ratio->second > kOutclassed) continue;
     const auto run = [&](std::span<const ops::Launch> launches) { tactic->run(launches[0]); };
     const std::optional<double> us = known_or_timed(
-        {{&problem, 1}, key, tactic->name, workspace_bytes(*tactic, problem, device_), run},
+        {{&problem, 1}, key, tactic->name, workspace_of(*tactic, problem, device_), workspace, run},
         best == nullptr ? kNone : times.at(best), trial);
     if (!us) continue;
     times[tactic] = *us;
@@ -149,8 +162,8 @@ bool Profiler::is_faster(const Chain& chain) {
     const Problem& problem = chain.problems[i];
     keys.push_back(problem.key());
     names.emplace_back(chain.alone[i]->name);
-    workspace = std::max(workspace, workspace_bytes(*chain.alone[i], problem, device_));
-    chain_workspace = std::max(chain_workspace, workspace_bytes(*chain.tactic, problem, device_));
+    workspace = std::max(workspace, workspace_of(*chain.alone[i], problem, device_));
+    chain_workspace = std::max(chain_workspace, workspace_of(*chain.tactic, problem, device_));
   }
   const std::string key = join(keys, " > "), alone = join(names, " > ");
   const auto [decided, is_new] =
@@ -164,11 +177,12 @@ bool Profiler::is_faster(const Chain& chain) {
       chain.alone[i]->run(launches[i]);
   };
   std::unique_ptr<Trial> trial;
+  const int64_t largest = std::max(workspace, chain_workspace);
   const std::optional<double> us = known_or_timed(
-      {chain.problems, key, chain.tactic->name, chain_workspace, run_chain}, kNone, trial);
+      {chain.problems, key, chain.tactic->name, chain_workspace, largest, run_chain}, kNone, trial);
   if (!us) return false;
   const std::optional<double> alone_us =
-      known_or_timed({chain.problems, key, alone, workspace, run_alone}, *us, trial);
+      known_or_timed({chain.problems, key, alone, workspace, largest, run_alone}, *us, trial);
   decided->second = alone_us && *us < *alone_us;
   return decided->second;
 }

@@ -25,8 +25,8 @@ struct Chain {
 /// THREAD: one at a time.
 class Profiler {
  public:
-  /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache`
-  /// outlives this.
+  /// `max_bytes` bounds what trials hold at any time: tensors, copies of them and the workspace
+  /// together. `cache` outlives this.
   Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes);
   Profiler(const Profiler&) = delete;
   Profiler& operator=(const Profiler&) = delete;
@@ -55,9 +55,10 @@ class Profiler {
   /// Launches that are timed: of which problems, and how.
   struct Way {
     std::span<const Problem> problems;
-    std::string key;    // of the problems
-    std::string name;   // of the tactics
-    int64_t workspace;  // bytes
+    std::string key;            // of the problems
+    std::string name;           // of the tactics
+    int64_t workspace;          // bytes
+    int64_t largest_workspace;  // of all ways of these problems
     Trial::Run run;
   };
   std::optional<double> known_or_timed(const Way& way, double best_us,

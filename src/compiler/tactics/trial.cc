@@ -5,11 +5,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 
 #include "base/check.h"
 #include "base/thread_pool.h"
 #include "device/named_range.h"
 #include "device/time_launches.h"
+#include "ops/embedding/embedding.h"
+#include "ops/moe_matmul/moe_matmul.h"
 #include "ops/rms_norm/rms_norm.h"
 
 namespace millrace::compiler {
@@ -70,6 +73,45 @@ int64_t sample_index(int i, int64_t count) {
                               static_cast<double>(count));
 }
 
+// How many things the integers of a problem name: experts, rows of a table. Those of other ops are
+// lengths, positions and the like, for which 0 is valid: one.
+int64_t named_by_ids(const Problem& problem) {
+  const std::string_view op = problem.op->name;
+  const void* attributes = problem.attributes.get();
+  if (op == ops::MoeMatmul::kName) return static_cast<const ops::MoeMatmul*>(attributes)->experts;
+  if (op == ops::Embedding::kName) {
+    return problem.in[1].dim(0) - static_cast<const ops::Embedding*>(attributes)->offset;
+  }
+  return 1;
+}
+
+// As a router of experts or a text would have it: rows go anywhere, and the choices of one row are
+// not the same.
+std::shared_ptr<std::vector<int32_t>> make_ids(const ops::Tensor& tensor, int64_t named) {
+  const int64_t choices = tensor.rank > 1 ? tensor.dim(-1) : 1;
+  auto ids = std::make_shared<std::vector<int32_t>>(static_cast<size_t>(tensor.count()));
+  std::mt19937 random;
+  int64_t first = 0;
+  for (int64_t i = 0; i < tensor.count(); ++i) {
+    if (i % choices == 0) first = static_cast<int64_t>(random());
+    (*ids)[static_cast<size_t>(i)] = static_cast<int32_t>((first + i % choices) % named);
+  }
+  return ids;
+}
+
+// What launches read and write, which is not all of a weight where experts are chosen.
+int64_t touched_bytes(std::span<const Problem> problems) {
+  int64_t touched = 0;
+  for (const Problem& problem : problems) {
+    const int64_t bytes = Trial::tensor_bytes({&problem, 1});
+    touched +=
+        problem.op->cost == nullptr
+            ? bytes
+            : std::min(bytes, static_cast<int64_t>(problem.op->cost(problem.launch()).bytes));
+  }
+  return std::max<int64_t>(touched, 1);
+}
+
 }  // namespace
 
 // Tensors of problems with memory behind them. The spans of the launches are theirs.
@@ -104,9 +146,13 @@ class TrialStore::Contents {
         copies_(copies),
         device_(device.allocate(std::max<int64_t>(copies * stride_, 64), "tactic trial")),
         host_(std::move(host)) {}
+  /// Whether another problem can take this over. Integers follow from the problem, and are few.
   bool fits(const ops::Tensor& tensor, int64_t copies) const {
-    return dtype_ == tensor.dtype && count_ == tensor.count() && copies_ >= copies;
+    return dtype_ != ir::DType::kI32 && dtype_ == tensor.dtype && count_ == tensor.count() &&
+           copies_ >= copies;
   }
+  /// Bytes beyond so many copies.
+  int64_t surplus(int64_t copies) const { return (copies_ - copies) * stride_; }
   std::byte* host() const { return host_ ? host_.get() : device_->data(); }
   std::byte* on_device(int64_t copy) const { return device_->data() + copy * stride_; }
 
@@ -167,8 +213,7 @@ TrialStore::TrialStore(device::Device& device) : device_(device) {}
 
 TrialStore::~TrialStore() = default;
 
-// Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one. Ids and the
-// like are 0: valid for every op.
+// Deterministic numbers in [-1, 1), enough to tell a right product from a wrong one.
 const TrialStore::Numbers& TrialStore::numbers(ir::DType dtype) {
   Numbers& numbers = numbers_[dtype];
   if (!numbers.bytes.empty()) return numbers;
@@ -189,7 +234,8 @@ const TrialStore::Numbers& TrialStore::numbers(ir::DType dtype) {
 // Weights of gigabytes are neither written by the host nor sent to the device: that repeats what it
 // has.
 std::shared_ptr<const TrialStore::Contents> TrialStore::make_input(const ops::Tensor& tensor,
-                                                                   int64_t copies) {
+                                                                   int64_t copies, int64_t named) {
+  if (tensor.dtype == ir::DType::kI32) return make_input_of_ids(tensor, copies, named);
   const Numbers& all = numbers(tensor.dtype);
   const int64_t bytes = tensor.bytes(), period = std::ssize(all.bytes);
   if (!device_.is_asynchronous()) {
@@ -214,12 +260,41 @@ std::shared_ptr<const TrialStore::Contents> TrialStore::make_input(const ops::Te
   return contents;
 }
 
+std::shared_ptr<const TrialStore::Contents> TrialStore::make_input_of_ids(const ops::Tensor& tensor,
+                                                                          int64_t copies,
+                                                                          int64_t named) {
+  const auto ids = make_ids(tensor, named);
+  auto* bytes = reinterpret_cast<std::byte*>(ids->data());
+  auto contents =
+      std::make_shared<Contents>(tensor, copies, device_, std::shared_ptr<std::byte>(ids, bytes));
+  for (int64_t i = 0; i < copies; ++i)
+    device_.copy_to_device(contents->on_device(i), bytes, tensor.bytes());
+  return contents;
+}
+
 std::byte* TrialStore::workspace(int64_t bytes) {
+  if (bytes == 0) return nullptr;
   if (workspace_ == nullptr || workspace_->size() < bytes) {
     workspace_.reset();
-    workspace_ = device_.allocate(std::max<int64_t>(bytes, 64), "workspace of trials");
+    workspace_ = device_.allocate(bytes, "workspace of trials");
   }
   return workspace_->data();
+}
+
+// Keeps the inputs of the last trial that this one has too. They may be more copies than it needs:
+// as long as there is room for them.
+void TrialStore::make_room(std::span<const Problem> problems, int64_t copies, int64_t room) {
+  std::erase_if(inputs_, [&](const auto& contents) {
+    return std::none_of(problems.begin(), problems.end(), [&](const Problem& problem) {
+      return std::any_of(problem.in.begin(), problem.in.end(),
+                         [&](const ops::Tensor& t) { return contents->fits(t, copies); });
+    });
+  });
+  int64_t needed = copies * Trial::tensor_bytes(problems);
+  for (const auto& contents : inputs_)
+    needed += contents->surplus(copies);
+  if (needed <= room) return;
+  std::erase_if(inputs_, [&](const auto& contents) { return contents->surplus(copies) > 0; });
 }
 
 int64_t Trial::tensor_bytes(std::span<const Problem> problems) {
@@ -233,7 +308,8 @@ int64_t Trial::tensor_bytes(std::span<const Problem> problems) {
   return bytes;
 }
 
-Trial::Trial(std::span<const Problem> problems, TrialStore& store, int64_t max_bytes)
+Trial::Trial(std::span<const Problem> problems, TrialStore& store, int64_t workspace_bytes,
+             int64_t max_bytes)
     : problems_(problems),
       store_(store),
       device_(store.device_),
@@ -241,22 +317,19 @@ Trial::Trial(std::span<const Problem> problems, TrialStore& store, int64_t max_b
       exact_(problems.size()) {
   const int64_t bytes = std::max<int64_t>(tensor_bytes(problems), 1);
   if (store.workspace_ && store.workspace_->size() + bytes > max_bytes) store.workspace_.reset();
-  const int64_t room = max_bytes - (store.workspace_ ? store.workspace_->size() : 0);
+  const int64_t kept = store.workspace_ ? store.workspace_->size() : 0;
+  const int64_t room = max_bytes - std::max(kept, workspace_bytes);
   int64_t copies = 1;
   if (device_.is_asynchronous()) {
-    copies = std::min(2 * device_.properties().l2_bytes / bytes + 1, room / bytes);
+    const int64_t launches = 2 * device_.properties().l2_bytes / touched_bytes(problems) + 1;
+    copies = std::min(launches, room / bytes);
     copies = std::clamp<int64_t>(copies, 1, int64_t{kMaxBatch});
   }
-  // The others make room first.
-  std::erase_if(store.inputs_, [&](const auto& contents) {
-    return std::none_of(problems.begin(), problems.end(), [&](const Problem& problem) {
-      return std::any_of(problem.in.begin(), problem.in.end(),
-                         [&](const ops::Tensor& t) { return contents->fits(t, copies); });
-    });
-  });
-  for (std::vector<ops::Tensor>& in : host_->in) {
-    for (ops::Tensor& t : in) {
-      inputs_.push_back(input(t, copies));
+  store.make_room(problems, copies, room);
+  for (size_t i = 0; i < problems.size(); ++i) {
+    const int64_t named = named_by_ids(problems[i]);
+    for (ops::Tensor& t : host_->in[i]) {
+      inputs_.push_back(input(t, copies, named));
       t.data = inputs_.back()->host();
     }
   }
@@ -283,12 +356,13 @@ Trial::Trial(std::span<const Problem> problems, TrialStore& store, int64_t max_b
 Trial::~Trial() = default;
 
 // No two tensors share one: a cache would hold what the first has read.
-std::shared_ptr<const Trial::Contents> Trial::input(const ops::Tensor& tensor, int64_t copies) {
+std::shared_ptr<const Trial::Contents> Trial::input(const ops::Tensor& tensor, int64_t copies,
+                                                    int64_t named) {
   for (const auto& contents : store_.inputs_) {
     const bool is_taken = std::find(inputs_.begin(), inputs_.end(), contents) != inputs_.end();
     if (!is_taken && contents->fits(tensor, copies)) return contents;
   }
-  return store_.make_input(tensor, copies);
+  return store_.make_input(tensor, copies, named);
 }
 
 std::optional<double> Trial::time(const char* name, Run run, int64_t workspace_bytes,

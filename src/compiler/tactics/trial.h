@@ -34,8 +34,13 @@ class TrialStore {
     std::unique_ptr<RepeatedBytes> repeated;  // for the host's side of an asynchronous device
   };
   const Numbers& numbers(ir::DType dtype);
-  std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies);
+  /// Integers are below `named`.
+  std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies,
+                                             int64_t named);
+  std::shared_ptr<const Contents> make_input_of_ids(const ops::Tensor& tensor, int64_t copies,
+                                                    int64_t named);
   std::byte* workspace(int64_t bytes);
+  void make_room(std::span<const Problem> problems, int64_t copies, int64_t room);
 
   device::Device& device_;
   std::map<ir::DType, Numbers> numbers_;
@@ -51,8 +56,10 @@ class Trial {
  public:
   /// Takes the inputs of the trial before that are the same: a weight is, for every number of rows.
   /// Each problem has inputs of its own; none reads what another writes.
-  /// `max_bytes` bounds tensors and copies of them. `problems` and `store` outlive this.
-  Trial(std::span<const Problem> problems, TrialStore& store, int64_t max_bytes);
+  /// `max_bytes` bounds tensors, copies of them and a workspace of up to `workspace_bytes`.
+  /// `problems` and `store` outlive this.
+  Trial(std::span<const Problem> problems, TrialStore& store, int64_t workspace_bytes,
+        int64_t max_bytes);
   ~Trial();
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
@@ -78,7 +85,7 @@ class Trial {
   bool right();
   bool right(size_t problem);
   ops::Tensor fetch_samples(const ops::Tensor& out);
-  std::shared_ptr<const Contents> input(const ops::Tensor& tensor, int64_t copies);
+  std::shared_ptr<const Contents> input(const ops::Tensor& tensor, int64_t copies, int64_t named);
 
   const std::span<const Problem> problems_;
   TrialStore& store_;

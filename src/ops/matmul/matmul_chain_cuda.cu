@@ -13,8 +13,8 @@
 // of a unit, two pieces of 64 for each warp. Tensor cores multiply 16 rows with 8 columns; here the
 // rows are those of both pieces of the weight, the columns those of both pieces of up to 4 rows of
 // x, and the products of different pieces do not count. 16 bytes of a lane are eight neighbours of
-// K, of the weight and of x alike. When a unit is through, one of four further warps (by turns) adds
-// the eight sums, and writes the outputs: the bits do not depend on who does what.
+// K, of the weight and of x alike. When a unit is through, one of four further warps (by turns)
+// adds the eight sums, and writes the outputs: the bits do not depend on who does what.
 //
 // Blocks wait for each other: all of them must be on the GPU at once, one on each multiprocessor.
 #include <algorithm>
@@ -35,7 +35,6 @@ namespace millrace::ops {
 namespace {
 
 using namespace chain;
-
 
 constexpr const char* kChainName = "matmul_chain_cuda";
 constexpr int kChainThreads = chain::kWarps * kWarp;
@@ -475,7 +474,8 @@ class ChainOutputs {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (job.bias != nullptr) {
-        bits[i].bias = ops::load_bits(job.bias, job.bias_type, job.gated ? col + i * job.cols : col);
+        bits[i].bias =
+            ops::load_bits(job.bias, job.bias_type, job.gated ? col + i * job.cols : col);
       }
       if (job.residual == nullptr || !has_token(job, i)) continue;
       // Another block may have written it in this launch.
@@ -564,10 +564,10 @@ int64_t x_bytes_of(const Launch& launch) {
 CUtensorMap chain_map(const Product& product) {
   const MatmulJob& job = product.job;
   const int64_t halves = job.gated ? 2 : 1;
-  return device::make_tensor_map(
-      job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
-      {kChunk, job.depth, job.cols * job.depth}, {kChunk, product.chunks(), kUnit, halves},
-      device::Swizzle::k128Bytes);
+  return device::make_tensor_map(job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
+                                 {kChunk, job.depth, job.cols * job.depth},
+                                 {kChunk, product.chunks(), kUnit, halves},
+                                 device::Swizzle::k128Bytes);
 }
 
 /// The counters of the queue's next launch.
@@ -582,8 +582,9 @@ void run_chain(const device::Queue& queue, const Chain& chain) {
   static const bool allowed =
       device::allow_shared(kChainName, matmul_chain_kernel<T>, kChainShared);
   CHECK(allowed);
-  device::launch_placed(kChainName, queue, {.all_at_once = true}, dim3(static_cast<unsigned>(device::multiprocessors())),
-                          dim3(kChainThreads), kChainShared, matmul_chain_kernel<T>, chain);
+  device::launch_placed(kChainName, queue, {.all_at_once = true},
+                        dim3(static_cast<unsigned>(device::multiprocessors())), dim3(kChainThreads),
+                        kChainShared, matmul_chain_kernel<T>, chain);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@
 
 namespace millrace::ops::chain {
 
-inline constexpr int kMaxRows = 4;      // of x
+inline constexpr int kMaxRows = 4;  // of x
 inline constexpr int kMaxProducts = kMaxChain;
 inline constexpr int kMultiplying = 8;  // warps
 inline constexpr int kFinishing = 4;    // warps, which take units by turns
@@ -65,8 +65,8 @@ __device__ inline void copy_stage(uint32_t to, const CUtensorMap& map, uint32_t 
 /// Starts to copy `bytes` (a multiple of 16) to shared memory; `barrier` counts them.
 __device__ inline void copy_bytes(uint32_t to, const void* from, int bytes, uint32_t barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          to),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
       "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(barrier)
       : "memory");
 }
