@@ -130,7 +130,7 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   const Ratios before = series == nullptr ? Ratios{} : ratios(*series, tactics);
   const ops::Tactic* best = nullptr;
   Times times;
-  const int64_t room = max_bytes_ - Trial::tensor_bytes(problem);
+  const int64_t room = max_bytes_ - Trial::tensor_bytes({&problem, 1});
   const int64_t workspace = largest_workspace(tactics, problem, device_, room);
   std::unique_ptr<Trial> trial;  // made when the first time is not in the cache
   for (const ops::Tactic* tactic : tactics) {

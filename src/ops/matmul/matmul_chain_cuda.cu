@@ -606,12 +606,13 @@ void matmul_chain_cuda(std::span<const Launch> launches) {
   Chain chain;
   int64_t x_bytes = 0;
   for (const Launch& launch : launches) {
-    Product product{.job = matmul_job(launch), .norm = matmul_norm(launch)};
+    Product& product = chain.products[chain.count++];
+    product.job = matmul_job(launch);
+    product.norm = matmul_norm(launch);
     if (product.job.rows == 0) return;  // of all of them
     product.units = static_cast<int>(product.job.cols / kUnit);
     product.weight = chain_map(product);
     x_bytes = std::max(x_bytes, x_bytes_of(launch));
-    chain.products[chain.count++] = product;
   }
   constexpr int64_t kSwizzleGroup = 1024;
   chain.x_bytes = static_cast<int>((x_bytes + kSwizzleGroup - 1) / kSwizzleGroup * kSwizzleGroup);
