@@ -18,6 +18,7 @@
 #include "ops/harness/op_call.h"
 #include "ops/matmul/matmul.h"
 #include "ops/op.h"
+#include "runtime/measure.h"
 
 namespace millrace {
 namespace {
@@ -350,6 +351,7 @@ struct Decoded {
   std::map<std::pair<int, int>, std::vector<float>> logits;  // by sequence and position
   std::vector<int> launches;                                 // by step
   int64_t captures = 0;
+  std::vector<int> with_next;  // of a step of two sequences, where it is not 0
 };
 
 // Prompts that come in steps of at most 8 tokens, then steps of three tokens, whatever the logits
@@ -358,7 +360,8 @@ Decoded decode(const engine::Engine& engine, const std::string& path) {
   engine::write_engine(engine, path, nullptr);
   EngineOptions open;
   open.device = "cuda";
-  GenerationSession session(Engine::open(path, open));
+  const std::shared_ptr<Engine> opened = Engine::open(path, open);
+  GenerationSession session(opened);
   session.setup({.batch_size = 3, .max_context_length = 20, .max_new_tokens = 12});
   std::vector<GenerationRequest> requests(3);
   for (int r = 0; r < 3; ++r) {
@@ -385,6 +388,10 @@ Decoded decode(const engine::Engine& engine, const std::string& path) {
   for (const StepTimes& step : stats.step_times)
     decoded.launches.push_back(step.launches);
   decoded.captures = stats.captures;
+  const runtime::MeasureOptions two{.regime = runtime::Regime::kGeneration, .rows = 2};
+  for (const runtime::MeasuredLaunch& launch : runtime::measure_step(opened->loaded(), two)) {
+    if (launch.with_next > 0) decoded.with_next.push_back(launch.with_next);
+  }
   return decoded;
 }
 
@@ -408,6 +415,8 @@ TEST(ChainCudaEngineTest, GivesTheLogitsOfSingleLaunches) {
   compiler::verify_memory_plan(engine);
   const Decoded chained = decode(engine, path);
   std::filesystem::remove(path);
+  EXPECT_EQ(alone.with_next, std::vector<int>());
+  EXPECT_EQ(chained.with_next, std::vector<int>(kLayers, 3));
 
   // A layer's last three products go with the first of the next one, or with the head, which steps
   // that only take in a part of a prompt leave out.

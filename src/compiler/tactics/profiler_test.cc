@@ -607,7 +607,7 @@ TEST_F(ProfilerTest, DropsAChainOfWhichOneLaunchIsWrong) {
   }
 }
 
-// x, weight and output of both products, one copy of each, are 3 and 5 KiB.
+// It needs x, weight and output of both products at once.
 TEST_F(ProfilerTest, DropsAChainThatDoesNotFit) {
   const ops::Tactic quick = chain_tactic("quick", run_each);
   const int64_t bytes = 4 * (8 * 32 + 16 * 32 + 8 * 16) + 4 * (8 * 32 + 24 * 32 + 8 * 24);

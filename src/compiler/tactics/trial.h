@@ -70,7 +70,7 @@ class Trial {
   using Run = FunctionRef<void(std::span<const ops::Launch>)>;
 
   /// Microseconds of the launches, or nothing when their outputs are wrong. On an asynchronous
-  /// device those of the launches and of a small kernel, in a chain of both. The farther behind
+  /// device those of the launches and of a small kernel, by turns. The farther behind
   /// `best_us`, the rougher: what cannot win is not measured twice.
   /// `name`: of the way to run them. `workspace_bytes`: the largest of theirs.
   std::optional<double> time(const char* name, Run run, int64_t workspace_bytes, double best_us);
