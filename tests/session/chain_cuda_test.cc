@@ -262,7 +262,7 @@ TEST_P(ChainCudaTest, GivesTheSameBitsInSharedMemoryEveryTime) {
 std::vector<ChainCase> chain_cases() {
   std::vector<ChainCase> cases;
   for (const ir::DType dtype : {ir::DType::kBF16, ir::DType::kF16}) {
-    for (const int64_t rows : {1, 2, 3, 8}) {
+    for (const int64_t rows : {1, 2, 3, 4}) {
       cases.push_back({dtype, rows, {256, 512, 384}});
       if (dtype == ir::DType::kBF16) cases.push_back({dtype, rows, {1024, 2816, 1536}});
     }
@@ -341,7 +341,7 @@ engine::Engine small_engine(device::Device& device) {
   options.dtype = compiler::ComputeType::kBf16;
   options.dummy_seed = 1;
   options.max_batch_size = 4;
-  options.max_num_tokens = 8;
+  options.max_num_tokens = 4;
   options.profile = false;
   compiler::BuildReport report;
   return compiler::build_engine({.model = "small", .config = config}, options, device, &report);
@@ -354,7 +354,7 @@ struct Decoded {
   std::vector<int> with_next;  // of a step of two sequences, where it is not 0
 };
 
-// Prompts that come in steps of at most 8 tokens, then steps of three tokens, whatever the logits
+// Prompts that come in steps of at most 4 tokens, then steps of three tokens, whatever the logits
 // say: so these are of the same ids in every engine.
 Decoded decode(const engine::Engine& engine, const std::string& path) {
   engine::write_engine(engine, path, nullptr);
