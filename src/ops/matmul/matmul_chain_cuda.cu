@@ -8,13 +8,14 @@
 //   copying warp    | o .... | gate, up ............................ | down ........ | next Q, K, V |
 //   other warps        | x | o ... |meet| x | gate, up ............. |meet| x | down ...
 //
-// Blocks take units of 8 weight rows. They claim them one by one, in order, from a counter: some
-// multiprocessors get more of the memory's bandwidth than others. A stage of the ring is 1024 of K
-// of a unit, two pieces of 64 for each warp. Tensor cores multiply 16 rows with 8 columns; here the
-// rows are those of both pieces of the weight, the columns those of both pieces of up to 4 rows of
-// x, and the products of different pieces do not count. 16 bytes of a lane are eight neighbours of
-// K, of the weight and of x alike. When a unit is through, one of four further warps (by turns)
-// adds the eight sums, and writes the outputs: the bits do not depend on who does what.
+// Blocks take units of 8 weight rows (of a gated product, 8 of the gate and the same 8 of up). They
+// claim them one by one, in order, from a counter: some multiprocessors get more of the memory's
+// bandwidth than others. A stage of the ring is 1024 of K of 8 rows, two pieces of 64 for each warp.
+// Tensor cores multiply 16 rows with 8 columns; here the rows are those of both pieces of the
+// weight, the columns those of both pieces of up to 4 rows of x, and the products of different
+// pieces do not count. 16 bytes of a lane are eight neighbours of K, of the weight and of x alike.
+// When a unit is through, one of four further warps (by turns) adds the eight sums, and writes the
+// outputs: the bits do not depend on who does what.
 //
 // Blocks wait for each other: all of them must be on the GPU at once, one on each multiprocessor.
 // What comes out goes to the other blocks twice: as outputs, with a count of units, and, where it
@@ -60,20 +61,22 @@ __device__ void copy_weights(const Chain& chain, const Memory& memory, Counters&
       if (++product < chain.count) continue;
       break;
     }
-    const auto chunks = static_cast<int>(p.job.depth) / kChunk;
+    const int stages = p.stages();
     // The next claim is on its way while the last two stages are copied.
-    const int claims_at = max((chunks - 1) / p.chunks() - 1, 0) * p.chunks();
-    for (int chunk = 0; chunk < chunks; chunk += p.chunks()) {
+    const int claims_at = max(stages - 2, 0);
+    for (int stage = 0; stage < stages; ++stage) {
       hopper::wait_barrier(memory.empty(place.slot), place.phase ^ 1);
       if (--until_full < 0) {  // no more than kInFlight are under way
         hopper::wait_barrier(memory.full(landed.slot), landed.phase);
         landed.advance(chain.stages);
       }
-      if (chunk == claims_at) claim = static_cast<int>(atomicAdd(claimed, 1U));
+      if (stage == claims_at) claim = static_cast<int>(atomicAdd(claimed, 1U));
       memory.piece_of_stage(place.slot) = Piece{product, unit}.packed();
       hopper::arrive_expecting(memory.full(place.slot), kStageBytes);
-      copy_stage(memory.stage(place.slot), p.weight, memory.full(place.slot), unit * kUnit, chunk,
-                 policy);
+      const int half = p.job.gated ? stage % 2 : 0;
+      const int of_k = p.job.gated ? stage / 2 : stage;
+      copy_stage(memory.stage(place.slot), p.weight, memory.full(place.slot), half, unit * kUnit,
+                 of_k * kChunks, policy);
       place.advance(chain.stages);
     }
   }
@@ -128,13 +131,11 @@ int64_t x_bytes_of(const Launch& launch) {
   return rows * (2 * depth + kXPadding) + norm;
 }
 
-CUtensorMap chain_map(const Product& product) {
-  const MatmulJob& job = product.job;
-  const int64_t halves = job.gated ? 2 : 1;
-  return device::make_tensor_map(job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
-                                 {kChunk, job.depth, job.cols * job.depth},
-                                 {kChunk, product.chunks(), kUnit, halves},
-                                 device::Swizzle::k128Bytes);
+CUtensorMap chain_map(const MatmulJob& job) {
+  return device::make_tensor_map(
+      job.weight, {kChunk, job.depth / kChunk, job.cols, job.gated ? 2 : 1},
+      {kChunk, job.depth, job.cols * job.depth}, {kChunk, kChunks, kUnit, 1},
+      device::Swizzle::k128Bytes);
 }
 
 /// Products whose `job` and `norm` are set, for the next launch of the queue.
@@ -148,7 +149,7 @@ void lay_out(Chain& chain, const device::Queue& queue) {
     Product& product = chain.products[i];
     const MatmulJob& job = product.job;
     product.units = static_cast<int>(job.cols / kUnit);
-    product.weight = chain_map(product);
+    product.weight = chain_map(job);
     product.handed = -1;
     if (i + 1 == chain.count || !chain.exchanges) continue;
     const MatmulJob& next = chain.products[i + 1].job;
