@@ -249,8 +249,8 @@ class Products {
   }
 
   /// Sums are, in lane 4 g + t: of weight row g, columns 2 t and 2 t + 1, of the first pieces of K;
-  /// then those of the second ones. Columns are tokens 0 to 3 of the first pieces, then of the second
-  /// ones. Lanes 4 g and 4 g + 1 get the sums of row g, tokens 2 t and 2 t + 1.
+  /// then those of the second ones. Columns are tokens 0 to 3 of the first pieces, then of the
+  /// second ones. Lanes 4 g and 4 g + 1 get the sums of row g, tokens 2 t and 2 t + 1.
   __device__ static float2 both_pieces(const float (&sums)[4]) {
     return make_float2(sums[0] + __shfl_down_sync(kAllLanes, sums[2], 2),
                        sums[1] + __shfl_down_sync(kAllLanes, sums[3], 2));
