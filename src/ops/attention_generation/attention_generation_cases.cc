@@ -444,6 +444,7 @@ std::vector<Case> few_cases() {
       of_8b("one key", few({1})),
       of_8b("one sequence", few({385})),
       of_8b("one long sequence", few({3001})),
+      of_8b("one that all blocks share", few({8500})),
       of_8b("two sequences", few({512, 16})),
       of_8b("three, one without a token", few({1025, 0, 17})),
       of_8b("eight, around tiles and steps", few({15, 16, 17, 128, 129, 144, 512, 513})),

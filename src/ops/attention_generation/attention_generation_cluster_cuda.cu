@@ -8,23 +8,45 @@
 namespace millrace::ops::generation {
 namespace {
 
+/// Clusters that run at once. REQUIRES: the shared memory has been allowed.
+template <typename K>
+int clusters_at_once(K* kernel, unsigned blocks, int threads, int shared_bytes) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {blocks, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks;
+  config.blockDim = static_cast<unsigned>(threads);
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  device::check_cuda(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "attend_few",
+                     "clusters that run at once");
+  return clusters;
+}
+
 template <typename T, int kSize, int kCluster>
 void launch_few(const Launch& launch, const AttentionArgs& args, Work work) {
   using S = Sizes<kSize, 1>;
   constexpr auto* kKernel = attend_few<T, kSize, kCluster>;
-  static const bool allowed = [] {
+  constexpr int kShared = S::shared_bytes(S::kRows);
+  static const int at_once = [] {
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                             cudaSharedmemCarveoutMaxShared),
                        "attend_few", "shared memory");
-    return device::allow_shared("attend_few", kKernel, S::shared_bytes(S::kRows));
+    device::allow_shared("attend_few", kKernel, kShared);
+    return clusters_at_once(kKernel, kCluster, S::kThreads, kShared) * kCluster;
   }();
-  static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  work.division.blocks = kSharers / kCluster * kCluster;
-  const int units = work.lengths.sequences * args.kv_heads;
-  const auto blocks = static_cast<unsigned>(std::max(units * kCluster, work.division.blocks));
-  device::launch_clusters("attend_few", *launch.queue, kCluster, blocks, S::kThreads,
-                          static_cast<size_t>(S::shared_bytes(S::kRows)), kKernel, args, work);
+  // Blocks that share all tiles, if units have none. Where units fill the multiprocessors there are
+  // no more blocks than these: idle ones would have to wait for a place.
+  constexpr int kMany = 96;
+  const int of_units = work.lengths.sequences * args.kv_heads * kCluster;
+  work.division.blocks = std::min(at_once, of_units > kMany ? kMultiprocessors : kMaxSharers);
+  const auto blocks = static_cast<unsigned>(std::max(of_units, work.division.blocks));
+  device::launch_clusters("attend_few", *launch.queue, kCluster, blocks, S::kThreads, kShared,
+                          kKernel, args, work);
 }
 
 template <typename T, int kSize>

@@ -7,16 +7,12 @@ namespace millrace::ops::generation {
 
 /// Most sequences, and rows, of a launch: a lane looks at one.
 inline constexpr int kFewSequences = 16;
-/// Blocks that run at once.
-inline constexpr int kSharers = kMaxSharers;
 
-/// Blocks to a unit: about one for each multiprocessor, since a block of the kernel before is there
-/// as well. 0: there are too many units.
+/// Blocks to a unit. At most one block for each multiprocessor, since one of the kernel before is
+/// there as well; fewer of the large clusters, as each needs neighbouring multiprocessors. 0: there
+/// are too many units.
 constexpr int cluster_size(int units) {
-  for (const int blocks : {8, 4, 2}) {
-    if (units * blocks <= kMultiprocessors) return blocks;
-  }
-  return 0;
+  return units <= 8 ? 8 : units <= 24 ? 4 : units <= kMultiprocessors / 2 ? 2 : 0;
 }
 
 /// REQUIRES: cluster_size() of the launch is not 0; the op appends and rotates whole heads of 64 or
