@@ -18,6 +18,7 @@
 #include "ops/attention_generation/attention_generation_tactics.h"
 #include "ops/attention_generation/generation_cluster_launch_cuda.h"
 #include "ops/attention_generation/generation_launch_cuda.cuh"
+#include "ops/attention_generation/generation_stream_launch_cuda.h"
 #include "ops/common/queue_number_cuda.h"
 
 namespace millrace::ops {
@@ -155,6 +156,16 @@ const WorkItem* plan_of(const Launch& launch, const GenerationInputs& at) {
   return out[0].as<WorkItem>();
 }
 
+/// What the kernels for one token of each sequence cannot do; null if nothing.
+const char* why_no_token_kernel(const AttentionGeneration& a) {
+  if (a.head_size != 64 && a.head_size != 128) return "needs heads of 64 or 128";
+  if (a.heads / a.kv_heads > 8) return "needs at most 8 query heads that share one";
+  if (!a.append) return "needs an op that appends";
+  if (a.rotary_dim != a.head_size || a.interleaved) return "needs halves of whole heads rotated";
+  if (a.window > 0) return "knows no window";
+  return nullptr;
+}
+
 enum class Kernels { kUsual, kClusters };
 
 void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
@@ -184,6 +195,10 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   work.queue = queue_number(*launch.queue);
   if (kernels == Kernels::kClusters) return generation::launch_clusters(launch, args, work);
   const ir::DType stored = rows.cache->dtype;
+  if (kind == Kind::kNarrow && stored == launch.in[0].dtype && why_no_token_kernel(a) == nullptr &&
+      generation::has_streams()) {
+    return generation::launch_streams(launch, args, work);
+  }
   if (ir::dtype_size(stored) == 1) {
     generation::launch_widening(launch, args, work, kind, stored);
     return;
@@ -236,15 +251,12 @@ void attention_generation_mma_cuda(const Launch& launch) {
 
 std::string attention_generation_cluster_cuda_why_not(const Launch& launch,
                                                       const device::Properties& properties) {
-  std::string why = attention_generation_mma_cuda_why_not(launch, properties);
+  const std::string why = attention_generation_mma_cuda_why_not(launch, properties);
   if (!why.empty()) return why;
   const auto& a = launch.attrs<AttentionGeneration>();
   if (properties.sm != 90) return "needs a Hopper GPU (compute capability 9.0)";
-  if (a.head_size != 64 && a.head_size != 128) return "needs heads of 64 or 128";
-  if (a.heads / a.kv_heads > 8) return "needs at most 8 query heads that share one";
-  if (!a.append) return "needs an op that appends";
-  if (a.rotary_dim != a.head_size || a.interleaved) return "needs halves of whole heads rotated";
-  if (a.window > 0 || a.splits > 0) return "knows no window and no number of pieces";
+  if (const char* reason = why_no_token_kernel(a)) return reason;
+  if (a.splits > 0) return "does not cut into pieces";
   const int64_t sequences = launch.in[1].dim(0);
   if (std::max(sequences, launch.in[0].dim(0)) > generation::kFewSequences ||
       generation::cluster_size(static_cast<int>(sequences) * a.kv_heads) == 0) {
