@@ -39,11 +39,15 @@ void launch_few(const Launch& launch, const AttentionArgs& args, Work work) {
     return clusters_at_once(kKernel, kCluster, S::kThreads, kShared) * kCluster;
   }();
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  // Blocks that share all tiles, if units have none. Where units fill the multiprocessors there are
-  // no more blocks than these: idle ones would have to wait for a place.
+  // Blocks that share all tiles, if units have none; a long sequence has a piece for each of them.
+  // Where units fill the multiprocessors there are no more blocks than these: idle ones would have
+  // to wait for a place.
   constexpr int kMany = 96;
   const int of_units = work.lengths.sequences * args.kv_heads * kCluster;
-  work.division.blocks = std::min(at_once, of_units > kMany ? kMultiprocessors : kMaxSharers);
+  const int most = of_units > kMany ? kMultiprocessors : kMaxSharers;
+  work.division.blocks = std::min(at_once, most) / kCluster * kCluster;
+  int& pieces = work.division.wanted_pieces_if_long;
+  pieces = std::clamp(work.division.blocks / args.kv_heads, 1, pieces);
   const auto blocks = static_cast<unsigned>(std::max(of_units, work.division.blocks));
   device::launch_clusters("attend_few", *launch.queue, kCluster, blocks, S::kThreads, kShared,
                           kKernel, args, work);

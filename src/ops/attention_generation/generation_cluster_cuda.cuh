@@ -56,8 +56,9 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
     new_key_ = this->cached_at(this->block_of(walk_, last), kv_head, walk_.plan.first_position);
     cluster::wait();
     device::wait_for_predecessor();
-    auto read = this->read_token(walk_.plan.row_start, kv_head, last % kStep == first);
-    this->take_token(read, walk_);
+    const bool has_new_key = last % kStep == first;
+    auto read = this->read_token(walk_.plan.row_start, kv_head, has_new_key);
+    this->take_token(read, walk_, has_new_key);
     this->start_sums();
     add_tiles(first);
     this->share_sums();

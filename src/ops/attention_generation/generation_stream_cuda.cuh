@@ -157,7 +157,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
   /// Sums of all pieces but the last one; of that, each warp's are left.
   __device__ void attend(typename Base::Read& read) {
     walk_ = walk_of(now_);
-    this->take_token(read, walk_);
+    this->take_token(read, walk_, has_new_key(now_));
     fill();  // a warp without tiles of the unit before has not done so since
     for (; walk_.piece < walk_.plan.pieces; ++walk_.piece) {
       if (walk_.piece > 0) gather();

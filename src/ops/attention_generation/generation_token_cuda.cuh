@@ -82,9 +82,9 @@ class Token : public Tiles<T, kSize, 1, T, SizesOf> {
     return read;
   }
 
-  /// Rotates the queries, which become the operands of the products. Keeps what append_half()
+  /// Rotates the queries, which become the operands of the products, and keeps what append_half()
   /// needs.
-  __device__ void take_token(Read& read, const Walk& walk) {
+  __device__ void take_token(Read& read, const Walk& walk, bool has_new_key) {
     const float cosines[kPart] = {read.cosines[0].x, read.cosines[0].y, read.cosines[0].z,
                                   read.cosines[0].w, read.cosines[1].x, read.cosines[1].y,
                                   read.cosines[1].z, read.cosines[1].w};
@@ -103,6 +103,7 @@ class Token : public Tiles<T, kSize, 1, T, SizesOf> {
     }
     __syncwarp();
     this->load_queries(walk, a_.group, queries);
+    if (!has_new_key) return;
     new_half_ = read.new_key;
     if (!has_part_of_value()) rotate(new_half_, cosines, sines);
   }
