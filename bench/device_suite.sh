@@ -16,10 +16,10 @@
 #   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B
 #   long       the 8B shape behind prompts of 32k and 128k tokens, batch 1
 #   deterministic   the 8B shape with and without --deterministic, batch 1 and 32
-#   memory     what sessions take from the GPU is what was planned, within 1 %
+#   memory     what sessions take from the GPU is what was planned, within 1 %; tactics of Code Llama 34B chosen within 1 GiB
 #   attention  both attention operations alone: prompts of 2k and 8k, caches of 64 x 4k and 1 x 128k tokens
 #   sampler    the operations behind the logits alone
-#   random     150 random batches: the same tokens on the GPU as on the CPU, in fp32
+#   random     3,000 random batches: the same tokens on the GPU as on the CPU, in fp32
 #   start      from process start to the first token of an 8B checkpoint in the page cache; needs PyTorch (PYTHON names one)
 #   torch      logits of the 8B shape beside transformers', by layers, prompt and decode; needs PyTorch and transformers 5
 #   torch_shapes   the same of Llama 2 13B, Mixtral 8x7B and Gemma 2 9B
@@ -174,6 +174,19 @@ for line in lines:
         sys.exit("FAILED: setup took %d bytes, planned were %d" % (memory["taken_by_setup_bytes"], memory["planned_bytes"]))
 if len(lines) != 3:
     sys.exit("FAILED: %d of 3 sessions" % len(lines))' || fail "the memory plan"
+  tactics_within 1GiB
+  tactics_within 256MiB
+  [ "$dropped" -gt 0 ] || fail "256MiB held the trials of weights of 344 MiB and more"
+}
+
+# Chooses the tactics of the largest shape with trials of at most so much memory. What does not fit is named in the log.
+tactics_within() {
+  local notes
+  notes=$("$program" explain bench/models/code-llama-34b --dummy-weights --device cuda --max-build-memory "$1" 2>&1 >/dev/null) ||
+    fail "tactics of Code Llama 34B within $1"
+  echo "$notes" >&2
+  dropped=$(grep -c "note: tactic .* dropped for .*, the limit is" <<<"$notes")
+  echo "{\"model\": \"code-llama-34b\", \"max_build_memory\": \"$1\", \"dropped\": $dropped}"
 }
 
 # Times all cases of each of the operations.

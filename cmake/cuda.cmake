@@ -28,7 +28,7 @@ if(MILLRACE_CUDA_ARCHITECTURES STREQUAL "all")
   set(MILLRACE_EVERY_GPU_FLAGS --generate-code=arch=compute_80,code=sm_80 --generate-code=arch=compute_89,code=sm_89
       ${hopper_code} --generate-code=arch=compute_90,code=compute_90)
 elseif(MILLRACE_CUDA_ARCHITECTURES STREQUAL "90a")
-  set(CMAKE_CUDA_ARCHITECTURES 90a)
+  set(CMAKE_CUDA_ARCHITECTURES 90a-real)
   set(MILLRACE_CUDA_CODE 90)
   set(MILLRACE_CUDA_PTX 0)
 else()

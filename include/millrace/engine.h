@@ -41,8 +41,8 @@ struct EngineOptions {
 
   std::vector<std::string> disabled_passes;
   std::string dump_graph;        // folder; empty: none
-  int64_t max_build_memory = 0;  // of a tactic's trial; 0: 1 GiB, on a GPU 2 GiB
-  std::string timing_cache;      // file; empty: in the cache folder
+  int64_t max_build_memory = 0;  // of trials, made without a cache then; 0: 1 GiB, GPU: 2 GiB
+  std::string timing_cache;      // file; empty: open() has one in the cache folder, build() none
 };
 
 /// What an engine was made of and for.

@@ -43,6 +43,7 @@ void check_contradictions(const engine::Manifest& m, const EngineOptions& option
   if (options.max_num_tokens > m.max_num_tokens) refuse("--max-num-tokens", str(m.max_num_tokens));
   if (options.dummy_weights) refuse("--dummy-weights", "the checkpoint's weights");
   if (options.multi_block > 0) refuse("--multi-block", "a split by length");
+  if (options.max_build_memory > 0) refuse("--max-build-memory", "tactics that are in it");
   if (options.embeddings) {
     throw_bad_input("an engine file gives logits, not hidden states", m.model,
                     "give the model's folder");
@@ -113,8 +114,10 @@ std::shared_ptr<const engine::EngineFile> open_folder(const std::string& model,
   const api::ModelSource source = api::ModelSource::open(model, options.dummy_weights.has_value());
   const engine::EngineCache cache(options.cache_dir);
   compiler::BuildOptions build = api::build_options(options, source);
-  // A dump of the passes needs them to run.
-  const bool use_cache = options.use_cache && options.dump_graph.empty();
+  // A dump of the passes needs them to run. A limit of trials needs trials: what would not fit is
+  // wanted, not what was found without one.
+  const bool limited = options.max_build_memory > 0;
+  const bool use_cache = options.use_cache && options.dump_graph.empty() && !limited;
   const std::string key = source.cache_key(build, device.properties());
   if (use_cache && cache.has(key)) {
     try {
@@ -126,7 +129,7 @@ std::shared_ptr<const engine::EngineFile> open_folder(const std::string& model,
       info->notes.push_back(str("the cached engine is built again: ", error.what()));
     }
   }
-  build.timing_cache = timing_cache_path(options, cache);
+  build.timing_cache = limited ? options.timing_cache : timing_cache_path(options, cache);
   if (!build.timing_cache.empty()) {
     std::error_code ignored;  // a cache that cannot be written is noted below
     std::filesystem::create_directories(cache.folder(), ignored);

@@ -62,7 +62,7 @@ void add_build(Program& program) {
       .bytes("--max-build-memory", &o.model.engine.max_build_memory,
              "most memory of a tactic's trial; default 1GiB, on a GPU 2GiB")
       .option("--timing-cache", &o.model.engine.timing_cache,
-              "file that keeps measured times; default: in the engine cache");
+              "file that keeps measured times; default: none, all are measured");
   command.footer("Example:\n  millrace build models/novelist-14m -o novelist.engine");
   command.run([options] { return run(*options); });
 }

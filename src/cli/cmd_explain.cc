@@ -57,6 +57,7 @@ Json to_json(const runtime::MeasuredLaunch& launch, const std::string& regime, i
                {"flops", static_cast<int64_t>(launch.cost.flops)},
                {"why_not", std::move(why_not)},
                {"ceiling_us", ceiling_us}};
+  if (launch.with_next > 0) line["with_next"] = launch.with_next;
   if (launch.time_us > 0) {
     line["time_us"] = launch.time_us;
     line["ceiling_share"] = ceiling_us / launch.time_us;
@@ -95,9 +96,11 @@ void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings&
       continue;
     }
     const std::string time = launch.time_us > 0 ? str(static_cast<int64_t>(launch.time_us)) : "-";
-    std::printf("%10s %10.1f %8.2f %8.1f  %s %s  %s\n", time.c_str(), ceiling_us,
+    const std::string chain =
+        launch.with_next > 0 ? str(" (with the next ", launch.with_next, ")") : "";
+    std::printf("%10s %10.1f %8.2f %8.1f  %s%s %s  %s\n", time.c_str(), ceiling_us,
                 launch.cost.bytes / 1e6, launch.cost.flops / 1e6, launch.tactic.c_str(),
-                launch.scope.c_str(), join(shapes(launch), " ").c_str());
+                chain.c_str(), launch.scope.c_str(), join(shapes(launch), " ").c_str());
     for (const auto& [tactic, why] : launch.why_not) {
       std::printf("%40s not %s: %s\n", "", tactic.c_str(), why.c_str());
     }
@@ -147,6 +150,8 @@ void add_explain(Program& program) {
       .option("--rows", &o.rows, "prompt tokens of the context step; default 512")
       .option("--batch-size", &o.batch_size, "requests of the generation step; default 1")
       .option("--context", &o.context, "tokens before the generation step; default 128")
+      .bytes("--max-build-memory", &o.model.engine.max_build_memory,
+             "choose tactics anew, with at most so much memory for a tactic's trial")
       .flag("--measure", &o.measure, "run the step and time each operation")
       .flag("--json", &o.json, "one line of JSON for each operation");
   command.run([options] { return run(*options); });

@@ -58,12 +58,13 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
   list_weights(input.checkpoint, engine);
   describe_build(input, options, device.properties(), &engine.manifest);
 
-  // How each launch runs, by its number of rows.
+  // How each launch runs, by its number of rows, and which go as one.
   const auto tactics_start = std::chrono::steady_clock::now();
   TimingCache cache(options.timing_cache, device.properties());
   Profiler profiler(device, cache, trial_memory(options, device));
   for (engine::PlannedGraph* planned : graphs_of(engine)) {
     select_tactics(*planned, device, options.profile ? &profiler : nullptr, options.deterministic);
+    if (options.profile && !options.deterministic) select_chains(*planned, device, profiler);
   }
   cache.save();
   report->tactics_ms = ms_since(tactics_start);

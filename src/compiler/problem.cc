@@ -1,5 +1,7 @@
 #include "compiler/problem.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace millrace::compiler {
@@ -56,6 +58,15 @@ Problem make_problem(const ir::Graph& graph, ir::NodeId id, const ir::Bindings& 
   for (const ir::ValueId v : node.outputs)
     problem.out.push_back(tensor(v));
   return problem;
+}
+
+ir::Bindings sizes_of_rows(const ir::Bindings& maxima, const std::string& symbol, int64_t rows) {
+  ir::Bindings sizes = maxima;
+  for (const char* name : {"T", "S", "L"}) {
+    sizes.set(name, std::min(rows, sizes.at(name)));
+  }
+  if (!symbol.empty()) sizes.set(symbol, rows);
+  return sizes;
 }
 
 std::string rows_symbol(const ir::Graph& graph, ir::NodeId id) {

@@ -27,6 +27,10 @@ struct Problem {
 /// The node with its symbols at these values.
 Problem make_problem(const ir::Graph& graph, ir::NodeId node, const ir::Bindings& bindings);
 
+/// The smallest step within `maxima` that has this many rows. Other symbols do not matter to how a
+/// node is run. `symbol`: counts the node's rows, or "".
+ir::Bindings sizes_of_rows(const ir::Bindings& maxima, const std::string& symbol, int64_t rows);
+
 /// The symbol that counts a node's rows (dimension 0 of its first output that is not a state), or
 /// "" when fixed.
 std::string rows_symbol(const ir::Graph& graph, ir::NodeId node);

@@ -81,6 +81,9 @@ struct Cost {
   double flops = 0;
 };
 
+/// Launches of one chain (Tactic::run_chain).
+inline constexpr int kMaxChain = 8;
+
 /// One way to run an op.
 struct Tactic {
   const char* name =
@@ -93,6 +96,11 @@ struct Tactic {
   void (*run)(const Launch&) = nullptr;
   /// A row of the result has the same bits in any batch. Deterministic engines take no other.
   bool batch_invariant = true;
+  /// Enqueues consecutive launches of the op, at most kMaxChain, as one; why_not holds for each.
+  /// Each reads what those before it wrote, and memory is planned for one after the other: a launch
+  /// has its outputs and its workspace from the end of the one before on, the workspace to its own
+  /// end. A tactic that has this is for chains: it runs one launch, but is not chosen for it.
+  void (*run_chain)(std::span<const Launch>) = nullptr;
 };
 
 /// In which of the two regimes a node runs: steps that hold prompts, steps that hold generated

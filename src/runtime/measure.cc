@@ -108,6 +108,21 @@ std::vector<std::vector<double>> run_step(GraphStepper& stepper, const MeasureOp
   return times;
 }
 
+// By launch: how many behind it go as one with it in a step that is not measured.
+std::vector<int> with_next(const Program& program, const ir::Bindings& sizes,
+                           const MeasureOptions& options) {
+  std::vector<int> counts(static_cast<size_t>(program.num_launches()));
+  const bool context = options.encoder || options.regime == Regime::kContext;
+  const int head = options.encoder ? program.num_launches() : program.planned().head_begin;
+  for (const auto& [begin, end] : {std::pair{0, head}, std::pair{head, program.num_launches()}}) {
+    const Program::Range range{
+        .begin = begin, .end = end, .context = context, .generation = !context};
+    for (const Program::Group& group : program.groups(sizes, range))
+      counts[static_cast<size_t>(group.launches[0])] = static_cast<int>(group.count) - 1;
+  }
+  return counts;
+}
+
 }  // namespace
 
 std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngine>& engine,
@@ -135,11 +150,13 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
         {"M", size.blocks()}}) {
     sizes.set(name, value);
   }
+  const Program& program = stepper->program(options.encoder);
+  const std::vector<int> with = with_next(program, sizes, options);
   std::vector<MeasuredLaunch> result;
   for (size_t i = 0; i < times.size(); ++i) {
     if (times[i].empty()) continue;
-    Program::Description d = stepper->program(options.encoder).describe(static_cast<int>(i), sizes);
-    MeasuredLaunch m{d.op->name, d.tactic->name, d.scope, {}, d.in, d.out, d.cost, 0};
+    Program::Description d = program.describe(static_cast<int>(i), sizes);
+    MeasuredLaunch m{d.op->name, d.tactic->name, d.scope, {}, d.in, d.out, d.cost, 0, with[i]};
     ops::Launch launch;
     launch.in = m.in;
     launch.out = m.out;
@@ -148,7 +165,9 @@ std::vector<MeasuredLaunch> measure_step(const std::shared_ptr<const LoadedEngin
       if (&tactic == d.tactic || tactic.device != engine->device->properties().kind) continue;
       const std::string why =
           tactic.why_not == nullptr ? "" : tactic.why_not(launch, engine->device->properties());
-      m.why_not.emplace_back(tactic.name, why.empty() ? "slower, or later in preference" : why);
+      const char* reason = tactic.run_chain != nullptr ? "slower, or no neighbour that it runs"
+                                                       : "slower, or later in preference";
+      m.why_not.emplace_back(tactic.name, why.empty() ? reason : why);
     }
     if (options.measure) {
       std::nth_element(times[i].begin(), times[i].begin() + kRuns / 2, times[i].end());

@@ -26,6 +26,7 @@ struct MeasuredLaunch {
   std::vector<ops::Tensor> in, out;
   ops::Cost cost;
   double time_us = 0;  // median; 0 when not measured
+  int with_next = 0;   // launches behind this that go as one with it; measured they go alone
 };
 
 /// The launches that such a step runs, in order.

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "device/named_range.h"
+#include "ops/common/chain.h"
 
 namespace millrace::runtime {
 
@@ -70,11 +71,16 @@ Frame Program::make_frame(Regime regime, std::byte* arena) const {
   return frame;
 }
 
+// 0 where they are fixed: the launch has one tactic.
+int64_t Program::rows(const Operation& op, const ir::Bindings& sizes) const {
+  return op.rows_symbol < 0 ? 0 : sizes.at(symbols_[static_cast<size_t>(op.rows_symbol)]);
+}
+
 const ops::Tactic* Program::tactic_for(const Operation& op, const ir::Bindings& sizes) const {
   if (op.rows_symbol < 0) return op.choices.back().tactic;
-  const int64_t rows = sizes.at(symbols_[static_cast<size_t>(op.rows_symbol)]);
+  const int64_t count = rows(op, sizes);
   for (const Choice& choice : op.choices) {
-    if (rows <= choice.max_rows) return choice.tactic;
+    if (count <= choice.max_rows) return choice.tactic;
   }
   return op.choices.back().tactic;
 }
@@ -94,39 +100,63 @@ void Program::tensors(const std::vector<ir::ValueId>& ids, const Frame* frame,
   }
 }
 
-void Program::run_one(const Operation& op, const ops::Launch& launch,
-                      const ir::Bindings& sizes) const {
-  const device::NamedRange range(device_.properties().kind, op.name.c_str());
-  tactic_for(op, sizes)->run(launch);
-}
-
-int Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const {
-  std::vector<ops::Tensor> in, out;
-  int count = 0;
+std::vector<Program::Group> Program::groups(const ir::Bindings& sizes, const Range& range) const {
+  std::vector<int> active;
+  std::vector<ops::ChainLink> links;
   for (int i = range.begin; i < range.end; ++i) {
     const Operation& op = launches_[static_cast<size_t>(i)];
     if (op.op->phase == ops::Phase::kContext && !range.context) continue;
     if (op.op->phase == ops::Phase::kGeneration && !range.generation) continue;
-    ++count;
-    const ir::Node& node = planned_.graph.node(op.node);
-    tensors(node.inputs, &frame, sizes, &in);
-    tensors(node.outputs, &frame, sizes, &out);
-    ops::Launch launch;
-    launch.in = in;
-    launch.out = out;
-    launch.attributes = op.attributes.get();
-    launch.workspace = frame.workspaces[static_cast<size_t>(i)];
-    launch.queue = &device_.queue();
-    if (observations == nullptr) {
-      run_one(op, launch, sizes);
-      continue;
-    }
-    observations->push_back({i, device_.make_event(), device_.make_event()});
-    observations->back().begin->record();
-    run_one(op, launch, sizes);
-    observations->back().end->record();
+    active.push_back(i);
+    links.push_back({tactic_for(op, sizes), rows(op, sizes)});
   }
-  return count;
+  std::vector<Group> groups;
+  for (size_t i = 0; i < active.size(); i += groups.back().count) {
+    const size_t count =
+        observations == nullptr ? ops::chain_length(std::span(links).subspan(i)) : 1;
+    groups.push_back({links[i].tactic, count, {}});
+    std::copy_n(active.begin() + static_cast<int64_t>(i), count, groups.back().launches.begin());
+  }
+  return groups;
+}
+
+void Program::place(int index, const Frame& frame, const ir::Bindings& sizes,
+                    Placed* placed) const {
+  const Operation& op = launches_[static_cast<size_t>(index)];
+  const ir::Node& node = planned_.graph.node(op.node);
+  tensors(node.inputs, &frame, sizes, &placed->in);
+  tensors(node.outputs, &frame, sizes, &placed->out);
+  placed->launch = {.in = placed->in,
+                    .out = placed->out,
+                    .attributes = op.attributes.get(),
+                    .workspace = frame.workspaces[static_cast<size_t>(index)],
+                    .queue = &device_.queue()};
+}
+
+int Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const {
+  std::array<Placed, ops::kMaxChain> placed;
+  std::array<ops::Launch, ops::kMaxChain> launches;
+  const std::vector<Group> all = groups(sizes, range);
+  for (const Group& group : all) {
+    for (size_t i = 0; i < group.count; ++i) {
+      place(group.launches[i], frame, sizes, &placed[i]);
+      launches[i] = placed[i].launch;
+    }
+    const int first = group.launches[0];
+    if (observations != nullptr) {
+      observations->push_back({first, device_.make_event(), device_.make_event()});
+      observations->back().begin->record();
+    }
+    const std::string& name = launches_[static_cast<size_t>(first)].name;
+    const device::NamedRange named(device_.properties().kind, name.c_str());
+    if (group.count == 1) {
+      group.tactic->run(launches[0]);
+    } else {
+      group.tactic->run_chain(std::span(launches).first(group.count));
+    }
+    if (observations != nullptr) observations->back().end->record();
+  }
+  return static_cast<int>(all.size());
 }
 
 Program::Description Program::describe(int index, const ir::Bindings& sizes) const {

@@ -1,6 +1,7 @@
 // The launches of an engine with ops, tactics and addresses resolved: what a step walks.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -35,12 +36,13 @@ class Program {
   /// Arena addresses of a regime; inputs and weights are left to bind().
   Frame make_frame(Regime regime, std::byte* arena) const;
 
-  /// Runs launches [begin, end) that belong to the phases `context` and `generation` say are in the
-  /// step. Returns how many there were.
+  /// Launches [begin, end) that belong to the phases `context` and `generation` say are in the
+  /// step.
   struct Range {
     int begin = 0, end = 0;
     bool context = true, generation = true;
   };
+  /// Runs them. Returns how many there were; those that go as a chain count as one.
   int run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const;
 
   /// A launch between two points in the queue's order.
@@ -48,7 +50,7 @@ class Program {
     int launch;
     std::unique_ptr<device::Event> begin, end;
   };
-  /// Where run() notes every launch: for `explain --measure`. Null: nowhere.
+  /// Where run() notes every launch, which then goes alone: for `explain --measure`. Null: nowhere.
   std::vector<Observation>* observations = nullptr;
 
   /// One launch with its tensors at these sizes, for costs and names.
@@ -61,6 +63,15 @@ class Program {
     ops::Cost cost;
   };
   Description describe(int launch, const ir::Bindings& sizes) const;
+
+  /// Launches that go as one: one, or a chain (Tactic::run_chain).
+  struct Group {
+    const ops::Tactic* tactic;
+    size_t count;
+    std::array<int, ops::kMaxChain> launches;
+  };
+  /// What run() enqueues, in order.
+  std::vector<Group> groups(const ir::Bindings& sizes, const Range& range) const;
 
  private:
   struct Choice {
@@ -76,7 +87,13 @@ class Program {
     std::vector<Choice> choices;
   };
 
-  void run_one(const Operation& op, const ops::Launch& launch, const ir::Bindings& sizes) const;
+  /// A launch of a frame and its tensors.
+  struct Placed {
+    std::vector<ops::Tensor> in, out;
+    ops::Launch launch;
+  };
+  void place(int index, const Frame& frame, const ir::Bindings& sizes, Placed* placed) const;
+  int64_t rows(const Operation& op, const ir::Bindings& sizes) const;
   const ops::Tactic* tactic_for(const Operation& op, const ir::Bindings& sizes) const;
   void tensors(const std::vector<ir::ValueId>& ids, const Frame* frame, const ir::Bindings& sizes,
                std::vector<ops::Tensor>* out) const;

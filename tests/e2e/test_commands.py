@@ -89,6 +89,17 @@ class Explain(program.ProgramTest):
         found = self.objects("explain", *TINY, "--measure", schema="explain")
         self.assertTrue(all(row["time_us"] >= 0 for row in found))
 
+    def test_small_build_memory(self):
+        """Tactics are chosen anew, though there is an engine in the cache; those that do not fit are named."""
+        self.good("explain", *TINY)
+        result = self.good("explain", *TINY, "--json", "--max-build-memory", "10KiB")
+        dropped = [line for line in result.err.splitlines() if "dropped" in line]
+        self.assertTrue(dropped, result.err[:1000])
+        for line in dropped:
+            self.assertRegex(line, r"^millrace: note: tactic \w+ dropped for \w+\{.*: its trial needs .*, the limit is 10.0 KiB$")
+        self.assertTrue(all(row["tactic"] for row in program.json_lines(result.out)))
+        self.assertNotIn("dropped", self.good("explain", *TINY).err)
+
 
 class Bench(program.ProgramTest):
     sizes = ("--input-len", 16, "--output-len", 8)
@@ -133,7 +144,9 @@ class Build(program.ProgramTest):
     def test_small_build_memory(self):
         """Tactics that do not fit are dropped and named; the build goes on, and so do the tokens."""
         engine = self.folder / "small.engine"
-        self.good("build", *TINY, "-o", engine, "--max-build-memory", "1KiB")
+        result = self.good("build", *TINY, "-o", engine, "--max-build-memory", "1KiB")
+        self.assertRegex(result.err, r"(?m)^millrace: note: tactic \w+ dropped for matmul\{.*, the limit is 1.00 KiB$")
+        self.refused("max-build-memory", "explain", engine, "--max-build-memory", "1GiB")
         golden = json.loads((GOLDENS / "llama_gqa/golden.json").read_text())
         prompt = golden["prompts"][3]
         output = self.outputs(engine, *program.EXACT, "--ignore-eos", "--max-new-tokens", 32, "--input-ids",

@@ -3,7 +3,8 @@
 // Every value and every launch's workspace is an interval of launches and a size for the regime's
 // largest step. Largest first, each is put at the lowest offset where it meets no interval already
 // placed that is live with it (greedy by size; Pisarchyk and Lee, "Efficient memory management for
-// deep neural net inference", 2020, section 5).
+// deep neural net inference", 2020, section 5). The launches of a chain (ops::Tactic::run_chain)
+// are intervals like others: they share bytes as if they went one by one.
 #include <algorithm>
 
 #include "base/error.h"

@@ -4,11 +4,16 @@
 #include <string>
 #include <vector>
 
+#include "base/function_ref.h"
+#include "compiler/problem.h"
 #include "compiler/tactics/profiler.h"
 #include "device/device.h"
 #include "engine/plan.h"
 
 namespace millrace::compiler {
+
+/// Tactics are timed with so many rows at most.
+inline constexpr int64_t kMaxTimedRows = 256;
 
 /// Lists the launches (every node but inputs and weights) and gives each a tactic per bucket of
 /// rows: the fastest feasible one, as measured, remembered or, without a profiler, the first.
@@ -17,6 +22,17 @@ namespace millrace::compiler {
 /// many others there are.
 void select_tactics(engine::PlannedGraph& engine, device::Device& device, Profiler* profiler,
                     bool deterministic = false);
+
+/// The tactic for chains that could run a launch as a part of one, or null.
+using ChainTactic = FunctionRef<const ops::Tactic*(const Problem&)>;
+/// Whether launches are to go as one.
+using IsFaster = FunctionRef<bool(const Chain&)>;
+
+/// Lets consecutive launches go as one (ops::Tactic::run_chain) where that is faster: in steps of
+/// generated tokens, by buckets of rows. REQUIRES: select_tactics has run.
+void select_chains(engine::PlannedGraph& engine, ChainTactic tactic, IsFaster is_faster);
+/// With the device's tactics, as measured or remembered.
+void select_chains(engine::PlannedGraph& engine, const device::Device& device, Profiler& profiler);
 
 /// Places every value and workspace of each regime in one arena, whose maxima are given in
 /// engine.regimes.

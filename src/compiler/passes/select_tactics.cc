@@ -4,7 +4,7 @@
 //
 // Buckets are powers of two up to the largest step; neighbouring buckets with one tactic are
 // joined. Feasible tactics are timed (Profiler) up to kMaxTimedRows; larger buckets take what won
-// there if it can run, else the first that can.
+// there if it can run, else the first that can. Tactics for chains are left to select_chains.
 #include <algorithm>
 
 #include "base/error.h"
@@ -15,12 +15,10 @@
 namespace millrace::compiler {
 namespace {
 
-constexpr int64_t kMaxTimedRows = 256;
-
 std::vector<const ops::Tactic*> feasible(const Problem& problem, const device::Properties& device) {
   std::vector<const ops::Tactic*> tactics;
   for (const ops::Tactic& tactic : problem.op->tactics) {
-    if (tactic.device != device.kind) continue;
+    if (tactic.device != device.kind || tactic.run_chain != nullptr) continue;
     if (tactic.why_not != nullptr && !tactic.why_not(problem.launch(), device).empty()) continue;
     tactics.push_back(&tactic);
   }
@@ -44,15 +42,8 @@ class Selector {
   }
 
  private:
-  // Values for the other symbols do not matter to a tactic's choice: the smallest step that has
-  // these rows.
   ir::Bindings bindings(const std::string& symbol, int64_t rows) const {
-    ir::Bindings sizes(engine_.regimes[0].maxima);
-    for (const char* name : {"T", "S", "L"}) {
-      sizes.set(name, std::min(rows, sizes.at(name)));
-    }
-    if (!symbol.empty()) sizes.set(symbol, rows);
-    return sizes;
+    return sizes_of_rows(ir::Bindings(engine_.regimes[0].maxima), symbol, rows);
   }
 
   std::vector<engine::TacticChoice> choices(ir::NodeId id) {

@@ -1,5 +1,6 @@
 #include "compiler/tactics/profiler.h"
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
 
@@ -19,9 +20,20 @@ double ms_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-int64_t workspace_bytes(const ops::Tactic& tactic, const Problem& problem,
-                        const device::Device& device) {
+int64_t workspace_of(const ops::Tactic& tactic, const Problem& problem,
+                     const device::Device& device) {
   return tactic.workspace == nullptr ? 0 : tactic.workspace(problem.launch(), device.properties());
+}
+
+// The largest workspace of these tactics, without those that are too large for a trial in `room`.
+int64_t largest_workspace(const std::vector<const ops::Tactic*>& tactics, const Problem& problem,
+                          const device::Device& device, int64_t room) {
+  int64_t largest = 0;
+  for (const ops::Tactic* tactic : tactics) {
+    const int64_t bytes = workspace_of(*tactic, problem, device);
+    if (bytes <= room) largest = std::max(largest, bytes);
+  }
+  return largest;
 }
 
 // The times of these tactics that are known, relative to the fastest of them.
@@ -50,51 +62,64 @@ Ratios ratios(const Profiler::Times& times, const std::vector<const ops::Tactic*
 Profiler::Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes)
     : device_(device), cache_(cache), max_bytes_(max_bytes), store_(device) {}
 
-void Profiler::note(const ops::Tactic& tactic, const Problem& problem, const std::string& why) {
-  notes_.push_back(str("tactic ", tactic.name, " dropped for ", problem.key(), ": ", why));
+void Profiler::note(const Way& way, const std::string& why) {
+  notes_.push_back(str("tactic ", way.name, " dropped for ", way.key, ": ", why));
   log::debug(notes_.back());
 }
 
-// Nothing when the tactic is dropped, with a note.
-std::optional<double> Profiler::time(const ops::Tactic& tactic, const Problem& problem,
-                                     double best_us, std::unique_ptr<Trial>& trial) {
-  const int64_t workspace = workspace_bytes(tactic, problem, device_);
-  const int64_t bytes = Trial::tensor_bytes(problem) + workspace;
+// Nothing when it is dropped, with a note.
+std::optional<double> Profiler::time(const Way& way, double best_us,
+                                     std::unique_ptr<Trial>& trial) {
+  const int64_t bytes = Trial::tensor_bytes(way.problems) + way.workspace;
   if (bytes > max_bytes_) {
-    note(tactic, problem,
+    note(way,
          str("its trial needs ", format_bytes(bytes), ", the limit is ", format_bytes(max_bytes_)));
     return std::nullopt;
   }
   try {
     if (trial == nullptr) {
       const auto start = Clock::now();
-      trial = std::make_unique<Trial>(problem, store_, max_bytes_ - workspace);
-      log::debug("trial of ", problem.key(), " prepared in ", ms_since(start), " ms");
+      trial = std::make_unique<Trial>(way.problems, store_, way.largest_workspace, max_bytes_);
+      log::debug("trial of ", way.key, " prepared in ", ms_since(start), " ms");
     }
     const auto start = Clock::now();
-    const std::optional<double> us = trial->time(tactic, workspace, best_us);
+    const std::optional<double> us = trial->time(way.name.c_str(), way.run, way.workspace, best_us);
     if (!us) {
-      note(tactic, problem, "its outputs are wrong");
+      note(way, "its outputs are wrong");
     } else {
-      log::debug("tactic ", tactic.name, " takes ", *us, " us for ", problem.key(), ", found in ",
+      log::debug("tactic ", way.name, " takes ", *us, " us for ", way.key, ", found in ",
                  ms_since(start), " ms");
     }
     return us;
   } catch (const Error& error) {
-    note(tactic, problem, error.what());
-    check_device(tactic, problem);
+    note(way, error.what());
+    check_device(way);
     return std::nullopt;
   }
 }
 
 // What a tactic did may end a CUDA context: nothing can run on the device from then on.
-void Profiler::check_device(const ops::Tactic& tactic, const Problem& problem) {
+void Profiler::check_device(const Way& way) {
   try {
     device_.synchronize();
   } catch (const Error& error) {
-    throw_failed(str("tactic ", tactic.name, " broke the device: ", error.what()), problem.key(),
+    throw_failed(str("tactic ", way.name, " broke the device: ", error.what()), way.key,
                  "report it; to go on meanwhile, build on a CPU, or with another --max-batch-size");
   }
+}
+
+std::optional<double> Profiler::known_or_timed(const Way& way, double best_us,
+                                               std::unique_ptr<Trial>& trial) {
+  std::optional<double> us = cache_.find(way.key, way.name);
+  if (us) {
+    ++from_cache_;
+    return us;
+  }
+  us = time(way, best_us, trial);
+  if (!us) return us;
+  ++timed_;
+  cache_.add(way.key, way.name, *us);
+  return us;
 }
 
 const ops::Tactic* Profiler::fastest(const Problem& problem,
@@ -105,19 +130,17 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   const Ratios before = series == nullptr ? Ratios{} : ratios(*series, tactics);
   const ops::Tactic* best = nullptr;
   Times times;
+  const int64_t room = max_bytes_ - Trial::tensor_bytes({&problem, 1});
+  const int64_t workspace = largest_workspace(tactics, problem, device_, room);
   std::unique_ptr<Trial> trial;  // made when the first time is not in the cache
   for (const ops::Tactic* tactic : tactics) {
     const auto ratio = before.of.find(tactic);
     if (ratio != before.of.end() && ratio->second > kOutclassed) continue;
-    std::optional<double> us = cache_.find(key, tactic->name);
-    if (us) {
-      ++from_cache_;
-    } else {
-      us = time(*tactic, problem, best == nullptr ? kNone : times.at(best), trial);
-      if (!us) continue;
-      ++timed_;
-      cache_.add(key, tactic->name, *us);
-    }
+    const auto run = [&](std::span<const ops::Launch> launches) { tactic->run(launches[0]); };
+    const std::optional<double> us = known_or_timed(
+        {{&problem, 1}, key, tactic->name, workspace_of(*tactic, problem, device_), workspace, run},
+        best == nullptr ? kNone : times.at(best), trial);
+    if (!us) continue;
     times[tactic] = *us;
     if (best == nullptr || *us < times.at(best)) best = tactic;
   }
@@ -130,6 +153,38 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   }
   *series = std::move(times);
   return best;
+}
+
+bool Profiler::is_faster(const Chain& chain) {
+  std::vector<std::string> keys, names;
+  int64_t workspace = 0, chain_workspace = 0;
+  for (size_t i = 0; i < chain.problems.size(); ++i) {
+    const Problem& problem = chain.problems[i];
+    keys.push_back(problem.key());
+    names.emplace_back(chain.alone[i]->name);
+    workspace = std::max(workspace, workspace_of(*chain.alone[i], problem, device_));
+    chain_workspace = std::max(chain_workspace, workspace_of(*chain.tactic, problem, device_));
+  }
+  const std::string key = join(keys, " > "), alone = join(names, " > ");
+  const auto [decided, is_new] =
+      decided_chains_.emplace(str(key, "\t", alone, "\t", chain.tactic->name), false);
+  if (!is_new) return decided->second;
+  const auto run_chain = [&](std::span<const ops::Launch> launches) {
+    chain.tactic->run_chain(launches);
+  };
+  const auto run_alone = [&](std::span<const ops::Launch> launches) {
+    for (size_t i = 0; i < launches.size(); ++i)
+      chain.alone[i]->run(launches[i]);
+  };
+  std::unique_ptr<Trial> trial;
+  const int64_t largest = std::max(workspace, chain_workspace);
+  const std::optional<double> us = known_or_timed(
+      {chain.problems, key, chain.tactic->name, chain_workspace, largest, run_chain}, kNone, trial);
+  if (!us) return false;
+  const std::optional<double> alone_us =
+      known_or_timed({chain.problems, key, alone, workspace, largest, run_alone}, *us, trial);
+  decided->second = alone_us && *us < *alone_us;
+  return decided->second;
 }
 
 }  // namespace millrace::compiler

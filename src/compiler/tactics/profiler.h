@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,11 +15,18 @@
 
 namespace millrace::compiler {
 
+/// Consecutive launches, and two ways to run them.
+struct Chain {
+  std::vector<Problem> problems;
+  std::vector<const ops::Tactic*> alone;  // for each problem
+  const ops::Tactic* tactic = nullptr;    // for all at once: it has run_chain
+};
+
 /// THREAD: one at a time.
 class Profiler {
  public:
-  /// `max_bytes` bounds what a trial may allocate: inputs, outputs and workspace together. `cache`
-  /// outlives this.
+  /// `max_bytes` bounds what trials hold at any time: tensors, copies of them and the workspace
+  /// together. `cache` outlives this.
   Profiler(device::Device& device, TimingCache& cache, int64_t max_bytes);
   Profiler(const Profiler&) = delete;
   Profiler& operator=(const Profiler&) = delete;
@@ -34,16 +42,30 @@ class Profiler {
   const ops::Tactic* fastest(const Problem& problem, const std::vector<const ops::Tactic*>& tactics,
                              Times* series = nullptr);
 
+  /// Whether the launches as one take less time than one by one. No when it cannot be told: when a
+  /// trial would not fit or an output is wrong, with a note.
+  bool is_faster(const Chain& chain);
+
   int64_t timed() const { return timed_; }
   int64_t from_cache() const { return from_cache_; }
   /// What was dropped and why, each said once.
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  std::optional<double> time(const ops::Tactic& tactic, const Problem& problem, double best_us,
-                             std::unique_ptr<Trial>& trial);
-  void check_device(const ops::Tactic& tactic, const Problem& problem);
-  void note(const ops::Tactic& tactic, const Problem& problem, const std::string& why);
+  /// Launches that are timed: of which problems, and how.
+  struct Way {
+    std::span<const Problem> problems;
+    std::string key;            // of the problems
+    std::string name;           // of the tactics
+    int64_t workspace;          // bytes
+    int64_t largest_workspace;  // of all ways of these problems
+    Trial::Run run;
+  };
+  std::optional<double> known_or_timed(const Way& way, double best_us,
+                                       std::unique_ptr<Trial>& trial);
+  std::optional<double> time(const Way& way, double best_us, std::unique_ptr<Trial>& trial);
+  void check_device(const Way& way);
+  void note(const Way& way, const std::string& why);
 
   device::Device& device_;
   TimingCache& cache_;
@@ -51,6 +73,7 @@ class Profiler {
   int64_t timed_ = 0, from_cache_ = 0;
   std::vector<std::string> notes_;
   std::map<std::string, const ops::Tactic*> decided_;  // by problem key: layers repeat
+  std::map<std::string, bool> decided_chains_;         // by the keys of problems and tactics
   TrialStore store_;
 };
 

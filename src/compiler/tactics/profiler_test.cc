@@ -2,10 +2,12 @@
 #include "compiler/tactics/profiler.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <thread>
@@ -13,7 +15,9 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "ops/embedding/embedding.h"
 #include "ops/matmul/matmul.h"
+#include "ops/moe_matmul/moe_matmul.h"
 
 namespace millrace::compiler {
 namespace {
@@ -114,11 +118,11 @@ Problem product(int64_t rows = 8, int64_t columns = 16) {
 /// device is reached by copies.
 class AsyncDevice : public device::Device {
  public:
-  const device::Properties& properties() const override { return cpu_->properties(); }
+  const device::Properties& properties() const override { return properties_; }
   device::Queue& queue() override { return cpu_->queue(); }
   std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
     ++allocated[purpose];
-    auto memory = cpu_->allocate(bytes, purpose);
+    auto memory = std::make_unique<Metered>(cpu_->allocate(bytes, purpose), bytes_held, most_held);
     blocks_.emplace_back(memory->data(), static_cast<size_t>(bytes));
     if (purpose == "a small kernel") small_kernel_ = {memory->data(), static_cast<size_t>(bytes)};
     return memory;
@@ -162,9 +166,29 @@ class AsyncDevice : public device::Device {
   int64_t bytes_from_host = 0;
   double synchronize_us = 0;
   bool is_broken = false;
+  int64_t bytes_held = 0, most_held = 0;
 
  private:
   using Block = std::span<std::byte>;
+
+  /// Memory that is counted while it is there.
+  class Metered : public device::Memory {
+   public:
+    Metered(std::unique_ptr<device::Memory> memory, int64_t& held, int64_t& most)
+        : memory_(std::move(memory)), held_(held) {
+      held_ += memory_->size();
+      most = std::max(most, held_);
+    }
+    Metered(const Metered&) = delete;
+    Metered& operator=(const Metered&) = delete;
+    ~Metered() override { held_ -= memory_->size(); }
+    std::byte* data() const override { return memory_->data(); }
+    int64_t size() const override { return memory_->size(); }
+
+   private:
+    std::unique_ptr<device::Memory> memory_;
+    int64_t& held_;
+  };
 
   /// Lives no longer than the work: its owner runs it before it returns.
   class Replay : public device::CapturedGraph {
@@ -176,7 +200,13 @@ class AsyncDevice : public device::Device {
     FunctionRef<void()> work_;
   };
 
+  static device::Properties with_l2(device::Properties properties) {
+    properties.l2_bytes = int64_t{2} << 20;
+    return properties;
+  }
+
   std::unique_ptr<device::Device> cpu_ = device::make_cpu_device(1);
+  const device::Properties properties_ = with_l2(cpu_->properties());
   Block small_kernel_;
   std::vector<Block> blocks_;  // given out so far
 };
@@ -365,6 +395,102 @@ TEST_F(ProfilerTest, DropsWhatDoesNotFit) {
   EXPECT_NE(profiler.notes()[0].find("the limit is"), std::string::npos);
 }
 
+// Inputs that are kept and the workspace of a later tactic count, and so do copies.
+TEST_F(ProfilerTest, HoldsNoMoreThanTheLimit) {
+  constexpr int64_t kMiB = int64_t{1} << 20, kLimit = 6 * kMiB;
+  constexpr int64_t kColumns = 4096;  // a weight of 512 KiB, for which the cache takes eight copies
+  ops::Tactic hungry = kTakes10Us;
+  hungry.workspace = [](const ops::Launch&, const device::Properties&) { return 2 * kMiB; };
+  const auto most_held = [&](int64_t rows, const std::vector<const ops::Tactic*>& tactics) {
+    AsyncDevice device;
+    TimingCache no_times("", device.properties());
+    Profiler profiler(device, no_times, kLimit);
+    profiler.fastest(product(1, kColumns), {&kRight});
+    EXPECT_GT(device.most_held, 4 * kMiB);
+    profiler.fastest(product(rows, kColumns), tactics);
+    EXPECT_EQ(profiler.timed(), 1 + std::ssize(tactics));
+    const int64_t small_kernel = int64_t{3} * 4096 * 2;
+    return device.most_held - small_kernel;
+  };
+  EXPECT_LE(most_held(256, {&kRight}), kLimit);  // outputs of 4 MiB leave no room for eight weights
+  EXPECT_LE(most_held(2, {&kRight, &hungry}), kLimit);
+}
+
+Problem experts_product(int64_t rows, int64_t choices, int64_t experts) {
+  constexpr int64_t kColumns = 16, kDepth = 32;
+  ir::Graph graph("g");
+  const ir::ValueId x = graph.add_input("x", {ir::DType::kF32, {rows, kDepth}});
+  const ir::ValueId ids = graph.add_input("ids", {ir::DType::kI32, {rows, choices}});
+  ir::Attrs name;
+  name.set("name", std::string("w"));
+  const ir::ValueId w =
+      graph.add("weight", {}, {ir::DType::kF32, {experts, kColumns, kDepth}}, name);
+  const ir::Attrs attrs = ops::to_attrs(ops::MoeMatmul{.experts = static_cast<int>(experts)});
+  return make_problem(graph, ops::add_node(graph, ops::MoeMatmul::kName, {x, ids, w}, attrs), {});
+}
+
+std::vector<int32_t> seen_ids;
+void run_and_see_ids(const ops::Launch& launch) {
+  ops::find_op(ops::MoeMatmul::kName)->tactics.back().run(launch);
+  const ops::Tensor& ids = launch.in[1];
+  seen_ids.assign(ids.as<int32_t>(), ids.as<int32_t>() + ids.count());
+}
+/// Right where the first expert is the only one.
+void run_with_first_expert(const ops::Launch& launch) {
+  std::vector<int32_t> zeros(static_cast<size_t>(launch.in[1].count()), 0);
+  std::vector<ops::Tensor> in(launch.in.begin(), launch.in.end());
+  in[1].data = zeros.data();
+  ops::Launch changed = launch;
+  changed.in = in;
+  ops::find_op(ops::MoeMatmul::kName)->tactics.back().run(changed);
+}
+
+// As in use: all experts have rows, and the choices of a row differ. A trial whose ids are as many
+// as those of the one before has ids of its own.
+TEST_F(ProfilerTest, SpreadsRowsOverExperts) {
+  const ops::Tactic sees = tactic("sees", run_and_see_ids),
+                    first = tactic("first", run_with_first_expert);
+  AsyncDevice async;
+  for (device::Device* device : {device_.get(), static_cast<device::Device*>(&async)}) {
+    TimingCache no_times("", device->properties());
+    Profiler profiler(*device, no_times, kPlenty);
+    for (const auto& [rows, choices, experts] :
+         {std::array{64, 4, 60}, std::array{64, 4, 8}, std::array{128, 2, 3}}) {
+      EXPECT_EQ(profiler.fastest(experts_product(rows, choices, experts), {&first, &sees}), &sees);
+      ASSERT_EQ(std::ssize(seen_ids), rows * choices);
+      EXPECT_EQ(std::ssize(std::set(seen_ids.begin(), seen_ids.end())), experts);
+      EXPECT_GE(std::ranges::min(seen_ids), 0);
+      EXPECT_LT(std::ranges::max(seen_ids), experts);
+      for (auto row = seen_ids.begin(); row != seen_ids.end(); row += choices)
+        EXPECT_EQ(std::ssize(std::set(row, row + choices)), choices);
+    }
+    EXPECT_EQ(profiler.notes().size(), 3u);  // wrong outputs of `first`
+  }
+}
+
+// Ids of a table are rows of it, whatever is added to them.
+TEST_F(ProfilerTest, NamesRowsOfATable) {
+  constexpr int64_t kRows = 256, kTable = 40, kOffset = 2;
+  ir::Graph graph("g");
+  const ir::ValueId ids = graph.add_input("ids", {ir::DType::kI32, {kRows}});
+  ir::Attrs name;
+  name.set("name", std::string("w"));
+  const ir::ValueId table = graph.add("weight", {}, {ir::DType::kF32, {kTable, 8}}, name);
+  const ir::Attrs attrs = ops::to_attrs(ops::Embedding{.offset = kOffset});
+  const Problem problem =
+      make_problem(graph, ops::add_node(graph, ops::Embedding::kName, {ids, table}, attrs), {});
+  const ops::Tactic sees = tactic("sees", [](const ops::Launch& launch) {
+    const ops::Tensor& i = launch.in[0];
+    seen_ids.assign(i.as<int32_t>(), i.as<int32_t>() + i.count());
+    ops::find_op(ops::Embedding::kName)->tactics.back().run(launch);
+  });
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_EQ(profiler.fastest(problem, {&sees}), &sees);
+  ASSERT_EQ(std::ssize(seen_ids), kRows);
+  EXPECT_EQ(std::ranges::min(seen_ids), 0);
+  EXPECT_EQ(std::ranges::max(seen_ids), kTable - kOffset - 1);
+}
+
 // A limit above what the device has: the allocation fails, the build does not.
 TEST_F(ProfilerTest, DropsWhatTheDeviceCannotAllocate) {
   ops::Tactic large = kRight;
@@ -401,6 +527,111 @@ TEST_F(ProfilerTest, RemembersTimes) {
   // Another size is another problem.
   EXPECT_EQ(profiler.fastest(product(9), {&kSlow, &kRight}), &kRight);
   EXPECT_EQ(profiler.timed(), 2);
+}
+
+void run_each(std::span<const ops::Launch> launches) {
+  for (const ops::Launch& launch : launches)
+    run_reference(launch);
+}
+int slow_chains = 0;
+void run_each_slowly(std::span<const ops::Launch> launches) {
+  ++slow_chains;
+  for (const ops::Launch& launch : launches)
+    run_slowly(launch);
+}
+void run_all_but_the_last(std::span<const ops::Launch> launches) {
+  run_each(launches.first(launches.size() - 1));
+}
+void run_all_but_the_first(std::span<const ops::Launch> launches) {
+  run_each(launches.subspan(1));
+}
+
+ops::Tactic chain_tactic(const char* name, void (*run_chain)(std::span<const ops::Launch>)) {
+  ops::Tactic made;
+  made.name = name;
+  made.run_chain = run_chain;
+  return made;
+}
+
+// Two products of unequal size, alone by `alone`, or both at once.
+Chain two_products(const ops::Tactic& tactic, const ops::Tactic& alone) {
+  return {.problems = {product(), product(8, 24)}, .alone = {&alone, &alone}, .tactic = &tactic};
+}
+
+std::string two_keys() {
+  return product().key() + " > " + product(8, 24).key();
+}
+
+TEST_F(ProfilerTest, TakesAChainThatIsFaster) {
+  const ops::Tactic quick = chain_tactic("quick", run_each),
+                    slow = chain_tactic("slow chain", run_each_slowly);
+  AsyncDevice asynchronous;
+  for (device::Device* device : {device_.get(), static_cast<device::Device*>(&asynchronous)}) {
+    TimingCache cache("", device->properties());
+    Profiler profiler(*device, cache, kPlenty);
+    EXPECT_TRUE(profiler.is_faster(two_products(quick, kSlow)));
+    EXPECT_FALSE(profiler.is_faster(two_products(slow, kRight)));
+    EXPECT_EQ(profiler.timed(), 4);
+    EXPECT_TRUE(profiler.notes().empty());
+    // Layers repeat: nothing is timed again.
+    slow_chains = 0;
+    EXPECT_TRUE(profiler.is_faster(two_products(quick, kSlow)));
+    EXPECT_FALSE(profiler.is_faster(two_products(slow, kRight)));
+    EXPECT_EQ(slow_chains, 0);
+    EXPECT_EQ(profiler.timed(), 4);
+    // Both times are kept, by the tactics that they are of.
+    EXPECT_LT(*cache.find(two_keys(), "quick"), *cache.find(two_keys(), "slow > slow"));
+    EXPECT_LT(*cache.find(two_keys(), "right > right"), *cache.find(two_keys(), "slow chain"));
+  }
+}
+
+TEST_F(ProfilerTest, RemembersChains) {
+  const ops::Tactic slow = chain_tactic("chain", run_each_slowly);
+  cache_.add(two_keys(), "chain", 1);
+  cache_.add(two_keys(), "right > right", 2);
+  Profiler profiler(*device_, cache_, kPlenty);
+  EXPECT_TRUE(profiler.is_faster(two_products(slow, kRight)));
+  EXPECT_EQ(profiler.from_cache(), 2);
+  EXPECT_EQ(profiler.timed(), 0);
+}
+
+TEST_F(ProfilerTest, DropsAChainOfWhichOneLaunchIsWrong) {
+  for (const auto wrong : {run_all_but_the_last, run_all_but_the_first}) {
+    const ops::Tactic chain = chain_tactic("wrong", wrong);
+    Profiler profiler(*device_, cache_, kPlenty);
+    EXPECT_FALSE(profiler.is_faster(two_products(chain, kSlow)));
+    EXPECT_EQ(profiler.notes(),
+              std::vector<std::string>{
+                  str("tactic wrong dropped for ", two_keys(), ": its outputs are wrong")});
+    EXPECT_EQ(cache_.find(two_keys(), "wrong"), std::nullopt);
+  }
+}
+
+// It needs x, weight and output of both products at once.
+TEST_F(ProfilerTest, DropsAChainThatDoesNotFit) {
+  const ops::Tactic quick = chain_tactic("quick", run_each);
+  const int64_t bytes = 4 * (8 * 32 + 16 * 32 + 8 * 16) + 4 * (8 * 32 + 24 * 32 + 8 * 24);
+  Profiler enough(*device_, cache_, bytes), less(*device_, cache_, bytes - 1);
+  EXPECT_FALSE(less.is_faster(two_products(quick, kSlow)));
+  EXPECT_EQ(less.timed(), 0);
+  ASSERT_EQ(less.notes().size(), 1u);
+  EXPECT_NE(less.notes()[0].find("the limit is"), std::string::npos) << less.notes()[0];
+  EXPECT_TRUE(enough.is_faster(two_products(quick, kSlow)));
+}
+
+// A weight that two launches read from one place would be in the cache for the second.
+TEST_F(ProfilerTest, ProductsOfOneSizeHaveTheirOwnWeights) {
+  static std::vector<const void*> weights;
+  weights.clear();
+  const ops::Tactic watches = chain_tactic("watches", [](std::span<const ops::Launch> launches) {
+    for (const ops::Launch& launch : launches)
+      weights.push_back(launch.in[1].data);
+    run_each(launches);
+  });
+  Profiler profiler(*device_, cache_, kPlenty);
+  profiler.is_faster({{product(), product()}, {&kRight, &kRight}, &watches});
+  ASSERT_GE(weights.size(), 2u);
+  EXPECT_NE(weights[0], weights[1]);
 }
 
 }  // namespace

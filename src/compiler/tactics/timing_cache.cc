@@ -10,17 +10,20 @@
 namespace millrace::compiler {
 namespace {
 
-/// Of the way in which the profiler times GPUs: times of another one say nothing beside these.
-/// 2: small kernels stand between the launches. 3: no small launch is judged by the host's time.
-constexpr int kGpuMethod = 3;
+/// Of the way in which the profiler times: times of another one say nothing beside these.
+/// 2: small kernels stand between launches of GPUs. 3: no small launch is judged by the host's
+/// time. 4: ids name all experts.
+constexpr int kMethod = 4;
 
 }  // namespace
 
 TimingCache::TimingCache(std::string path, const device::Properties& device)
     : path_(std::move(path)) {
-  device_ = device.kind == device::Kind::kCpu
-                ? str(device.name, "/", device::isa_name(device.isa), "/", device.threads)
-                : str(device.name, "/sm", device.sm, "/method", kGpuMethod);
+  const std::string hardware =
+      device.kind == device::Kind::kCpu
+          ? str(device.name, "/", device::isa_name(device.isa), "/", device.threads)
+          : str(device.name, "/sm", device.sm);
+  device_ = str(hardware, "/method", kMethod);
   if (!path_.empty()) times_ = read(path_);
 }
 

@@ -1,7 +1,7 @@
 // Measured times of tactics, kept in a text file between builds: one line each, tab-separated,
 //   device  problem  tactic  microseconds
-// The device names the hardware, its instruction set and the number of threads (of a GPU the way of
-// timing), so one file can serve many machines and versions.
+// The device names the hardware, its instruction set, the number of threads and the way of timing,
+// so one file can serve many machines and versions.
 #pragma once
 
 #include <map>

@@ -1,4 +1,4 @@
-// One problem with memory behind it, to run and time tactics on.
+// One problem, or consecutive ones, with memory behind them, to run and time tactics on.
 #pragma once
 
 #include <map>
@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/function_ref.h"
 #include "base/repeated_bytes.h"
 #include "compiler/problem.h"
 #include "device/device.h"
@@ -33,8 +34,13 @@ class TrialStore {
     std::unique_ptr<RepeatedBytes> repeated;  // for the host's side of an asynchronous device
   };
   const Numbers& numbers(ir::DType dtype);
-  std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies);
+  /// Integers are below `named`.
+  std::shared_ptr<const Contents> make_input(const ops::Tensor& tensor, int64_t copies,
+                                             int64_t named);
+  std::shared_ptr<const Contents> make_input_of_ids(const ops::Tensor& tensor, int64_t copies,
+                                                    int64_t named);
   std::byte* workspace(int64_t bytes);
+  void make_room(std::span<const Problem> problems, int64_t copies, int64_t room);
 
   device::Device& device_;
   std::map<ir::DType, Numbers> numbers_;
@@ -44,41 +50,49 @@ class TrialStore {
   std::unique_ptr<SmallKernel> between_;     // on an asynchronous device
 };
 
-/// On an asynchronous device there are so many copies of the problem that its cache cannot hold
+/// On an asynchronous device there are so many copies of the problems that its cache cannot hold
 /// what the next launch reads.
 class Trial {
  public:
   /// Takes the inputs of the trial before that are the same: a weight is, for every number of rows.
-  /// `max_bytes` bounds tensors and copies of them. `problem` and `store` outlive this.
-  Trial(const Problem& problem, TrialStore& store, int64_t max_bytes);
+  /// Each problem has inputs of its own; none reads what another writes.
+  /// `max_bytes` bounds tensors, copies of them and a workspace of up to `workspace_bytes`.
+  /// `problems` and `store` outlive this.
+  Trial(std::span<const Problem> problems, TrialStore& store, int64_t workspace_bytes,
+        int64_t max_bytes);
   ~Trial();
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
 
-  static int64_t tensor_bytes(const Problem& problem);
+  static int64_t tensor_bytes(std::span<const Problem> problems);
 
-  /// Microseconds of a launch, or nothing when its outputs are wrong. On an asynchronous device
-  /// those of the launch and of a small kernel, in a chain of both. The farther behind `best_us`,
-  /// the rougher: what cannot win is not measured twice.
-  std::optional<double> time(const ops::Tactic& tactic, int64_t workspace_bytes, double best_us);
+  /// Enqueues the launches, one for each problem.
+  using Run = FunctionRef<void(std::span<const ops::Launch>)>;
+
+  /// Microseconds of the launches, or nothing when their outputs are wrong. On an asynchronous
+  /// device those of the launches and of a small kernel, by turns. The farther behind
+  /// `best_us`, the rougher: what cannot win is not measured twice.
+  /// `name`: of the way to run them. `workspace_bytes`: the largest of theirs.
+  std::optional<double> time(const char* name, Run run, int64_t workspace_bytes, double best_us);
 
  private:
   using Placed = TrialStore::Placed;
   using Contents = TrialStore::Contents;
 
-  double run_us(const ops::Tactic& tactic);
-  double median_us(const ops::Tactic& tactic, double first_us, double best_us);
-  double median_device_us(const ops::Tactic& tactic, double first_us, double best_us);
+  double run_us(Run run);
+  double median_us(Run run, double first_us, double best_us);
+  double median_device_us(Run run, double first_us, double best_us);
   bool right();
+  bool right(size_t problem);
   ops::Tensor fetch_samples(const ops::Tensor& out);
-  std::shared_ptr<const Contents> input(const ops::Tensor& tensor, int64_t copies);
+  std::shared_ptr<const Contents> input(const ops::Tensor& tensor, int64_t copies, int64_t named);
 
-  const Problem& problem_;
+  const std::span<const Problem> problems_;
   TrialStore& store_;
   device::Device& device_;
   std::vector<std::shared_ptr<const Contents>> inputs_, outputs_;
-  std::unique_ptr<Placed> host_;  // inputs only: what exact numbers are computed from
-  std::vector<double> exact_;     // of the samples, the same for all tactics
+  std::unique_ptr<Placed> host_;            // inputs only: what exact numbers are computed from
+  std::vector<std::vector<double>> exact_;  // by problem, of the samples: the same for all tactics
   std::vector<std::unique_ptr<Placed>> copies_;
 };
 

@@ -66,23 +66,37 @@ inline int shared_bytes_of_block() {
   return bytes;
 }
 
-/// launch_kernel() for blocks in clusters of `cluster` neighbours along x, at most 8; grid.x is a
-/// multiple of it.
+/// How blocks of a launch lie on the GPU.
+struct Placement {
+  unsigned cluster = 1;      // so many neighbours along x, at most 8, in a cluster
+  bool all_at_once = false;  // or not at all: a launch of more blocks than fit is an error
+};
+
+/// launch_kernel() with a placement; grid.x is a multiple of the cluster.
 template <typename... P, typename... A>
-void launch_clusters(const char* name, const Queue& queue, unsigned cluster, dim3 grid, dim3 block,
-                     size_t shared_bytes, void (*kernel)(P...), A... arguments) {
-  cudaLaunchAttribute attributes[2]{};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim = {cluster, 1, 1};
+void launch_placed(const char* name, const Queue& queue, const Placement& placement, dim3 grid,
+                   dim3 block, size_t shared_bytes, void (*kernel)(P...), const A&... arguments) {
+  cudaLaunchAttribute attributes[3]{};
+  unsigned count = 0;
+  if (has_clusters()) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+    if (placement.cluster > 1) {
+      attributes[count].id = cudaLaunchAttributeClusterDimension;
+      attributes[count++].val.clusterDim = {placement.cluster, 1, 1};
+    }
+  }
+  if (placement.all_at_once) {
+    attributes[count].id = cudaLaunchAttributeCooperative;
+    attributes[count++].val.cooperative = 1;
+  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream_of(queue);
   config.attrs = attributes;
-  config.numAttrs = !has_clusters() ? 0 : cluster > 1 ? 2 : 1;
+  config.numAttrs = count;
   const cudaError_t status = cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
   if (status != cudaSuccess) {
     check_cuda(status, name,
@@ -91,12 +105,19 @@ void launch_clusters(const char* name, const Queue& queue, unsigned cluster, dim
   }
 }
 
+/// launch_kernel() for blocks in clusters of `cluster` neighbours along x.
+template <typename... P, typename... A>
+void launch_clusters(const char* name, const Queue& queue, unsigned cluster, dim3 grid, dim3 block,
+                     size_t shared_bytes, void (*kernel)(P...), const A&... arguments) {
+  launch_placed(name, queue, {.cluster = cluster}, grid, block, shared_bytes, kernel, arguments...);
+}
+
 /// Enqueues `kernel` on the queue's stream; `name` is the kernel's, for messages. Shared memory
 /// above 48 KiB must have been allowed with allow_shared().
 template <typename... P, typename... A>
 void launch_kernel(const char* name, const Queue& queue, dim3 grid, dim3 block, size_t shared_bytes,
-                   void (*kernel)(P...), A... arguments) {
-  launch_clusters(name, queue, 1, grid, block, shared_bytes, kernel, arguments...);
+                   void (*kernel)(P...), const A&... arguments) {
+  launch_placed(name, queue, {}, grid, block, shared_bytes, kernel, arguments...);
 }
 
 /// Lets a kernel use up to `bytes` of dynamic shared memory, or all that a block has, if that is

@@ -337,7 +337,7 @@ KvCaseSpec many(bool one_is_long) {
   KvCaseSpec spec{.sequences = {}, .row_gap = 1};
   for (int i = 0; i < 40; ++i)
     spec.sequences.push_back({i * 37 % 150, i == 20 ? 0 : 1, kGeneration});
-  if (one_is_long) spec.sequences[7].past = 2000;
+  if (one_is_long) spec.sequences[7].past = 700;
   return spec;
 }
 

@@ -1,5 +1,6 @@
 #include "ops/harness/cases.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numbers>
@@ -48,14 +49,23 @@ std::vector<int32_t> Random::permutation(int64_t count) {
 
 namespace {
 
+/// After so many, numbers repeat: to make those of a large weight takes longer than to use them. A
+/// prime, so that two rows are the same only if they are as many apart.
+constexpr int64_t kDistinct = 1'000'003;
+
 /// A fill that makes one float after the other.
 template <typename Make>
 Fill fill_each(Make make) {
   return [make](ir::DType dtype, std::byte* data, int64_t count, Random& random) {
-    std::vector<float> values(static_cast<size_t>(count));
+    std::vector<float> values(static_cast<size_t>(std::min(count, kDistinct)));
     for (float& value : values)
       value = static_cast<float>(make(random));
-    ir::convert(ir::DType::kF32, values.data(), dtype, data, count);
+    ir::convert(ir::DType::kF32, values.data(), dtype, data, std::ssize(values));
+    const int64_t size = ir::dtype_size(dtype);
+    for (int64_t done = std::ssize(values); done < count; done += kDistinct) {
+      std::memcpy(data + done * size, data,
+                  static_cast<size_t>(std::min(kDistinct, count - done) * size));
+    }
   };
 }
 

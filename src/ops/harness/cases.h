@@ -80,7 +80,7 @@ struct Case {
   std::string name = {};  // the reason for it: "odd head count"; unique within the op
   ir::Attrs attrs = {};   // to_attrs(Struct{...})
   std::vector<InputSpec> inputs = {};
-  bool benchmark = false;  // timed by `millrace bench op`; checked all the same
+  bool benchmark = false;  // timed by `millrace bench op`; checked all the same if not too large
   /// Largest difference from the reference, relative to the largest |reference| of that output.
   /// 0: default_tolerance of the output's type.
   double tolerance = 0;

@@ -2,7 +2,9 @@
 // be found and named.
 #include <cstring>
 #include <iostream>
+#include <set>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -58,6 +60,32 @@ TEST(OpsHarness, PassesWhatIsRight) {
   EXPECT_TRUE(report.failures.empty());
   EXPECT_EQ(report.cases, 1);
   EXPECT_EQ(report.runs, 8);
+}
+
+// Not even their inputs are made.
+TEST(OpsHarness, LeavesLargeCasesToBenchmarks) {
+  const auto fill = [](ir::DType, std::byte*, int64_t, Random&) { ADD_FAILURE(); };
+  const CheckReport report =
+      check({.name = "twice_right", .run = twice}, {filled(ir::DType::kF32, {4, 5'000'000}, fill)});
+  EXPECT_TRUE(report.failures.empty());
+  EXPECT_EQ(report.cases, 0);
+}
+
+// Large weights: the numbers of no two rows are the same.
+TEST(OpsHarness, RepeatsNumbersFarApart) {
+  constexpr int64_t kRows = 300, kWidth = 4096;
+  std::vector<float> x(static_cast<size_t>(kRows * kWidth));
+  Random random(1);
+  normal(ir::DType::kF32, {kRows, kWidth})
+      .fill(ir::DType::kF32, reinterpret_cast<std::byte*>(x.data()), std::ssize(x), random);
+  std::set<std::vector<float>> rows;
+  double squares = 0;
+  for (int64_t row = 0; row < kRows; ++row)
+    rows.emplace(x.begin() + row * kWidth, x.begin() + (row + 1) * kWidth);
+  for (const float value : x)
+    squares += double{value} * value;
+  EXPECT_EQ(std::ssize(rows), kRows);
+  EXPECT_NEAR(squares / static_cast<double>(x.size()), 1, 0.01);
 }
 
 TEST(OpsHarness, CatchesAWrongElement) {

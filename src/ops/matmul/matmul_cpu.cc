@@ -160,6 +160,17 @@ constexpr MatmulKernel kMma = {.run = matmul_mma_cuda, .why_not = matmul_mma_cud
 constexpr MatmulKernel kRows = {.run = matmul_rows_cuda, .why_not = matmul_rows_cuda_why_not};
 constexpr MatmulKernel kAny = {.run = matmul_cuda};
 
+void run_chain_of_one(const Launch& launch) {
+  matmul_chain_cuda({&launch, 1});
+}
+
+constexpr Tactic kChain = {.name = "matmul_chain_cuda",
+                           .device = device::Kind::kCuda,
+                           .why_not = matmul_chain_cuda_why_not,
+                           .run = run_chain_of_one,
+                           .batch_invariant = false,
+                           .run_chain = matmul_chain_cuda};
+
 #endif  // MILLRACE_CUDA
 
 constexpr Tactic kTactics[] = {
@@ -173,7 +184,7 @@ constexpr Tactic kTactics[] = {
         composed_tactic<kCublaslt<0>>("matmul_cublaslt", false),
         composed_tactic<kCublaslt<1>>("matmul_cublaslt_2", false),
         composed_tactic<kCublaslt<2>>("matmul_cublaslt_3", false),
-        composed_tactic<kCublaslt<3>>("matmul_cublaslt_4", false), )  //
+        composed_tactic<kCublaslt<3>>("matmul_cublaslt_4", false), kChain, )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),

@@ -2,6 +2,7 @@
 // launch, which is gated, or norms x; those without it never get one (matmul_composed_cuda.h).
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "ops/op.h"
@@ -46,6 +47,10 @@ std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Propert
 int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties& device);
 bool matmul_swap_cuda_gates(const Launch& launch);
 void matmul_swap_cuda(const Launch& launch);
+
+/// Consecutive products of few rows in one launch on Hopper: x and weight both bf16 or both f16.
+std::string matmul_chain_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_chain_cuda(std::span<const Launch> launches);
 
 /// Any number of rows on tensor cores: x and weight both bf16 or both f16.
 std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
