@@ -43,7 +43,13 @@ std::string why_not_cuda(const Launch& launch, const device::Properties&) {
 #endif
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA({.name = "attention_generation_mma_cuda",
+    MILLRACE_ON_CUDA({.name = "attention_generation_cluster_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = attention_generation_cluster_cuda_why_not,
+                      .workspace = attention_generation_mma_cuda_workspace,
+                      .run = attention_generation_cluster_cuda,
+                      .batch_invariant = false},
+                     {.name = "attention_generation_mma_cuda",
                       .device = device::Kind::kCuda,
                       .why_not = attention_generation_mma_cuda_why_not,
                       .workspace = attention_generation_mma_cuda_workspace,

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <iterator>
 #include <utility>
 
@@ -411,6 +413,61 @@ std::vector<Case> append_cases() {
   };
 }
 
+/// A step of a few sequences of these lengths, one token each but where a length is 0. Rows that no
+/// sequence owns lie between them, unless that would be too many for the tactic.
+KvCaseSpec few(std::initializer_list<int> lengths) {
+  KvCaseSpec spec{.sequences = {}, .row_gap = lengths.size() < 6 ? 1 : 0};
+  for (const int length : lengths) {
+    spec.sequences.push_back({std::max(length - 1, 0), length > 0 ? 1 : 0, kGeneration});
+  }
+  return spec;
+}
+
+/// Few sequences, for clusters of 8, 4 or 2 blocks to a KV head.
+std::vector<Case> few_cases() {
+  using enum ir::DType;
+  const auto of_8b = [](std::string name, const KvCaseSpec& spec) {
+    return appends("few, " + std::move(name), kEightBillionHeads, stored_as(spec, kBF16, 64), kBF16,
+                   {.rotary_dim = 128, .planned = false});
+  };
+  KvCaseSpec two_tokens = few({129, 64});
+  two_tokens.sequences.push_back({100, 2, kGeneration});
+  KvCaseSpec behind_a_prompt = few({40, 300});
+  behind_a_prompt.sequences.insert(behind_a_prompt.sequences.begin(), {0, 3, kContext});
+  const AttentionShape with_sink_logits{.heads = 8,
+                                        .kv_heads = 2,
+                                        .head_size = 128,
+                                        .v_head_size = 128,
+                                        .scale = 0.0884F,
+                                        .sink_logits = true};
+  return {
+      of_8b("one key", few({1})),
+      of_8b("one sequence", few({385})),
+      of_8b("one long sequence", few({3001})),
+      of_8b("one that all blocks share", few({8500})),
+      of_8b("two sequences", few({512, 16})),
+      of_8b("three, one without a token", few({1025, 0, 17})),
+      of_8b("eight, around tiles and steps", few({15, 16, 17, 128, 129, 144, 512, 513})),
+      of_8b("eight, one far longer", few({15, 16, 17, 128, 2500, 144, 0, 513})),
+      of_8b("two tokens", two_tokens),
+      of_8b("behind a prompt", behind_a_prompt),
+      appends("few, a head each", {6, 6, 64, 64, 0.125F, 0, 0},
+              stored_as(few({1, 70, 1000}), kF16, 16), kF16, {.rotary_dim = 64, .packed = false}),
+      appends("few, three heads share one", {6, 2, 64, 64, 0.125F, 0, 0},
+              stored_as(few({33, 250, 5, 2049}), kBF16, 16), kBF16, {.rotary_dim = 64}),
+      appends("few, eight heads share one", {64, 8, 128, 128, 0.0884F, 0, 0},
+              stored_as(few({65, 300, 1000}), kF16, 64), kF16, {.rotary_dim = 128}),
+      appends("few, eight heads of 64 share one", {16, 2, 64, 64, 0.125F, 0, 0},
+              stored_as(few({65, 300, 1000, 7, 700}), kBF16, 32), kBF16, {.rotary_dim = 64}),
+      appends("few, sink logits", with_sink_logits, stored_as(few({200, 3}), kBF16, 64), kBF16,
+              {.rotary_dim = 128}),
+      appends("few, contiguous", kOneBillionHeads, stored_as(few({200, 3}), kBF16, 0), kBF16,
+              {.rotary_dim = 64}),
+      appends("few, int8", kEightBillionHeads, stored_as(few({200, 3}), kI8, 64), kBF16,
+              {.rotary_dim = 128}),
+  };
+}
+
 Case timed_append(std::string name, int past, size_t batch, ir::DType stored = ir::DType::kBF16) {
   Case c = appends(std::move(name), kEightBillionHeads,
                    {.sequences = std::vector<KvCaseSequence>(batch, {past, 1, kGeneration}),
@@ -425,10 +482,13 @@ Case timed_append(std::string name, int past, size_t batch, ir::DType stored = i
 std::vector<Case> timed_append_cases() {
   return {
       timed_append("1 x 384 of 8B, appends", 383, 1),
+      timed_append("2 x 384 of 8B, appends", 383, 2),
+      timed_append("4 x 384 of 8B, appends", 383, 4),
       timed_append("8 x 384 of 8B, appends", 383, 8),
       timed_append("32 x 384 of 8B, appends", 383, 32),
       timed_append("128 x 384 of 8B, appends", 383, 128),
       timed_append("1 x 4k of 8B, appends", 4095, 1),
+      timed_append("8 x 4k of 8B, appends", 4095, 8),
       timed_append("64 x 4k of 8B, appends", 4095, 64),
       timed_append("1 x 128k of 8B, appends", 131071, 1),
       timed_append("64 x 4k of 8B, appends, int8", 4095, 64, ir::DType::kI8),
@@ -464,7 +524,7 @@ std::vector<Case> attention_generation_cases() {
   std::vector<Case> all;
   for (std::vector<Case>& cases :
        std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
-                      append_cases(), timed_cases(), timed_append_cases()})) {
+                      append_cases(), few_cases(), timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }

@@ -3,6 +3,9 @@
 // has split. Logits, weights and sums are fp32; weights are rounded to the cache's type, or to
 // halves, for their product with the values.
 //
+// For few sequences there is a second tactic, attention_generation_cluster_cuda, which differs in
+// the kernel alone.
+//
 // Where the op appends, the kernel rotates queries when it loads them, and takes this step's keys
 // and values from the product of Q, K and V. Without a plan among the inputs it makes one first.
 #include <algorithm>
@@ -13,7 +16,9 @@
 #include "ops/attention_generation/attention_generation_composed.h"
 #include "ops/attention_generation/attention_generation_inputs.h"
 #include "ops/attention_generation/attention_generation_tactics.h"
+#include "ops/attention_generation/generation_cluster_launch_cuda.h"
 #include "ops/attention_generation/generation_launch_cuda.cuh"
+#include "ops/attention_generation/generation_stream_launch_cuda.h"
 #include "ops/common/queue_number_cuda.h"
 
 namespace millrace::ops {
@@ -151,7 +156,19 @@ const WorkItem* plan_of(const Launch& launch, const GenerationInputs& at) {
   return out[0].as<WorkItem>();
 }
 
-void attend(const Launch& launch, const SequenceRows& rows) {
+/// What the kernels for one token of each sequence cannot do; null if nothing.
+const char* why_no_token_kernel(const AttentionGeneration& a) {
+  if (a.head_size != 64 && a.head_size != 128) return "needs heads of 64 or 128";
+  if (a.heads / a.kv_heads > 8) return "needs at most 8 query heads that share one";
+  if (!a.append) return "needs an op that appends";
+  if (a.rotary_dim != a.head_size || a.interleaved) return "needs halves of whole heads rotated";
+  if (a.window > 0) return "knows no window";
+  return nullptr;
+}
+
+enum class Kernels { kUsual, kClusters };
+
+void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   const auto& a = launch.attrs<AttentionGeneration>();
   const AttentionShape shape = AttentionShape::of(a);
   const GenerationInputs at(a);
@@ -167,7 +184,7 @@ void attend(const Launch& launch, const SequenceRows& rows) {
                   .sequences = sequences};
   const Kind kind = generation::choose_kind(launch.in[0].dim(0), work.lengths, args.group);
   work.division = generation::division_of(generation::DividedHeads::of(a), kind);
-  work.items = plan_of(launch, at);
+  if (kernels == Kernels::kUsual) work.items = plan_of(launch, at);
   work.appended = appended_of(launch, a, at, *rows.cache, &work.q_stride);
   work.partial_slots = most_pieces(a.kv_heads, a.splits);
   work.block_shift = rows.blocks_per_sequence == 1
@@ -176,7 +193,12 @@ void attend(const Launch& launch, const SequenceRows& rows) {
   work.partials =
       reinterpret_cast<float*>(static_cast<std::byte*>(launch.workspace) + plan_bytes(a));
   work.queue = queue_number(*launch.queue);
+  if (kernels == Kernels::kClusters) return generation::launch_clusters(launch, args, work);
   const ir::DType stored = rows.cache->dtype;
+  if (kind == Kind::kNarrow && stored == launch.in[0].dtype && why_no_token_kernel(a) == nullptr &&
+      generation::has_streams()) {
+    return generation::launch_streams(launch, args, work);
+  }
   if (ir::dtype_size(stored) == 1) {
     generation::launch_widening(launch, args, work, kind, stored);
     return;
@@ -222,9 +244,35 @@ void attention_generation_mma_cuda(const Launch& launch) {
   if (a.append && !can_append(launch, a, GenerationInputs(a))) {
     const ComposedGeneration composed(launch);
     composed.append();
-    return attend(composed.attention(), rows);
+    return attend(composed.attention(), rows, Kernels::kUsual);
   }
-  attend(launch, rows);
+  attend(launch, rows, Kernels::kUsual);
+}
+
+std::string attention_generation_cluster_cuda_why_not(const Launch& launch,
+                                                      const device::Properties& properties) {
+  const std::string why = attention_generation_mma_cuda_why_not(launch, properties);
+  if (!why.empty()) return why;
+  const auto& a = launch.attrs<AttentionGeneration>();
+  if (properties.sm != 90) return "needs a Hopper GPU (compute capability 9.0)";
+  if (const char* reason = why_no_token_kernel(a)) return reason;
+  if (a.splits > 0) return "does not cut into pieces";
+  const int64_t sequences = launch.in[1].dim(0);
+  if (std::max(sequences, launch.in[0].dim(0)) > generation::kFewSequences ||
+      generation::cluster_size(static_cast<int>(sequences) * a.kv_heads) == 0) {
+    return "is for few sequences";
+  }
+  return "";
+}
+
+void attention_generation_cluster_cuda(const Launch& launch) {
+  const auto& a = launch.attrs<AttentionGeneration>();
+  const SequenceRows rows(launch.in, GenerationInputs::kSequence);
+  const bool has_own_type = rows.cache->dtype == launch.in[0].dtype;
+  if (!has_own_type || !fits(launch, rows) || !can_append(launch, a, GenerationInputs(a))) {
+    return attention_generation_mma_cuda(launch);
+  }
+  attend(launch, rows, Kernels::kClusters);
 }
 
 }  // namespace millrace::ops

@@ -16,5 +16,8 @@ void attention_generation_mma_cuda(const Launch& launch);
 std::string attention_generation_mma_cuda_why_not(const Launch& launch, const device::Properties&);
 int64_t attention_generation_mma_cuda_workspace(const Launch& launch,
                                                 const device::Properties& properties);
+void attention_generation_cluster_cuda(const Launch& launch);
+std::string attention_generation_cluster_cuda_why_not(const Launch& launch,
+                                                      const device::Properties& properties);
 
 }  // namespace millrace::ops

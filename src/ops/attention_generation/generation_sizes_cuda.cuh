@@ -68,11 +68,43 @@ struct Sizes {
   static constexpr int kTileBytes = kRingBytes + (kSumsApart ? kWarps * kSumBytes : 0);
   static constexpr int kQueryStride = kSize + 8;  // of rotated queries, of 16 bits
 
+  /// Bytes from the beginning of a plane to an element of a key; and from one of the first elements
+  /// of a key to one `steps` times 16 elements of 16 bits further on.
+  __device__ static uint32_t at(int key, int element) {
+    return static_cast<uint32_t>((key * kStride + element) * kBytes);
+  }
+  __device__ static uint32_t columns_on(uint32_t address, int steps) {
+    return address + static_cast<uint32_t>(steps) * 32;
+  }
+
   /// With the rotated queries [rows, kQueryStride] of a unit.
   static constexpr int shared_bytes(int rows) { return kTileBytes + rows * kQueryStride * 2; }
 
   /// Of one partial result: sums [rows, kSize], then (largest, total) [rows].
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
+};
+
+/// Of a ring whose tiles the copy engine writes, of 16 bits: boxes of 64 elements of 16 keys, whose
+/// 16-byte chunks change places by key, so that those that are read at once lie in different banks.
+template <int kSize>
+struct BoxSizes : Sizes<kSize, 1> {
+  static constexpr int kBoxElements = 64, kBoxBytes = kTileKeys * kBoxElements * 2;
+  static constexpr int kPlane = kTileKeys * kSize;
+  static constexpr int kStage = 2 * kPlane;
+  static constexpr int kStageBytes = kStage * 2;
+  static constexpr int kStages = kSize <= 64 ? 4 : 2;
+  static constexpr int kRingBytes = kQuarters * kStages * kStageBytes;
+
+  __device__ static uint32_t at(int key, int element) {
+    const int chunk = (element % kBoxElements / 8) ^ (key % 8);
+    return static_cast<uint32_t>(element / kBoxElements * kBoxBytes + key * (kBoxElements * 2) +
+                                 chunk * 16);
+  }
+  __device__ static uint32_t columns_on(uint32_t address, int steps) {
+    constexpr int kSteps = kBoxElements / 16;
+    return (address ^ static_cast<uint32_t>(steps % kSteps * 32)) +
+           static_cast<uint32_t>(steps / kSteps * kBoxBytes);
+  }
 };
 
 }  // namespace millrace::ops::generation

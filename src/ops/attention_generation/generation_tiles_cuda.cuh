@@ -15,10 +15,11 @@ __device__ inline uint32_t transposed(uint32_t matrix) {
   return result;
 }
 
-template <typename T, int kSize, int kColumnTiles, typename Stored>
-class Tiles : public Unit<T, kSize, kColumnTiles, Stored> {
+template <typename T, int kSize, int kColumnTiles, typename Stored,
+          typename SizesOf = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>>
+class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
  public:
-  using Base = Unit<T, kSize, kColumnTiles, Stored>;
+  using Base = Unit<T, kSize, kColumnTiles, Stored, SizesOf>;
   using Base::kWidens;
   using typename Base::S;
 
@@ -216,7 +217,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored> {
   __device__ void add_products(const Stored* k, float (&products)[kColumnTiles][4]) const {
     const int matrix = lane() / 8;
     const uint32_t k_at =
-        shared_address_of(k + (matrix % 2 * 8 + lane() % 8) * S::kStride + matrix / 2 * S::kChunk);
+        shared_address_of(k) + S::at(matrix % 2 * 8 + lane() % 8, matrix / 2 * S::kChunk);
     uint32_t packed[4];
     float odd[kColumnTiles][4];
 #pragma unroll
@@ -233,7 +234,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored> {
         if (half == 0) load_matrices(packed, k_at + static_cast<uint32_t>(step) * 16);
         widen_operand<Stored, Pairs::kNeighbours>(packed[half], packed[half + 1], keys);
       } else {
-        load_matrices(keys, k_at + static_cast<uint32_t>(step) * 32);
+        load_matrices(keys, S::columns_on(k_at, step));
       }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
@@ -315,7 +316,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored> {
     const int matrix = lane() / 8;
     const int key = kWidens ? matrix % 2 * 8 : matrix / 2 * 8;
     const int first = kWidens ? matrix / 2 * S::kChunk : matrix % 2 * 8;  // element
-    const uint32_t v_at = shared_address_of(v + (key + lane() % 8) * S::kStride + first);
+    const uint32_t v_at = shared_address_of(v) + S::at(key + lane() % 8, first);
     uint32_t packed[4];
     uint32_t p[kColumnTiles][2];
 #pragma unroll
@@ -331,7 +332,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored> {
         if (half == 0) load_transposed(packed, v_at + static_cast<uint32_t>(d) * 16);
         widen_operand<Stored, Pairs::kAlternate>(packed[half], packed[half + 1], values);
       } else {
-        load_transposed(values, v_at + static_cast<uint32_t>(d) * 32);
+        load_transposed(values, S::columns_on(v_at, d));
       }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n)

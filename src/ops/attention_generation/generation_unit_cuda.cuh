@@ -21,11 +21,12 @@ __device__ inline void copy_to_shared(uint32_t to, const std::byte* from, bool i
 }
 
 /// T: what products are made of. Queries and results have that type, too, but where Stored has 8
-/// bits.
-template <typename T, int kSize, int kColumnTiles, typename Stored>
+/// bits. SizesOf: of the ring.
+template <typename T, int kSize, int kColumnTiles, typename Stored,
+          typename SizesOf = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>>
 class Unit {
  public:
-  using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
+  using S = SizesOf;
   static constexpr bool kWidens = sizeof(Stored) == 1;
   static constexpr int kRows = S::kRows;
 

@@ -45,10 +45,10 @@ __device__ Totals add_threads(const Totals& own, int first, int last, Scratch& s
     if (lane >= step) before += below;
   }
   before -= own.tiles;
-  const Totals of_warp = {__reduce_add_sync(kAll, own.tiles), __reduce_add_sync(kAll, own.units),
-                          __reduce_add_sync(kAll, own.pieces),
-                          __reduce_max_sync(kAll, own.longest_unit),
-                          __reduce_max_sync(kAll, own.row_tiles)};
+  const Totals of_warp = {
+      __reduce_add_sync(kAll, own.tiles),     __reduce_add_sync(kAll, own.units),
+      __reduce_add_sync(kAll, own.pieces),    __reduce_max_sync(kAll, own.longest_unit),
+      __reduce_max_sync(kAll, own.row_tiles), __reduce_max_sync(kAll, own.most_tokens)};
   if (lane == 0) scratch.of_warp[warp] = of_warp;
   __syncthreads();
   Totals all{};
@@ -83,6 +83,7 @@ __global__ void __launch_bounds__(kThreads)
   WorkItem item =
       make_item(division, lengths, scratch.offsets, sharer_of(division, static_cast<unsigned>(at)));
   item.unit_blocks = has_unit_blocks(division, all) ? 1 : 0;
+  item.one_token = all.most_tokens <= 1 ? 1 : 0;
   device::wait_for_predecessor();
   if (at < division.blocks) items[at] = item;
   __threadfence();

@@ -18,6 +18,7 @@ void attention_plan_ref(const Launch& launch) {
     generation::WorkItem& item = job.items[block];
     item = make_item(division, job.lengths, offsets.data(), sharer_of(division, block));
     item.unit_blocks = unit_blocks;
+    item.one_token = totals.most_tokens <= 1 ? 1 : 0;
   }
 }
 

@@ -207,6 +207,23 @@ TEST(AttentionPlan, BlocksHaveUnitsUnlessOthersWouldIdle) {
   EXPECT_TRUE(has_unit_blocks(a, std::vector<int32_t>(64, 384), 4));
 }
 
+TEST(AttentionPlan, ItemsSayWhetherSequencesHaveOneToken) {
+  const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};
+  const auto has_one_token = [&](const std::vector<int32_t>& tokens) {
+    Step step;
+    step.add(3, 7, RequestType::kContext);
+    for (const int32_t rows : tokens)
+      step.add(200, rows);
+    const std::vector<WorkItem> items = plan(a, step);
+    for (const WorkItem& item : items)
+      EXPECT_EQ(item.one_token, items[0].one_token);
+    return items[0].one_token != 0;
+  };
+  EXPECT_TRUE(has_one_token({1}));
+  EXPECT_TRUE(has_one_token({1, 0, 1, 1}));
+  EXPECT_FALSE(has_one_token({1, 1, 2, 1}));
+}
+
 // All multiprocessors are used, by sharers that read neighbouring heads.
 TEST(AttentionPlan, NeighboursShareAMultiprocessor) {
   const AttentionPlan a = {.heads = 32, .kv_heads = 8, .head_size = 128};

@@ -110,12 +110,14 @@ struct Totals {
   unsigned tiles, units, pieces;
   int longest_unit;  // in tiles
   int row_tiles;     // units of a sequence that read the same keys, at most
+  int most_tokens;   // of a sequence
 
   MILLRACE_HD void add(const SequencePlan& plan) {
     if (plan.units == 0) return;
     const auto count = static_cast<unsigned>(plan.units);
     add(Totals{count * static_cast<unsigned>(plan.tiles), count,
-               count * static_cast<unsigned>(plan.pieces), plan.tiles, plan.row_tiles});
+               count * static_cast<unsigned>(plan.pieces), plan.tiles, plan.row_tiles,
+               plan.tokens});
   }
   MILLRACE_HD void add(const Totals& other) {
     tiles += other.tiles;
@@ -123,6 +125,7 @@ struct Totals {
     pieces += other.pieces;
     longest_unit = larger(longest_unit, other.longest_unit);
     row_tiles = larger(row_tiles, other.row_tiles);
+    most_tokens = larger(most_tokens, other.most_tokens);
   }
 };
 
@@ -200,7 +203,7 @@ struct alignas(16) WorkItem {
   int32_t sequence, unit, piece;    // the first piece
   uint32_t unit_start;
   SequencePlan plan;  // of the sequence
-  int32_t unused;
+  int32_t one_token;  // no sequence of the step has more; with unit_blocks
 
   MILLRACE_HD Walk walk() const { return {sequence, unit, piece, unit_start, plan}; }
 };

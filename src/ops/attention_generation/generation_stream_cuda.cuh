@@ -1,0 +1,332 @@
+// Many sequences with one new token each: blocks that stay take unit after unit, and each warp's
+// ring of tiles, which the copy engine fills, runs on into the block's next unit. So memory is
+// asked for more while a unit ends and the next one begins. The bits are those of Kernel. For .cu
+// files.
+#pragma once
+
+#include "ops/attention_generation/generation_kernel_cuda.cuh"
+#include "ops/attention_generation/generation_token_cuda.cuh"
+#include "ops/common/hopper.cuh"
+
+namespace millrace::ops::generation {
+
+/// Units that the blocks of a launch have taken beyond their first two. Zeros between launches;
+/// launches that overlap use different ones.
+static __device__ unsigned units_taken[kNumberedQueues];
+
+/// The planes of a layer, as the copy engine sees them: [blocks, parts of a head, KV heads x tokens
+/// of a block, 64 elements].
+struct PlaneMaps {
+  CUtensorMap k, v;
+};
+
+/// What the warps of a block tell each other, beside the sums.
+template <typename S>
+struct StreamExchange {
+  float2 stats[S::kWarps][S::kRows];
+  uint64_t barriers[S::kWarps][S::kStages];  // of the stages of their rings
+  unsigned after_next;                       // the unit that is taken then
+};
+
+/// Shared memory: the rings, the places of the warps (see Token), what they tell each other.
+template <typename T, int kSize>
+class Stream : private Token<T, kSize, BoxSizes<kSize>> {
+ public:
+  using S = BoxSizes<kSize>;
+  using Base = Token<T, kSize, S>;
+  using Exchange = StreamExchange<S>;
+  static constexpr int kExchangeAt = S::kRingBytes + S::kWarps * Base::kPlaceBytes;
+  static constexpr int kSharedBytes = kExchangeAt + static_cast<int>(sizeof(Exchange));
+
+  /// shared: aligned to 1024 bytes, as the boxes' chunks change places by address.
+  __device__ Stream(const AttentionArgs& a, const Work& work, const PlaneMaps& maps,
+                    std::byte* shared)
+      : Base(a, work, Shares(), shared, shared + S::kRingBytes, Base::kPlaceBytes,
+             reinterpret_cast<Exchange*>(shared + kExchangeAt)->stats),
+        maps_(maps),
+        x_(*reinterpret_cast<Exchange*>(shared + kExchangeAt)),
+        units_(static_cast<unsigned>(work.lengths.sequences * a.kv_heads)) {}
+
+  /// Old keys are on their way before the wait, as in Kernel::attend().
+  __device__ void run() {
+    unsigned unit = blockIdx.x, next_unit = blockIdx.x + gridDim.x;
+    now_ = look_up(unit);
+    next_ = look_up(next_unit);
+    start_barriers();
+    tile_ahead_ = next_tile_ahead_ = warp();
+    fill();
+    device::wait_for_predecessor();
+    typename Base::Read read = read_unit(now_);
+    while (unit < units_) {
+      const unsigned taken = threadIdx.x == 0 ? atomicAdd(&units_taken[w_.queue], 1u) : 0;
+      attend(read);
+      if (next_.tiles > 0) read = read_unit(next_);  // for the next round
+      if (threadIdx.x == 0) {
+        x_.after_next = taken + 2 * gridDim.x;
+        if (taken + 1 == units_) units_taken[w_.queue] = 0;  // the last one; for the next launch
+      }
+      finish();
+      unit = next_unit;
+      next_unit = after_next_;
+      now_ = next_;
+      next_ = after_;
+      tile_ahead_ = next_tile_ahead_;
+      next_tile_ahead_ = warp();
+    }
+  }
+
+ private:
+  using Base::a_, Base::w_, Base::lane, Base::warp, Base::kGroups;
+
+  /// A unit, as far as all layers have it in common. No tiles: there is none, or no token.
+  struct Ahead {
+    int sequence = 0, head = 0, tiles = 0, length = 0, row = 0;
+    int block_of_lane = 0;  // of the cache: one of the sequence's first blocks
+  };
+
+  __device__ Ahead look_up(unsigned unit) const {
+    Ahead ahead;
+    if (unit >= units_) return ahead;
+    const auto heads = static_cast<unsigned>(a_.kv_heads);
+    ahead.sequence = static_cast<int>(unit / heads);
+    ahead.head = static_cast<int>(unit - static_cast<unsigned>(ahead.sequence) * heads);
+    if (lane() < a_.blocks_per_sequence) ahead.block_of_lane = blocks_of(ahead)[lane()];
+    const int s = w_.lengths.first + ahead.sequence;
+    ahead.length = w_.lengths.sequence_length[s];
+    ahead.row = w_.lengths.query_start[s];
+    ahead.tiles = w_.lengths.query_length[s] > 0 ? div_up(ahead.length, kTileKeys) : 0;
+    return ahead;
+  }
+  const __device__ int32_t* blocks_of(const Ahead& unit) const {
+    return a_.blocks + int64_t{a_.first_sequence + unit.sequence} * a_.blocks_per_sequence;
+  }
+  __device__ int block_at(const Ahead& unit, int position) const {
+    const int index = position >> w_.block_shift;
+    return index < kWarp ? __shfl_sync(kAll, unit.block_of_lane, index) : blocks_of(unit)[index];
+  }
+
+  __device__ uint32_t barrier(int stage) const {
+    return shared_address_of(&x_.barriers[warp()][stage]);
+  }
+  __device__ void start_barriers() const {
+    if (lane() < S::kStages) hopper::init_barrier(barrier(lane()), 1);
+    hopper::publish_barriers();
+    if (threadIdx.x == 0) {
+      hopper::prefetch_map(maps_.k);
+      hopper::prefetch_map(maps_.v);
+    }
+    __syncwarp();
+  }
+
+  /// Requests tiles of this unit, then of the next one, until the ring is full.
+  __device__ void fill() {
+    while (filled_ < S::kStages) {
+      if (tile_ahead_ < now_.tiles) {
+        request(now_, tile_ahead_);
+        tile_ahead_ += kQuarters;
+      } else if (next_tile_ahead_ < next_.tiles) {
+        request(next_, next_tile_ahead_);
+        next_tile_ahead_ += kQuarters;
+      } else {
+        return;
+      }
+    }
+  }
+  __device__ void request(const Ahead& unit, int tile) {
+    const int begin = tile * kTileKeys;
+    const int block = block_at(unit, begin);
+    if (lane() == 0) {
+      const int slot = begin - (begin >> w_.block_shift << w_.block_shift);
+      const int key = unit.head * a_.tokens_per_block + slot;
+      const uint32_t to = shared_address_of(this->ring_ + fill_stage_ * S::kStage);
+      hopper::arrive_expecting(barrier(fill_stage_), S::kStageBytes);
+      hopper::copy_box(to, maps_.k, barrier(fill_stage_), 0, key, 0, block);
+      hopper::copy_box(to + S::kStageBytes / 2, maps_.v, barrier(fill_stage_), 0, key, 0, block);
+    }
+    fill_stage_ = fill_stage_ + 1 == S::kStages ? 0 : fill_stage_ + 1;
+    ++filled_;
+  }
+
+  __device__ bool has_new_key(const Ahead& unit) const {
+    return (unit.tiles - 1) % kQuarters == warp();
+  }
+  __device__ auto read_unit(const Ahead& unit) const {
+    return this->read_token(unit.row, unit.head, has_new_key(unit));
+  }
+
+  /// Sums of all pieces but the last one; of that, each warp's are left.
+  __device__ void attend(typename Base::Read& read) {
+    walk_ = walk_of(now_);
+    this->take_token(read, walk_, has_new_key(now_));
+    fill();  // a warp without tiles of the unit before has not done so since
+    for (; walk_.piece < walk_.plan.pieces; ++walk_.piece) {
+      if (walk_.piece > 0) gather();
+      add_piece();
+    }
+  }
+
+  __device__ Walk walk_of(const Ahead& unit) const {
+    Walk walk;
+    walk.sequence = unit.sequence;
+    walk.unit = unit.head;
+    SequencePlan& plan = walk.plan;
+    plan = {};
+    plan.tokens = plan.row_tiles = 1;
+    plan.length = unit.length;
+    plan.first_position = unit.length - 1;
+    plan.row_start = unit.row;
+    plan.tiles = unit.tiles;
+    plan.piece_tiles = tiles_of_piece(w_.division, unit.tiles);
+    plan.pieces = plan.tiles <= plan.piece_tiles ? 1 : div_up(plan.tiles, plan.piece_tiles);
+    return walk;
+  }
+
+  __device__ void add_piece() {
+    this->start_sums();
+    const int first = walk_.piece_begin(), end = walk_.piece_end();
+#pragma unroll 1
+    for (int tile = first + ((warp() - first) & (kQuarters - 1)); tile < end; tile += kQuarters) {
+      hopper::wait_barrier(barrier(stage_), (phases_ >> stage_) & 1);
+      phases_ ^= 1 << stage_;
+      if (tile == walk_.plan.tiles - 1) append();
+      this->add_stage(stage_, walk_.plan, tile);
+      stage_ = stage_ + 1 == S::kStages ? 0 : stage_ + 1;
+      --filled_;
+      fill();
+    }
+    this->share_sums();
+  }
+
+  /// The new key and value, to the tile and to the cache. Values behind become zeros: their weights
+  /// are 0, but what lies there may be no number.
+  __device__ void append() {
+    auto* const tile = reinterpret_cast<std::byte*>(this->ring_ + stage_ * S::kStage);
+    const int position = now_.length - 1, key = position % kTileKeys;
+    const int64_t cached = this->cached_at(block_at(now_, position), now_.head, position);
+    const auto at = [&](bool is_v, int row, int chunk) {
+      return reinterpret_cast<uint4*>(tile + (is_v ? S::kStageBytes / 2 : 0) +
+                                      S::at(row, chunk * kPart));
+    };
+    this->append_half(cached,
+                      [&](bool is_v, int chunk, const uint4& x) { *at(is_v, key, chunk) = x; });
+    constexpr int kChunks = kSize / kPart;
+    for (int i = (key + 1) * kChunks + lane(); i < kTileKeys * kChunks; i += kWarp) {
+      *at(true, i / kChunks, i % kChunks) = uint4{};
+    }
+    hopper::order_before_async();
+    __syncwarp();
+  }
+
+  /// Adds the piece before, which all warps have shared, to the unit's result.
+  __device__ void gather() {
+    __syncthreads();
+    for_each_group([&](int i, int row, int d) {
+      const Part piece = this->of_block(row, d);
+      if (walk_.piece == 1) {
+        result_[i] = piece;
+      } else {
+        add_part(result_[i], piece);
+      }
+    });
+    __syncthreads();
+  }
+
+  /// Writes the unit's result, and looks up the unit after the next.
+  __device__ void finish() {
+    __syncthreads();
+    after_next_ = x_.after_next;
+    after_ = look_up(after_next_);
+    if (now_.tiles > 0) {
+      for_each_group([&](int i, int row, int d) {
+        Part part = this->of_block(row, d);
+        if (walk_.plan.pieces > 1) {
+          add_part(result_[i], part);
+          part = result_[i];
+        }
+        this->write(walk_, row, d, part);
+      });
+    }
+    __syncthreads();
+  }
+
+  /// Calls function(i, row, d) for every i-th of this thread's groups of four elements.
+  template <typename F>
+  __device__ void for_each_group(const F& function) const {
+#pragma unroll
+    for (int i = 0; i < S::kVectors; ++i) {
+      const int group = static_cast<int>(threadIdx.x) + i * S::kThreads;
+      if (group < a_.group * kGroups) function(i, group / kGroups, group % kGroups * 4);
+    }
+  }
+
+  const PlaneMaps& maps_;
+  Exchange& x_;
+  const unsigned units_;
+  Ahead now_, next_, after_;                  // units
+  unsigned after_next_ = 0;                   // the number of after_
+  int tile_ahead_ = 0, next_tile_ahead_ = 0;  // to be requested next, of this unit and the next one
+  int fill_stage_ = 0, filled_ = 0;           // of the ring
+  int stage_ = 0, phases_ = 0;                // to be read next; a bit for each stage
+  Walk walk_;                                 // this unit
+  Part result_[S::kVectors];                  // of the unit's pieces so far
+};
+
+/// The item of this block, see load_item().
+__device__ inline WorkItem load_shared_item(const Work& work) {
+  constexpr int kPacks = static_cast<int>(sizeof(WorkItem) / sizeof(uint4));
+  const auto* from = reinterpret_cast<const uint4*>(work.items + blockIdx.x);
+  uint4 packs[kPacks];
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i)
+    packs[i] = __ldcg(from + i);
+  WorkItem item;
+  memcpy(&item, packs, sizeof(item));
+  return item;
+}
+
+/// Unit after unit as in the other kernels: sequences have several tokens.
+template <typename T, int kSize, typename Exchange>
+__device__ void run_units(const AttentionArgs& a, const Work& work, Exchange& exchange,
+                          std::byte* shared) {
+  const auto heads = static_cast<unsigned>(a.kv_heads);
+  const unsigned units = static_cast<unsigned>(work.lengths.sequences) * heads;
+  for (unsigned unit = blockIdx.x; unit < units; unit += gridDim.x) {
+    const WorkItem item = unit_item(work.division, work.lengths, unit / heads, unit % heads);
+    if (item.has_work == 0) {
+      device::wait_for_predecessor();
+      continue;
+    }
+    const Shares shares(item.tiles, item.sharers);
+    Kernel<T, kSize, 1, T>(a, work, shares, exchange, shared).run(item);
+  }
+}
+
+/// Grid: the blocks that run at once. maps are of boxes of kTileKeys keys.
+template <typename T, int kSize>
+__global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kBlocks)
+    attend_streams(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work,
+                   const __grid_constant__ PlaneMaps maps) {
+  using S = Sizes<kSize, 1>;
+  constexpr int kBoxAlignment = 1024;
+  extern __shared__ __align__(16) std::byte shared[];
+  __shared__ Exchange<S::kRows, S::kWarps> exchange;
+  device::let_successor_start();
+  const WorkItem item = load_shared_item(work);
+  if (item.unit_blocks != 0 && item.one_token != 0) {
+    const uint32_t past = shared_address_of(shared) % kBoxAlignment;
+    Stream<T, kSize>(a, work, maps, shared + (kBoxAlignment - past) % kBoxAlignment).run();
+    return;
+  }
+  if (item.unit_blocks != 0) {
+    run_units<T, kSize>(a, work, exchange, shared);
+    return;
+  }
+  if (item.has_work == 0) {
+    if (item.sharer == 0) device::wait_for_predecessor();
+    return;
+  }
+  const Shares shares(item.tiles, item.sharers);
+  Kernel<T, kSize, 1, T>(a, work, shares, exchange, shared).run(item);
+}
+
+}  // namespace millrace::ops::generation

@@ -1,0 +1,16 @@
+// How attention_generation_mma_cuda launches its kernels for one token of each sequence.
+#pragma once
+
+#include "ops/attention_generation/generation_parts_cuda.cuh"
+
+namespace millrace::ops::generation {
+
+/// Whether the GPU runs them.
+bool has_streams();
+
+/// REQUIRES: has_streams(); the op appends and rotates whole heads of 64 or 128 elements, which up
+/// to 8 query heads share, without a window; the cache has the type of the queries; the plan is for
+/// Kind::kNarrow.
+void launch_streams(const Launch& launch, const AttentionArgs& args, const Work& work);
+
+}  // namespace millrace::ops::generation
