@@ -356,7 +356,7 @@ TEST_F(ProfilerTest, RepeatsNumbersOnTheDevice) {
   EXPECT_EQ(profiler.timed(), 1);
   EXPECT_TRUE(profiler.notes().empty());
   ASSERT_GT(kColumns * 32 * 4, 2 * period);
-  EXPECT_EQ(device.bytes_from_host, 8 * 32 * 4 + period);
+  EXPECT_EQ(device.bytes_from_host, int64_t{8} * 32 * 4 + period);
 }
 
 TEST_F(ProfilerTest, TacticsShareAWorkspace) {
