@@ -17,11 +17,11 @@ void run_nothing(std::span<const ops::Launch>) {}
 const ops::Tactic kChain = {.name = "chain", .run_chain = run_nothing};
 constexpr int64_t kChainRows = 4;  // at most
 
-constexpr auto for_products = [](const Problem& problem) -> const ops::Tactic* {
+constexpr auto kForProducts = [](const Problem& problem) -> const ops::Tactic* {
   const bool can = problem.op->name == ops::Matmul::kName && problem.in[0].dim(0) <= kChainRows;
   return can ? &kChain : nullptr;
 };
-constexpr auto for_one_row = [](const Problem& problem) {
+constexpr auto kForOneRow = [](const Problem& problem) {
   return problem.in[0].dim(0) == 1 ? &kChain : nullptr;
 };
 
@@ -107,7 +107,7 @@ using Questions = std::vector<std::string>;
 // The head, which begins where rows without logits end, is asked about on its own.
 TEST(SelectChains, FindsTheProductsBetweenAttentions) {
   engine::Engine engine = llama();
-  EXPECT_EQ(asked(engine, for_products),
+  EXPECT_EQ(asked(engine, kForProducts),
             (Questions{"1: 32 96 32 64", "2: 32 96 32 64", "4: 32 96 32 64", "1: 32 96 32 50",
                        "2: 32 96 32 50", "4: 32 96 32 50"}));
 }
@@ -115,13 +115,13 @@ TEST(SelectChains, FindsTheProductsBetweenAttentions) {
 TEST(SelectChains, NeverReachesIntoTheHead) {
   engine::Engine engine = products(5);
   engine.head_begin = 2;
-  EXPECT_EQ(asked(engine, for_one_row), (Questions{"1: 8 8", "1: 8 8 8"}));
+  EXPECT_EQ(asked(engine, kForOneRow), (Questions{"1: 8 8", "1: 8 8 8"}));
 }
 
 TEST(SelectChains, ALaunchThatItCannotRunIsAnEnd) {
   engine::Engine engine = llama();
   const auto not_gated = [](const Problem& problem) -> const ops::Tactic* {
-    const ops::Tactic* tactic = for_products(problem);
+    const ops::Tactic* tactic = kForProducts(problem);
     return tactic == nullptr || problem.in[1].dim(0) == 96 ? nullptr : tactic;
   };
   EXPECT_EQ(asked(engine, not_gated),
@@ -130,9 +130,9 @@ TEST(SelectChains, ALaunchThatItCannotRunIsAnEnd) {
 
 TEST(SelectChains, CutsLongOnesAsTheRuntimeDoes) {
   engine::Engine engine = products(ops::kMaxChain + 3);
-  EXPECT_EQ(asked(engine, for_one_row), (Questions{"1: 8 8 8 8 8 8 8 8", "1: 8 8 8"}));
+  EXPECT_EQ(asked(engine, kForOneRow), (Questions{"1: 8 8 8 8 8 8 8 8", "1: 8 8 8"}));
   engine = products(ops::kMaxChain + 1);  // the last one is alone
-  EXPECT_EQ(asked(engine, for_one_row), (Questions{"1: 8 8 8 8 8 8 8 8"}));
+  EXPECT_EQ(asked(engine, kForOneRow), (Questions{"1: 8 8 8 8 8 8 8 8"}));
 }
 
 // The others keep what they had, and neighbouring buckets with one tactic are joined.
@@ -166,7 +166,7 @@ TEST(SelectChains, ChangesTheRowsInWhichItIsFaster) {
 TEST(SelectChains, TheLastBucketIsTheLargestStep) {
   engine::Engine engine = products(2);
   engine.regimes[0].maxima[0].max = 3;
-  EXPECT_EQ(asked(engine, for_products), (Questions{"1: 8 8", "2: 8 8", "3: 8 8"}));
+  EXPECT_EQ(asked(engine, kForProducts), (Questions{"1: 8 8", "2: 8 8", "3: 8 8"}));
 }
 
 }  // namespace
