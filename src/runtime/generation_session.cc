@@ -61,9 +61,12 @@ bool GenerationSession::handle_per_step() {
   const int ahead = state_->parts.stepper->runs_ahead() && !batch.waits_for_host() ? 2 : 1;
   while (state_->under_way < ahead && !batch.done() && state_->launch_next()) {
   }
-  if (state_->under_way == 0) return false;
-  state_->take_in(state_->collect());
-  return true;
+  while (state_->under_way > 0) {
+    state_->take_in(state_->collect());
+    // A step that was ahead of the end brings nothing.
+    if (!batch.done() || !state_->added.empty()) return true;
+  }
+  return false;
 }
 
 SessionStats GenerationSession::stats() const {

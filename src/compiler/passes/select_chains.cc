@@ -95,6 +95,20 @@ class ChainSelector {
     neighbours.clear();
   }
 
+  std::vector<Flow> flow(std::span<engine::PlannedLaunch* const> launches) const {
+    std::vector<Flow> flow;
+    for (size_t to = 0; to < launches.size(); ++to) {
+      const std::vector<ir::ValueId>& inputs = engine_.graph.node(node(*launches[to])).inputs;
+      for (size_t from = 0; from < to; ++from) {
+        const ir::ValueId out = engine_.graph.node(node(*launches[from])).outputs[0];
+        for (size_t input = 0; input < inputs.size(); ++input) {
+          if (inputs[input] == out) flow.push_back({to, input, from});
+        }
+      }
+    }
+    return flow;
+  }
+
   // False when there is no chain with so many rows: there is none with more.
   bool choose(const std::vector<engine::PlannedLaunch*>& neighbours, const std::string& symbol,
               int64_t above, int64_t rows) {
@@ -111,11 +125,12 @@ class ChainSelector {
       length = ops::chain_length(std::span(links).subspan(i));
       if (length == 1) continue;
       found = true;
-      Chain chain{.problems = {}, .alone = {}, .tactic = links[i].tactic};
+      Chain chain{.problems = {}, .alone = {}, .tactic = links[i].tactic, .flow = {}};
       for (size_t k = i; k < i + length; ++k) {
         chain.problems.push_back(problems[k]);
         chain.alone.push_back(tactic_for(*problems[k].op, *neighbours[k], rows));
       }
+      chain.flow = flow(std::span(neighbours).subspan(i, length));
       if (!is_faster_(chain)) continue;
       for (size_t k = i; k < i + length; ++k)
         set_tactic(neighbours[k]->choices, above, rows, chain.tactic->name);

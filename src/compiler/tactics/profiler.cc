@@ -79,7 +79,8 @@ std::optional<double> Profiler::time(const Way& way, double best_us,
   try {
     if (trial == nullptr) {
       const auto start = Clock::now();
-      trial = std::make_unique<Trial>(way.problems, store_, way.largest_workspace, max_bytes_);
+      trial = std::make_unique<Trial>(way.problems, way.flow, store_, way.largest_workspace,
+                                      max_bytes_);
       log::debug("trial of ", way.key, " prepared in ", ms_since(start), " ms");
     }
     const auto start = Clock::now();
@@ -137,9 +138,15 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
     const auto ratio = before.of.find(tactic);
     if (ratio != before.of.end() && ratio->second > kOutclassed) continue;
     const auto run = [&](std::span<const ops::Launch> launches) { tactic->run(launches[0]); };
-    const std::optional<double> us = known_or_timed(
-        {{&problem, 1}, key, tactic->name, workspace_of(*tactic, problem, device_), workspace, run},
-        best == nullptr ? kNone : times.at(best), trial);
+    const std::optional<double> us =
+        known_or_timed({{&problem, 1},
+                        {},
+                        key,
+                        tactic->name,
+                        workspace_of(*tactic, problem, device_),
+                        workspace,
+                        run},
+                       best == nullptr ? kNone : times.at(best), trial);
     if (!us) continue;
     times[tactic] = *us;
     if (best == nullptr || *us < times.at(best)) best = tactic;
@@ -179,10 +186,11 @@ bool Profiler::is_faster(const Chain& chain) {
   std::unique_ptr<Trial> trial;
   const int64_t largest = std::max(workspace, chain_workspace);
   const std::optional<double> us = known_or_timed(
-      {chain.problems, key, chain.tactic->name, chain_workspace, largest, run_chain}, kNone, trial);
+      {chain.problems, chain.flow, key, chain.tactic->name, chain_workspace, largest, run_chain},
+      kNone, trial);
   if (!us) return false;
-  const std::optional<double> alone_us =
-      known_or_timed({chain.problems, key, alone, workspace, largest, run_alone}, *us, trial);
+  const std::optional<double> alone_us = known_or_timed(
+      {chain.problems, chain.flow, key, alone, workspace, largest, run_alone}, *us, trial);
   decided->second = alone_us && *us < *alone_us;
   return decided->second;
 }

@@ -20,6 +20,7 @@ struct Chain {
   std::vector<Problem> problems;
   std::vector<const ops::Tactic*> alone;  // for each problem
   const ops::Tactic* tactic = nullptr;    // for all at once: it has run_chain
+  std::vector<Flow> flow = {};            // between the problems
 };
 
 /// THREAD: one at a time.
@@ -55,6 +56,7 @@ class Profiler {
   /// Launches that are timed: of which problems, and how.
   struct Way {
     std::span<const Problem> problems;
+    std::span<const Flow> flow;
     std::string key;            // of the problems
     std::string name;           // of the tactics
     int64_t workspace;          // bytes

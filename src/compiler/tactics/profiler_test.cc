@@ -634,5 +634,30 @@ TEST_F(ProfilerTest, ProductsOfOneSizeHaveTheirOwnWeights) {
   EXPECT_NE(weights[0], weights[1]);
 }
 
+// What a launch hands over to the next one, a chain may do in its own way: it is timed with what
+// flows in the graph, and checked with inputs that are known.
+TEST_F(ProfilerTest, TimesAChainWithItsFlow) {
+  static std::vector<bool> joined;
+  const ops::Tactic watches = chain_tactic("watches", [](std::span<const ops::Launch> launches) {
+    joined.push_back(launches[1].in[0].data == launches[0].out[0].data);
+    run_each(launches);
+  });
+  const Problem square = product(32, 32);
+  AsyncDevice asynchronous;
+  for (device::Device* device : {device_.get(), static_cast<device::Device*>(&asynchronous)}) {
+    TimingCache cache("", device->properties());
+    Profiler profiler(*device, cache, kPlenty);
+    joined.clear();
+    EXPECT_TRUE(profiler.is_faster({.problems = {square, square},
+                                    .alone = {&kSlow, &kSlow},
+                                    .tactic = &watches,
+                                    .flow = {{.to = 1, .input = 0, .from = 0}}}));
+    EXPECT_TRUE(profiler.notes().empty());
+    ASSERT_GE(joined.size(), 2u);
+    EXPECT_FALSE(joined.front());
+    EXPECT_TRUE(joined.back());
+  }
+}
+
 }  // namespace
 }  // namespace millrace::compiler

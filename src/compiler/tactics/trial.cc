@@ -308,9 +308,10 @@ int64_t Trial::tensor_bytes(std::span<const Problem> problems) {
   return bytes;
 }
 
-Trial::Trial(std::span<const Problem> problems, TrialStore& store, int64_t workspace_bytes,
-             int64_t max_bytes)
+Trial::Trial(std::span<const Problem> problems, std::span<const Flow> flow, TrialStore& store,
+             int64_t workspace_bytes, int64_t max_bytes)
     : problems_(problems),
+      flow_(flow),
       store_(store),
       device_(store.device_),
       host_(std::make_unique<Placed>(problems)),
@@ -373,10 +374,26 @@ std::optional<double> Trial::time(const char* name, Run run, int64_t workspace_b
     for (ops::Launch& launch : copy->launches)
       launch.workspace = workspace;  // they run one after the other
   }
+  join(false);
   const double first_us = run_us(run);  // warms up
   if (!right()) return std::nullopt;
+  join(true);
   return device_.is_asynchronous() ? median_device_us(run, first_us, best_us)
                                    : median_us(run, first_us, best_us);
+}
+
+// Whether launches read what others write, or inputs of their own.
+void Trial::join(bool joined) {
+  for (const Flow& flow : flow_) {
+    size_t own = flow.input;
+    for (size_t p = 0; p < flow.to; ++p)
+      own += problems_[p].in.size();
+    for (size_t i = 0; i < copies_.size(); ++i) {
+      Placed& copy = *copies_[i];
+      copy.in[flow.to][flow.input].data =
+          joined ? copy.out[flow.from][0].data : inputs_[own]->on_device(static_cast<int64_t>(i));
+    }
+  }
 }
 
 double Trial::run_us(Run run) {

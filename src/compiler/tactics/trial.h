@@ -50,16 +50,22 @@ class TrialStore {
   std::unique_ptr<SmallKernel> between_;     // on an asynchronous device
 };
 
+/// Input `input` of problem `to` is the first output of problem `from`, an earlier one.
+struct Flow {
+  size_t to, input, from;
+};
+
 /// On an asynchronous device there are so many copies of the problems that its cache cannot hold
 /// what the next launch reads.
 class Trial {
  public:
   /// Takes the inputs of the trial before that are the same: a weight is, for every number of rows.
-  /// Each problem has inputs of its own; none reads what another writes.
+  /// Each problem has inputs of its own, for the check of all outputs; while launches are timed,
+  /// they read what others write as `flow` says.
   /// `max_bytes` bounds tensors, copies of them and a workspace of up to `workspace_bytes`.
-  /// `problems` and `store` outlive this.
-  Trial(std::span<const Problem> problems, TrialStore& store, int64_t workspace_bytes,
-        int64_t max_bytes);
+  /// `problems`, `flow` and `store` outlive this.
+  Trial(std::span<const Problem> problems, std::span<const Flow> flow, TrialStore& store,
+        int64_t workspace_bytes, int64_t max_bytes);
   ~Trial();
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
@@ -79,6 +85,7 @@ class Trial {
   using Placed = TrialStore::Placed;
   using Contents = TrialStore::Contents;
 
+  void join(bool joined);
   double run_us(Run run);
   double median_us(Run run, double first_us, double best_us);
   double median_device_us(Run run, double first_us, double best_us);
@@ -88,6 +95,7 @@ class Trial {
   std::shared_ptr<const Contents> input(const ops::Tensor& tensor, int64_t copies, int64_t named);
 
   const std::span<const Problem> problems_;
+  const std::span<const Flow> flow_;
   TrialStore& store_;
   device::Device& device_;
   std::vector<std::shared_ptr<const Contents>> inputs_, outputs_;

@@ -23,7 +23,7 @@ double timed_only_flops(device::Kind kind) {
   return kind == device::Kind::kCpu ? 5e9 : 1e11;
 }
 
-/// Likewise on the CPU. What the tactics see there is in smaller cases, too; GPUs take them.
+/// Likewise on the CPU. What its tactics see there is in smaller cases, too; GPUs take them.
 constexpr double kTimedOnlyBytes = 1.5e8;
 
 /// Of a case's tensors, or what an op reads and writes where a state is among them.
@@ -228,8 +228,8 @@ OpChecker::Expected::Expected(const OpChecker& checker, const CaseData& data) {
     const std::string why_not = tactic.why_not(data.shape_launch(), device.properties());
     if (!why_not.empty()) throw_failed(str("the reference refuses it: ", why_not));
   }
-  constexpr double kLargeFlops = 2e9;  // some seconds
-  is_large = data.cost().flops > kLargeFlops;
+  const bool on_cpu = checker.device_.properties().kind == device::Kind::kCpu;
+  is_large = data.cost().flops > (on_cpu ? 2e8 : 2e9);  // many seconds; on a CPU under a sanitizer
   // Small cases are what shows that threads do not matter.
   device::Queue queue = device.queue();
   if (!is_large) queue.pool = checker.one_thread_.get();

@@ -1,20 +1,21 @@
-// Products behind each other in one launch, up to 8 rows: those of a layer between two attentions.
+// Products behind each other in one launch, up to 4 rows: those of a layer between two attentions.
 //
-// One block a multiprocessor goes through all products. A warp copies the blocks' shares of the
+// One block a multiprocessor goes through all products. One thread copies the block's share of the
 // weights, in order, to a ring in shared memory; weights do not depend on anything, so it does not
 // stop where one product ends and the next one waits for its x. Memory stays busy while eight warps
-// finish a product, meet the other blocks, and fetch the new x.
+// finish a product, and wait for the new x.
 //
-//   copying warp    | o .... | gate, up ............................ | down ........ | next Q, K, V |
-//   other warps        | x | o ... |meet| x | gate, up ............. |meet| x | down ...
+//   copying thread   | o .... | gate, up .......................... | down ........ | Q, K, V |
+//   other warps        | x | o ... |wait| x | gate, up .......... |wait| x | down ... |wait| ...
 //
-// Blocks take units of 8 weight rows. They claim them one by one, in order, from a counter: some
-// multiprocessors get more of the memory's bandwidth than others. A stage of the ring is 1024 of K
-// of a unit, two pieces of 64 for each warp. Tensor cores multiply 16 rows with 8 columns; here the
-// rows are those of both pieces of the weight, the columns those of both pieces of up to 4 rows of
-// x, and the products of different pieces do not count. 16 bytes of a lane are eight neighbours of
-// K, of the weight and of x alike. When a unit is through, one of four further warps (by turns)
-// adds the eight sums, and writes the outputs: the bits do not depend on who does what.
+// Blocks take units of 8 weight rows (of a gated product, 8 of the gate and the same 8 of up). They
+// claim them one by one, in order, from a counter: some multiprocessors get more of the memory's
+// bandwidth than others. A stage of the ring is 1024 of K of 8 rows, two pieces of 64 for each
+// warp. Tensor cores multiply 16 rows with 8 columns; here the rows are those of both pieces of the
+// weight, the columns those of both pieces of up to 4 rows of x, and the products of different
+// pieces do not count. 16 bytes of a lane are eight neighbours of K, of the weight and of x alike.
+// When a unit is through, one of four further warps (by turns) adds the eight sums, and writes the
+// outputs: the bits do not depend on who does what.
 //
 // Blocks wait for each other: all of them must be on the GPU at once, one on each multiprocessor.
 // What comes out goes to the other blocks twice: as outputs, with a count of units, and, where it
@@ -33,12 +34,11 @@
 #include "ops/matmul/matmul_cuda.h"
 
 namespace millrace::ops {
+namespace chain {
 namespace {
 
-using namespace chain;
-
-constexpr const char* kChainName = "matmul_chain_cuda";
-constexpr int kChainThreads = chain::kWarps * kWarp;
+constexpr const char* kName = "matmul_chain_cuda";
+constexpr int kThreads = kWarps * kWarp;
 constexpr int kExchanging = 8;  // the first queues; others tell by counters alone
 
 __device__ Counters chain_counters[kNumberedQueues][2];
@@ -60,20 +60,22 @@ __device__ void copy_weights(const Chain& chain, const Memory& memory, Counters&
       if (++product < chain.count) continue;
       break;
     }
-    const auto chunks = static_cast<int>(p.job.depth) / kChunk;
+    const int stages = p.stages();
     // The next claim is on its way while the last two stages are copied.
-    const int claims_at = max((chunks - 1) / p.chunks() - 1, 0) * p.chunks();
-    for (int chunk = 0; chunk < chunks; chunk += p.chunks()) {
+    const int claims_at = max(stages - 2, 0);
+    for (int stage = 0; stage < stages; ++stage) {
       hopper::wait_barrier(memory.empty(place.slot), place.phase ^ 1);
       if (--until_full < 0) {  // no more than kInFlight are under way
         hopper::wait_barrier(memory.full(landed.slot), landed.phase);
         landed.advance(chain.stages);
       }
-      if (chunk == claims_at) claim = static_cast<int>(atomicAdd(claimed, 1U));
+      if (stage == claims_at) claim = static_cast<int>(atomicAdd(claimed, 1U));
       memory.piece_of_stage(place.slot) = Piece{product, unit}.packed();
       hopper::arrive_expecting(memory.full(place.slot), kStageBytes);
-      copy_stage(memory.stage(place.slot), p.weight, memory.full(place.slot), unit * kUnit, chunk,
-                 policy);
+      const int half = p.job.gated ? stage % 2 : 0;
+      const int of_k = p.job.gated ? stage / 2 : stage;
+      copy_stage(memory.stage(place.slot), p.weight, memory.full(place.slot), half, unit * kUnit,
+                 of_k * kChunks, policy);
       place.advance(chain.stages);
     }
   }
@@ -83,7 +85,7 @@ __device__ void copy_weights(const Chain& chain, const Memory& memory, Counters&
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kChainThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     matmul_chain_kernel(const __grid_constant__ Chain chain) {
   extern __shared__ __align__(1024) unsigned char bytes[];
   device::let_successor_start();
@@ -115,7 +117,7 @@ __global__ void __launch_bounds__(kChainThreads, 1)
 }
 
 /// More than half of a multiprocessor's, so that no two blocks share one.
-constexpr int kChainShared = 224 << 10;
+constexpr int kShared = 224 << 10;
 constexpr int kMostX = 120 << 10;
 /// Weight rows have numbers of 24 bits.
 constexpr int64_t kMostUnits = (1 << 24) - 1;
@@ -128,13 +130,11 @@ int64_t x_bytes_of(const Launch& launch) {
   return rows * (2 * depth + kXPadding) + norm;
 }
 
-CUtensorMap chain_map(const Product& product) {
-  const MatmulJob& job = product.job;
-  const int64_t halves = job.gated ? 2 : 1;
-  return device::make_tensor_map(job.weight, {kChunk, job.depth / kChunk, job.cols, halves},
+CUtensorMap chain_map(const MatmulJob& job) {
+  return device::make_tensor_map(job.weight,
+                                 {kChunk, job.depth / kChunk, job.cols, job.gated ? 2 : 1},
                                  {kChunk, job.depth, job.cols * job.depth},
-                                 {kChunk, product.chunks(), kUnit, halves},
-                                 device::Swizzle::k128Bytes);
+                                 {kChunk, kChunks, kUnit, 1}, device::Swizzle::k128Bytes);
 }
 
 /// Products whose `job` and `norm` are set, for the next launch of the queue.
@@ -148,7 +148,7 @@ void lay_out(Chain& chain, const device::Queue& queue) {
     Product& product = chain.products[i];
     const MatmulJob& job = product.job;
     product.units = static_cast<int>(job.cols / kUnit);
-    product.weight = chain_map(product);
+    product.weight = chain_map(job);
     product.handed = -1;
     if (i + 1 == chain.count || !chain.exchanges) continue;
     const MatmulJob& next = chain.products[i + 1].job;
@@ -169,48 +169,49 @@ bool is_cooperative(const Chain& chain) {
 }
 
 template <typename T>
-void run_chain(const device::Queue& queue, const Chain& chain) {
-  static const bool allowed =
-      device::allow_shared(kChainName, matmul_chain_kernel<T>, kChainShared);
+void run(const device::Queue& queue, const Chain& chain) {
+  static const bool allowed = device::allow_shared(kName, matmul_chain_kernel<T>, kShared);
   CHECK(allowed);
-  device::launch_placed(kChainName, queue, {.all_at_once = is_cooperative(chain)},
-                        dim3(static_cast<unsigned>(device::multiprocessors())), dim3(kChainThreads),
-                        kChainShared, matmul_chain_kernel<T>, chain);
+  device::launch_placed(kName, queue, {.all_at_once = is_cooperative(chain)},
+                        dim3(static_cast<unsigned>(device::multiprocessors())), dim3(kThreads),
+                        kShared, matmul_chain_kernel<T>, chain);
 }
 
 }  // namespace
+}  // namespace chain
 
 std::string matmul_chain_cuda_why_not(const Launch& launch, const device::Properties& properties) {
   if (properties.sm != 90) return "the kernel is for compute capability 9.0";
   const Tensor& weight = launch.in[1];
   const int64_t rows = launch.in[0].dim(0), depth = weight.dim(1);
-  if (rows > kMaxRows) return str("more than ", kMaxRows, " rows");
-  if (depth % kChunk != 0) return str("K is not a multiple of ", kChunk);
+  if (rows > chain::kMaxRows) return str("more than ", chain::kMaxRows, " rows");
+  if (depth % chain::kChunk != 0) return str("K is not a multiple of ", chain::kChunk);
   const int64_t cols = launch.out[0].dim(1);
-  if (cols % kUnit != 0) return str("N is not a multiple of ", kUnit);
-  if (cols / kUnit > kMostUnits) return "N is too large";
-  if (x_bytes_of(launch) > kMostX) return "x is too large";
+  if (cols % chain::kUnit != 0) return str("N is not a multiple of ", chain::kUnit);
+  if (cols / chain::kUnit > chain::kMostUnits) return "N is too large";
+  if (chain::x_bytes_of(launch) > chain::kMostX) return "x is too large";
   return mma_cuda_why_not(launch);
 }
 
 void matmul_chain_cuda(std::span<const Launch> launches) {
-  Chain chain;
+  chain::Chain all;
   int64_t x_bytes = 0;
   for (const Launch& launch : launches) {
-    Product& product = chain.products[chain.count++];
+    chain::Product& product = all.products[all.count++];
     product.job = matmul_job(launch);
     product.norm = matmul_norm(launch);
     if (product.job.rows == 0) return;  // of all of them
-    x_bytes = std::max(x_bytes, x_bytes_of(launch));
+    x_bytes = std::max(x_bytes, chain::x_bytes_of(launch));
   }
   constexpr int64_t kSwizzleGroup = 1024;
-  chain.x_bytes = static_cast<int>((x_bytes + kSwizzleGroup - 1) / kSwizzleGroup * kSwizzleGroup);
-  chain.stages = std::min(kMaxStages, (kChainShared - Memory::kX - chain.x_bytes) / kStageBytes);
-  lay_out(chain, *launches[0].queue);
-  if (chain.products[0].job.x_type == ir::DType::kBF16) {
-    run_chain<__nv_bfloat16>(*launches[0].queue, chain);
+  all.x_bytes = static_cast<int>((x_bytes + kSwizzleGroup - 1) / kSwizzleGroup * kSwizzleGroup);
+  all.stages = std::min(chain::kMaxStages,
+                        (chain::kShared - chain::Memory::kX - all.x_bytes) / chain::kStageBytes);
+  chain::lay_out(all, *launches[0].queue);
+  if (all.products[0].job.x_type == ir::DType::kBF16) {
+    chain::run<__nv_bfloat16>(*launches[0].queue, all);
   } else {
-    run_chain<__half>(*launches[0].queue, chain);
+    chain::run<__half>(*launches[0].queue, all);
   }
 }
 

@@ -23,7 +23,10 @@ inline constexpr int kMaxStages = 12;
 /// Stages that are under way at once: what keeps memory busy. With more of them everything else
 /// that blocks read and write takes longer.
 inline constexpr int kInFlight = 4;
-inline constexpr int kChunk = 64;     // elements of K that swizzled rows have
+inline constexpr int kChunk = 64;  // elements of K that swizzled rows have
+inline constexpr int kStageDepth = kStageBytes / 2 / kUnit;  // of K
+inline constexpr int kChunks = kStageDepth / kChunk;         // two for each multiplying warp
+static_assert(kChunks == 2 * kMultiplying);
 inline constexpr int kXPadding = 64;  // bytes: rows that lanes read at once lie in other banks
 inline constexpr int kSumThreads = kMultiplying * kWarp;
 /// A named barrier: the finishing warps know whose turn it is, and the first multiplying warp may
@@ -32,7 +35,7 @@ inline constexpr int kTurnRead = 2;
 inline constexpr int kTurnReaders = (kFinishing + 1) * kWarp;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 
-/// One product. A unit is 8 weight rows; gated: 8 of the gate, the same 8 of up.
+/// One product. A unit is 8 weight rows; gated: 8 of the gate, and the same 8 of up.
 struct Product {
   CUtensorMap weight;  // {64, K / 64, rows, 2 halves of a gated one or 1}
   MatmulJob job;
@@ -41,8 +44,11 @@ struct Product {
   /// Where its outputs lie among those that are handed over to the next product as its x, or -1.
   int handed = -1;
 
-  /// Of K, in a stage.
-  __host__ __device__ int chunks() const { return job.gated ? kMultiplying : 2 * kMultiplying; }
+  /// Of a unit. Those of a gated one take turns: of the gate, of up.
+  __device__ int stages() const {
+    const int of_k = (static_cast<int>(job.depth) + kStageDepth - 1) / kStageDepth;
+    return job.gated ? 2 * of_k : of_k;
+  }
 };
 
 struct Chain {
@@ -136,12 +142,12 @@ __device__ inline uint4 load_shared(uint32_t address) {
 }
 
 /// Starts to copy a stage of weight rows to shared memory; `barrier` counts its bytes.
-__device__ inline void copy_stage(uint32_t to, const CUtensorMap& map, uint32_t barrier, int row,
-                                  int chunk, uint64_t policy) {
+__device__ inline void copy_stage(uint32_t to, const CUtensorMap& map, uint32_t barrier, int half,
+                                  int row, int chunk, uint64_t policy) {
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%3, %5, %4, %3}], [%2], %6;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(0), "r"(row), "r"(chunk), "l"(policy)
+      "[%0], [%1, {%3, %6, %5, %4}], [%2], %7;" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(0), "r"(half), "r"(row), "r"(chunk), "l"(policy)
       : "memory");
 }
 

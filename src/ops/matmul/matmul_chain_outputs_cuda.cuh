@@ -71,11 +71,7 @@ class Outputs {
     }
     __syncwarp();
     if (lane_ == 0) hopper::arrive(memory_.added(turn_));
-    // Second pieces of tokens 2 t and 2 t + 1 are the columns of the lane after the next.
-    const float more[2] = {__shfl_down_sync(kAllLanes, total.z, 2),
-                           __shfl_down_sync(kAllLanes, total.w, 2)};
-    const float sums[4] = {job.gated ? total.x : total.x + more[0],
-                           job.gated ? total.y : total.y + more[1], total.z, total.w};
+    const float sums[4] = {total.x, total.y, total.z, total.w};
     float outs[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

@@ -207,21 +207,19 @@ class Products {
     __syncwarp();
   }
 
-  /// Its first stage is there. Sums are, in lane 4 g + t: of weight row g, columns 2 t and 2 t + 1,
-  /// of the first pieces of K (gated: of the gate); then those of the second ones (of up). Columns
-  /// are tokens 0 to 3 of the first pieces, then of the second ones (gated: nothing).
+  /// Its first stage is there. Two stages at once, if there are two, so that their latencies
+  /// overlap: two parts of K, or the gate's and up's of one.
   __device__ void multiply_unit(const MatmulJob& job) {
-    const UnitReader reader(job, memory_, warp_, lane_);
+    const StageReader reader(job, memory_, warp_, lane_);
+    const auto depth = static_cast<int>(job.depth);
     float even[4] = {}, odd[4] = {};
-    const int step = reader.step;
 #pragma unroll 1
     for (int k = 0;;) {
-      // Two stages at once, if there are two: their latencies overlap.
       const Place first = place_;
       const Fragments a = reader.read(memory_.stage(first.slot), k);
       place_.advance(chain_.stages);
-      k += step;
-      if (k >= reader.depth) {
+      if (!job.gated) k += kStageDepth;
+      if (k >= depth) {
         multiply(a, even);
         release(first);
         break;
@@ -230,15 +228,32 @@ class Products {
       hopper::wait_barrier(memory_.full(second.slot), second.phase);
       const Fragments b = reader.read(memory_.stage(second.slot), k);
       place_.advance(chain_.stages);
-      k += step;
+      k += kStageDepth;
       multiply(a, even);
       release(first);
       multiply(b, odd);
       release(second);
-      if (k >= reader.depth) break;
+      if (k >= depth) break;
       hopper::wait_barrier(memory_.full(place_.slot), place_.phase);
     }
-    pass_on(make_float4(even[0] + odd[0], even[1] + odd[1], even[2] + odd[2], even[3] + odd[3]));
+    if (job.gated) {
+      const float2 gate = both_pieces(even), up = both_pieces(odd);
+      pass_on(make_float4(gate.x, gate.y, up.x, up.y));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        even[i] += odd[i];
+      const float2 sums = both_pieces(even);
+      pass_on(make_float4(sums.x, sums.y, 0, 0));
+    }
+  }
+
+  /// Sums are, in lane 4 g + t: of weight row g, columns 2 t and 2 t + 1, of the first pieces of K;
+  /// then those of the second ones. Columns are tokens 0 to 3 of the first pieces, then of the
+  /// second ones. Lanes 4 g and 4 g + 1 get the sums of row g, tokens 2 t and 2 t + 1.
+  __device__ static float2 both_pieces(const float (&sums)[4]) {
+    return make_float2(sums[0] + __shfl_down_sync(kAllLanes, sums[2], 2),
+                       sums[1] + __shfl_down_sync(kAllLanes, sums[3], 2));
   }
 
   __device__ void release(const Place& place) const {
@@ -246,28 +261,23 @@ class Products {
     if (lane_ == 0) hopper::arrive(memory_.empty(place.slot));
   }
 
-  /// Of 64 elements of K, or two times 64: 16 rows of the weight, 8 columns.
+  /// Of two times 64 elements of K: 8 rows of the weight, 4 of x.
   struct Fragments {
     uint4 top[2], bottom[2], column[2];
   };
 
   /// Where this lane's part of a stage and of x lies.
-  struct UnitReader {
-    int depth, step;  // of K; in a stage
-
-    __device__ UnitReader(const MatmulJob& job, const Memory& memory, int warp, int lane)
-        : depth(static_cast<int>(job.depth)) {
+  struct StageReader {
+    __device__ StageReader(const MatmulJob& job, const Memory& memory, int warp, int lane)
+        : depth_(static_cast<int>(job.depth)) {
       const int group = lane / 4, part = lane % 4;
       const int token = group % kMaxRows;
-      has_token_ = token < static_cast<int>(job.rows) && (!job.gated || group < kMaxRows);
+      has_token_ = token < static_cast<int>(job.rows);
       is_odd_ = group % 2 != 0;
-      const int row_bytes = job.gated ? kStageBytes / 16 : kStageBytes / 8;
-      step = row_bytes / 2;
-      bottom_ = job.gated ? kStageBytes / 2 : row_bytes / 2;
-      weight_ = group * row_bytes + warp * hopper::kSwizzledRow +
+      weight_ = group * kRowBytes + warp * hopper::kSwizzledRow +
                 16 * ((is_odd_ ? part + 4 : part) ^ warp);
       first_k_ = kChunk * warp;
-      column_k_ = first_k_ + (job.gated ? 0 : group / kMaxRows * (step / 2));
+      column_k_ = first_k_ + group / kMaxRows * (kStageDepth / 2);
       x_ = memory.x() + (has_token_ ? token : 0) * x_stride(job) + 16 * part + 2 * column_k_;
     }
 
@@ -275,19 +285,19 @@ class Products {
     /// once would lie in the same banks.
     __device__ Fragments read(uint32_t stage, int k) const {
       Fragments f;
-      if (k + first_k_ >= depth) {  // copies leave nothing but zeros there, x may be anything
+      if (k + first_k_ >= depth_) {  // copies leave nothing but zeros there, x may be anything
 #pragma unroll
         for (int j = 0; j < 2; ++j)
           f.top[j] = f.bottom[j] = f.column[j] = make_uint4(0, 0, 0, 0);
         return f;
       }
-      const bool has_column = has_token_ && k + column_k_ < depth;
+      const bool has_column = has_token_ && k + column_k_ < depth_;
       uint4 top[2], bottom[2];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         const uint32_t at = (stage + weight_) ^ (64 * j);
         top[j] = load_shared(at);
-        bottom[j] = load_shared(at + bottom_);
+        bottom[j] = load_shared(at + kRowBytes / 2);
         f.column[j] = make_uint4(0, 0, 0, 0);
         if (has_column) f.column[j] = load_shared(x_ + 2 * k + 64 * j);
       }
@@ -300,8 +310,9 @@ class Products {
     }
 
    private:
+    static constexpr int kRowBytes = 2 * kStageDepth;
+    int depth_, first_k_, column_k_;
     bool has_token_, is_odd_;
-    int bottom_, first_k_, column_k_;
     uint32_t weight_, x_;
   };
 
