@@ -115,16 +115,17 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
       if (tile == tiles - 1) append(stage);
       __syncwarp();
       this->add_stage(stage, walk_.plan, tile);
+      if (tile == tiles - 1) this->cache_new_key(new_key_);
       fetch(stage, tile + kTileStages * kStep);
       stage = stage + 1 == kTileStages ? 0 : stage + 1;
     }
   }
 
-  /// The new key and value, to the tile in `stage` and to the cache.
+  /// The new key and value, to the tile in `stage`.
   __device__ void append(int stage) {
     auto* const tile = this->ring_ + stage * S::kStage;
     const int key = walk_.plan.first_position % kTileKeys;
-    this->append_half(new_key_, [&](bool is_v, int chunk, const uint4& x) {
+    this->put_new_key([&](bool is_v, int chunk, const uint4& x) {
       auto* const to = tile + (is_v ? S::kPlane : 0) + key * S::kStride + chunk * kPart;
       *reinterpret_cast<uint4*>(to) = x;
     });

@@ -47,17 +47,27 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
         x_(*reinterpret_cast<Exchange*>(shared + kExchangeAt)),
         units_(static_cast<unsigned>(work.lengths.sequences * a.kv_heads)) {}
 
+  /// Before it is known whether the launch has streams: the loads are on their way together.
+  __device__ void look_up_first() {
+    now_ = look_up(blockIdx.x);
+    next_ = look_up(blockIdx.x + gridDim.x);
+  }
+
   /// Old keys are on their way before the wait, as in Kernel::attend().
   __device__ void run() {
-    unsigned unit = blockIdx.x, next_unit = blockIdx.x + gridDim.x;
-    now_ = look_up(unit);
-    next_ = look_up(next_unit);
     start_barriers();
     tile_ahead_ = next_tile_ahead_ = warp();
-    fill();
-    device::wait_for_predecessor();
-    typename Base::Read read = read_unit(now_);
-    while (unit < units_) {
+    unsigned unit = blockIdx.x, next_unit = blockIdx.x + gridDim.x;
+    typename Base::Read read{};
+    bool waited = false;
+    do {
+      fill();
+      if (!waited) {
+        device::wait_for_predecessor();
+        waited = true;
+        if (unit >= units_) return;
+        read = read_unit(now_);
+      }
       const unsigned taken = threadIdx.x == 0 ? atomicAdd(&units_taken[w_.queue], 1u) : 0;
       attend(read);
       if (next_.tiles > 0) read = read_unit(next_);  // for the next round
@@ -72,7 +82,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
       next_ = after_;
       tile_ahead_ = next_tile_ahead_;
       next_tile_ahead_ = warp();
-    }
+    } while (unit < units_);
   }
 
  private:
@@ -90,19 +100,19 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
     const auto heads = static_cast<unsigned>(a_.kv_heads);
     ahead.sequence = static_cast<int>(unit / heads);
     ahead.head = static_cast<int>(unit - static_cast<unsigned>(ahead.sequence) * heads);
-    if (lane() < a_.blocks_per_sequence) ahead.block_of_lane = blocks_of(ahead)[lane()];
+    if (lane() < a_.blocks_per_sequence) ahead.block_of_lane = blocks_of(ahead.sequence)[lane()];
     const int s = w_.lengths.first + ahead.sequence;
     ahead.length = w_.lengths.sequence_length[s];
     ahead.row = w_.lengths.query_start[s];
     ahead.tiles = w_.lengths.query_length[s] > 0 ? div_up(ahead.length, kTileKeys) : 0;
     return ahead;
   }
-  const __device__ int32_t* blocks_of(const Ahead& unit) const {
-    return a_.blocks + int64_t{a_.first_sequence + unit.sequence} * a_.blocks_per_sequence;
+  const __device__ int32_t* blocks_of(int sequence) const {
+    return a_.blocks + int64_t{a_.first_sequence + sequence} * a_.blocks_per_sequence;
   }
-  __device__ int block_at(const Ahead& unit, int position) const {
+  __device__ int block_at(int sequence, int block_of_lane, int position) const {
     const int index = position >> w_.block_shift;
-    return index < kWarp ? __shfl_sync(kAll, unit.block_of_lane, index) : blocks_of(unit)[index];
+    return index < kWarp ? __shfl_sync(kAll, block_of_lane, index) : blocks_of(sequence)[index];
   }
 
   __device__ uint32_t barrier(int stage) const {
@@ -118,26 +128,25 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
     __syncwarp();
   }
 
-  /// Requests tiles of this unit, then of the next one, until the ring is full.
+  /// Requests tiles of this unit, then of the next one, until the ring is full. One copy of the
+  /// code for both.
   __device__ void fill() {
+#pragma unroll 1
     while (filled_ < S::kStages) {
-      if (tile_ahead_ < now_.tiles) {
-        request(now_, tile_ahead_);
-        tile_ahead_ += kQuarters;
-      } else if (next_tile_ahead_ < next_.tiles) {
-        request(next_, next_tile_ahead_);
-        next_tile_ahead_ += kQuarters;
-      } else {
-        return;
-      }
+      const bool is_next = tile_ahead_ >= now_.tiles;
+      if (is_next && next_tile_ahead_ >= next_.tiles) return;
+      const int tile = is_next ? next_tile_ahead_ : tile_ahead_;
+      (is_next ? next_tile_ahead_ : tile_ahead_) += kQuarters;
+      const int position = tile * kTileKeys;
+      const int block = block_at(is_next ? next_.sequence : now_.sequence,
+                                 is_next ? next_.block_of_lane : now_.block_of_lane, position);
+      request(is_next ? next_.head : now_.head, block, position);
     }
   }
-  __device__ void request(const Ahead& unit, int tile) {
-    const int begin = tile * kTileKeys;
-    const int block = block_at(unit, begin);
+  __device__ void request(int head, int block, int position) {
     if (lane() == 0) {
-      const int slot = begin - (begin >> w_.block_shift << w_.block_shift);
-      const int key = unit.head * a_.tokens_per_block + slot;
+      const int slot = position - (position >> w_.block_shift << w_.block_shift);
+      const int key = head * a_.tokens_per_block + slot;
       const uint32_t to = shared_address_of(this->ring_ + fill_stage_ * S::kStage);
       hopper::arrive_expecting(barrier(fill_stage_), S::kStageBytes);
       hopper::copy_box(to, maps_.k, barrier(fill_stage_), 0, key, 0, block);
@@ -158,7 +167,6 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
   __device__ void attend(typename Base::Read& read) {
     walk_ = walk_of(now_);
     this->take_token(read, walk_, has_new_key(now_));
-    fill();  // a warp without tiles of the unit before has not done so since
     for (; walk_.piece < walk_.plan.pieces; ++walk_.piece) {
       if (walk_.piece > 0) gather();
       add_piece();
@@ -188,8 +196,14 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
     for (int tile = first + ((warp() - first) & (kQuarters - 1)); tile < end; tile += kQuarters) {
       hopper::wait_barrier(barrier(stage_), (phases_ >> stage_) & 1);
       phases_ ^= 1 << stage_;
-      if (tile == walk_.plan.tiles - 1) append();
+      const bool is_last = tile == walk_.plan.tiles - 1;
+      if (is_last) append();
       this->add_stage(stage_, walk_.plan, tile);
+      if (is_last) {
+        const int position = now_.length - 1;
+        const int block = block_at(now_.sequence, now_.block_of_lane, position);
+        this->cache_new_key(this->cached_at(block, now_.head, position));
+      }
       stage_ = stage_ + 1 == S::kStages ? 0 : stage_ + 1;
       --filled_;
       fill();
@@ -197,22 +211,20 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
     this->share_sums();
   }
 
-  /// The new key and value, to the tile and to the cache. Values behind become zeros: their weights
-  /// are 0, but what lies there may be no number.
+  /// The new key and value, to the tile. Values behind become zeros: their weights are 0, but what
+  /// lies there may be no number.
   __device__ void append() {
     auto* const tile = reinterpret_cast<std::byte*>(this->ring_ + stage_ * S::kStage);
-    const int position = now_.length - 1, key = position % kTileKeys;
-    const int64_t cached = this->cached_at(block_at(now_, position), now_.head, position);
+    const int key = (now_.length - 1) % kTileKeys;
     const auto at = [&](bool is_v, int row, int chunk) {
       return reinterpret_cast<uint4*>(tile + (is_v ? S::kStageBytes / 2 : 0) +
                                       S::at(row, chunk * kPart));
     };
-    this->append_half(cached,
-                      [&](bool is_v, int chunk, const uint4& x) { *at(is_v, key, chunk) = x; });
+    this->put_new_key([&](bool is_v, int chunk, const uint4& x) { *at(is_v, key, chunk) = x; });
     constexpr int kChunks = kSize / kPart;
-    for (int i = (key + 1) * kChunks + lane(); i < kTileKeys * kChunks; i += kWarp) {
-      *at(true, i / kChunks, i % kChunks) = uint4{};
-    }
+#pragma unroll 1
+    for (int row = key + 1 + lane() / kChunks; row < kTileKeys; row += kWarp / kChunks)
+      *at(true, row, lane() % kChunks) = uint4{};
     hopper::order_before_async();
     __syncwarp();
   }
@@ -311,10 +323,12 @@ __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kB
   extern __shared__ __align__(16) std::byte shared[];
   __shared__ Exchange<S::kRows, S::kWarps> exchange;
   device::let_successor_start();
+  const uint32_t past = shared_address_of(shared) % kBoxAlignment;
+  Stream<T, kSize> stream(a, work, maps, shared + (kBoxAlignment - past) % kBoxAlignment);
+  stream.look_up_first();
   const WorkItem item = load_shared_item(work);
   if (item.unit_blocks != 0 && item.one_token != 0) {
-    const uint32_t past = shared_address_of(shared) % kBoxAlignment;
-    Stream<T, kSize>(a, work, maps, shared + (kBoxAlignment - past) % kBoxAlignment).run();
+    stream.run();
     return;
   }
   if (item.unit_blocks != 0) {

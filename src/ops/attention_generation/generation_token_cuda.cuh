@@ -82,8 +82,7 @@ class Token : public Tiles<T, kSize, 1, T, SizesOf> {
     return read;
   }
 
-  /// Rotates the queries, which become the operands of the products, and keeps what append_half()
-  /// needs.
+  /// Rotates the queries, which become the operands of the products, and the new key.
   __device__ void take_token(Read& read, const Walk& walk, bool has_new_key) {
     const float cosines[kPart] = {read.cosines[0].x, read.cosines[0].y, read.cosines[0].z,
                                   read.cosines[0].w, read.cosines[1].x, read.cosines[1].y,
@@ -108,17 +107,20 @@ class Token : public Tiles<T, kSize, 1, T, SizesOf> {
     if (!has_part_of_value()) rotate(new_half_, cosines, sines);
   }
 
-  /// The new key and value: to the tile of the cache at `cached` bytes from the planes of block 0,
-  /// and by put(is_v, chunk, x) to the one in shared memory, of 16 bytes each.
+  /// Calls put(is_v, chunk, x) with the new key and value, 16 bytes each.
   template <typename Put>
-  __device__ void append_half(int64_t cached, const Put& put) const {
+  __device__ void put_new_key(const Put& put) const {
     if (lane() >= 2 * kRowLanes) return;
-    const bool is_v = has_part_of_value();
     const int chunk = lane() % kRowLanes;
-    put(is_v, chunk, new_half_.x);
-    put(is_v, chunk + kRowLanes, new_half_.y);
-    std::byte* const plane = is_v ? w_.appended.v_plane : w_.appended.k_plane;
-    auto* const to = reinterpret_cast<uint4*>(plane + cached) + chunk;
+    put(has_part_of_value(), chunk, new_half_.x);
+    put(has_part_of_value(), chunk + kRowLanes, new_half_.y);
+  }
+
+  /// The same to the cache, `cached` bytes from the planes of block 0.
+  __device__ void cache_new_key(int64_t cached) const {
+    if (lane() >= 2 * kRowLanes) return;
+    std::byte* const plane = has_part_of_value() ? w_.appended.v_plane : w_.appended.k_plane;
+    auto* const to = reinterpret_cast<uint4*>(plane + cached) + lane() % kRowLanes;
     to[0] = new_half_.x;
     to[kRowLanes] = new_half_.y;
   }
