@@ -341,6 +341,37 @@ KvCaseSpec many(bool one_is_long) {
   return spec;
 }
 
+/// The same, and sequences of several pieces that are units of their own.
+KvCaseSpec many_pieces() {
+  KvCaseSpec spec{.sequences = {}};
+  for (int i = 0; i < 40; ++i)
+    spec.sequences.push_back({690 + i, 1, kGeneration});
+  return spec;
+}
+
+/// One token of each sequence, in blocks that stay.
+std::vector<Case> many_cases() {
+  using enum ir::DType;
+  const AttentionShape with_sink_logits{.heads = 16,
+                                        .kv_heads = 8,
+                                        .head_size = 64,
+                                        .v_head_size = 64,
+                                        .scale = 0.125F,
+                                        .sink_logits = true};
+  return {
+      appends("many, heads of 64", kOneBillionHeads, stored_as(many(false), kF16, 16), kF16,
+              {.rotary_dim = 64, .packed = false}),
+      appends("many, eight heads share one, contiguous", {16, 2, 128, 128, 0.0884F, 0, 0},
+              stored_as(many(false), kBF16, 0), kBF16, {.rotary_dim = 128}),
+      appends("many, sink logits", with_sink_logits, stored_as(many(false), kBF16, 32), kBF16,
+              {.rotary_dim = 64}),
+      appends("many, several pieces", {8, 8, 64, 64, 0.125F, 0, 0},
+              stored_as(many_pieces(), kBF16, 64), kBF16, {.rotary_dim = 64}),
+      appends("many, several pieces, heads of 128", {16, 8, 128, 128, 0.0884F, 0, 0},
+              stored_as(many_pieces(), kF16, 64), kF16, {.rotary_dim = 128}),
+  };
+}
+
 std::vector<Case> append_cases() {
   using enum ir::DType;
   const AttentionShape windowed{4, 2, 128, 128, 0.0884F, 64, 0};
@@ -522,9 +553,9 @@ std::vector<Case> timed_cases() {
 
 std::vector<Case> attention_generation_cases() {
   std::vector<Case> all;
-  for (std::vector<Case>& cases :
-       std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
-                      append_cases(), few_cases(), timed_cases(), timed_append_cases()})) {
+  for (std::vector<Case>& cases : std::to_array(
+           {plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
+            append_cases(), many_cases(), few_cases(), timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }
