@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "ops/common/beam_row.h"
+#include "ops/common/sequence_inputs.h"
 
 namespace millrace::runtime {
 namespace {
@@ -73,6 +74,7 @@ class Upload {
     set("host_query_length", s, count);
     set("host_request_types", s, sequence.is_context ? 0 : 1);
     set("host_past_key_value_lengths", s, sequence.past_length);
+    shape_.is_long = shape_.is_long || sequence.past_length + count > ops::kLongSequence;
     set(StepBuffers::kSequenceSlots, s, sequence.slot);
     set("encoder_input_lengths", s, sequence.encoder_length);
     if (sequence.is_context) {

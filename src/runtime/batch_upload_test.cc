@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "device/transfers.h"
+#include "ops/common/sequence_inputs.h"
 
 namespace millrace::runtime {
 namespace {
@@ -154,6 +155,14 @@ TEST_F(BatchUploadTest, SamplingRecordsAreThoseOfTheSlots) {
 }
 
 // A step with room for more sequences than there are: what is left over owns nothing.
+TEST_F(BatchUploadTest, KnowsLongSequences) {
+  EXPECT_FALSE(fill().is_long);
+  batch_.sequences[2].past_length = ops::kLongSequence - 1;
+  EXPECT_FALSE(fill().is_long);
+  batch_.sequences[2].past_length = ops::kLongSequence;
+  EXPECT_TRUE(fill().is_long);
+}
+
 TEST_F(BatchUploadTest, StepsMayHaveRoomForMoreSequences) {
   for (StepSequence& s : batch_.sequences) {
     s.is_context = false;

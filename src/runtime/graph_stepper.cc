@@ -188,7 +188,8 @@ bool GraphStepper::is_capturable(const Batch& batch) const {
 // Replays the step when one like it was captured, else enqueues its launches one by one.
 void GraphStepper::replay(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
-  const StepKey key{shape.rows, shape.sampled, shape.adjusts, instance.logprobs >= 0};
+  const StepKey key{shape.rows, shape.sampled, shape.adjusts, instance.logprobs >= 0,
+                    shape.is_long};
   const auto [it, is_new] = instance.graphs.try_emplace(key);
   CapturedStep& step = it->second;
   if (is_new) {

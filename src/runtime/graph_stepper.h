@@ -46,7 +46,7 @@ class GraphStepper : public Stepper {
   // What a captured step depends on; all else is in device memory.
   struct StepKey {
     int rows, sampled;
-    bool adjusts, logprobs;
+    bool adjusts, logprobs, is_long;
     auto operator<=>(const StepKey&) const = default;
   };
   struct CapturedStep {

@@ -213,6 +213,18 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   });
 }
 
+/// Whether blocks in clusters, which find fewer places, would read slower than others. By the
+/// host's copies of lengths; a captured step stays on its side (kLongSequence).
+bool is_long(const Launch& launch) {
+  const Tensor& past = launch.in[GenerationInputs::kSequence + kHostPastLengths];
+  const Tensor& query = launch.in[GenerationInputs::kSequence + kHostQueryLength];
+  for (int64_t s = 0; s < past.dim(0); ++s) {
+    const int count = query.as<int32_t>()[s];
+    if (count > 0 && past.as<int32_t>()[s] + count > kLongSequence) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string attention_generation_mma_cuda_why_not(const Launch& launch, const device::Properties&) {
@@ -269,7 +281,8 @@ void attention_generation_cluster_cuda(const Launch& launch) {
   const auto& a = launch.attrs<AttentionGeneration>();
   const SequenceRows rows(launch.in, GenerationInputs::kSequence);
   const bool has_own_type = rows.cache->dtype == launch.in[0].dtype;
-  if (!has_own_type || !fits(launch, rows) || !can_append(launch, a, GenerationInputs(a))) {
+  if (!has_own_type || is_long(launch) || !fits(launch, rows) ||
+      !can_append(launch, a, GenerationInputs(a))) {
     return attention_generation_mma_cuda(launch);
   }
   attend(launch, rows, Kernels::kClusters);

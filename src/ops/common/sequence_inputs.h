@@ -9,6 +9,8 @@
 // choose the regime and sizes of launches; no captured launch reads them.
 #pragma once
 
+#include <cstdint>
+
 namespace millrace::ops {
 
 enum SequenceInput {
@@ -21,6 +23,10 @@ enum SequenceInput {
   kBlockOffsets,  // i32 [groups, S, M] kv_cache_block_offsets: block numbers, in order of position
   kNumSequenceInputs,
 };
+
+/// With a sequence of more tokens a step of generated ones is a long one. Kernels may be chosen by
+/// that: steps of the two kinds are never replays of one captured step.
+inline constexpr int kLongSequence = 7680;
 
 /// What attention of beams takes in addition, as its last inputs (attribute `beams`). Beams of a
 /// request are consecutive sequences of the step and have consecutive slots; each finds some of its
