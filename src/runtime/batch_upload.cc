@@ -74,7 +74,8 @@ class Upload {
     set("host_query_length", s, count);
     set("host_request_types", s, sequence.is_context ? 0 : 1);
     set("host_past_key_value_lengths", s, sequence.past_length);
-    shape_.is_long = shape_.is_long || sequence.past_length + count > ops::kLongSequence;
+    shape_.length_class =
+        std::max(shape_.length_class, ops::length_class(sequence.past_length + count));
     set(StepBuffers::kSequenceSlots, s, sequence.slot);
     set("encoder_input_lengths", s, sequence.encoder_length);
     if (sequence.is_context) {

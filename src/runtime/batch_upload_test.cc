@@ -155,12 +155,13 @@ TEST_F(BatchUploadTest, SamplingRecordsAreThoseOfTheSlots) {
 }
 
 // A step with room for more sequences than there are: what is left over owns nothing.
-TEST_F(BatchUploadTest, KnowsLongSequences) {
-  EXPECT_FALSE(fill().is_long);
-  batch_.sequences[2].past_length = ops::kLongSequence - 1;
-  EXPECT_FALSE(fill().is_long);
-  batch_.sequences[2].past_length = ops::kLongSequence;
-  EXPECT_TRUE(fill().is_long);
+TEST_F(BatchUploadTest, KnowsHowLongTheLongestSequenceIs) {
+  EXPECT_EQ(fill().length_class, 0);
+  for (const auto& [past, length_class] :
+       {std::pair{3071, 0}, {3072, 1}, {7679, 1}, {7680, 2}, {100'000, 2}}) {
+    batch_.sequences[2].past_length = past;
+    EXPECT_EQ(fill().length_class, length_class) << past;
+  }
 }
 
 TEST_F(BatchUploadTest, StepsMayHaveRoomForMoreSequences) {

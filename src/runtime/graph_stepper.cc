@@ -189,7 +189,7 @@ bool GraphStepper::is_capturable(const Batch& batch) const {
 void GraphStepper::replay(Instance& instance, Regime regime) {
   const StepShape& shape = instance.shape;
   const StepKey key{shape.rows, shape.sampled, shape.adjusts, instance.logprobs >= 0,
-                    shape.is_long};
+                    shape.length_class};
   const auto [it, is_new] = instance.graphs.try_emplace(key);
   CapturedStep& step = it->second;
   if (is_new) {

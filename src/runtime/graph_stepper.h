@@ -46,7 +46,8 @@ class GraphStepper : public Stepper {
   // What a captured step depends on; all else is in device memory.
   struct StepKey {
     int rows, sampled;
-    bool adjusts, logprobs, is_long;
+    bool adjusts, logprobs;
+    int length_class;
     auto operator<=>(const StepKey&) const = default;
   };
   struct CapturedStep {

@@ -38,7 +38,7 @@ struct StepShape {
   int context_sequences = 0;
   int sampled = 0;       // L of the last head run
   bool adjusts = false;  // a logits processor acts on some row
-  bool is_long = false;  // has a sequence of more than ops::kLongSequence tokens
+  int length_class = 0;  // ops::length_class() of the longest sequence
   int prompt_segments = 0;
   int beam_requests = 0;              // G, with beams
   std::vector<int> sampled_sequence;  // batch index of each sampled row that is one's

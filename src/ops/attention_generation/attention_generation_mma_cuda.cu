@@ -213,16 +213,18 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   });
 }
 
-/// Whether blocks in clusters, which find fewer places, would read slower than others. By the
-/// host's copies of lengths; a captured step stays on its side (kLongSequence).
-bool is_long(const Launch& launch) {
+/// Whether blocks in clusters would read slower than others: large clusters find fewer places. By
+/// the host's copies of lengths; a captured step stays in its class.
+bool is_long(const Launch& launch, int kv_heads) {
   const Tensor& past = launch.in[GenerationInputs::kSequence + kHostPastLengths];
   const Tensor& query = launch.in[GenerationInputs::kSequence + kHostQueryLength];
+  int longest = 0;
   for (int64_t s = 0; s < past.dim(0); ++s) {
     const int count = query.as<int32_t>()[s];
-    if (count > 0 && past.as<int32_t>()[s] + count > kLongSequence) return true;
+    if (count > 0) longest = std::max(longest, length_class(past.as<int32_t>()[s] + count));
   }
-  return false;
+  const int blocks = generation::cluster_size(static_cast<int>(past.dim(0)) * kv_heads);
+  return longest > (blocks > 2 ? 0 : 1);
 }
 
 }  // namespace
@@ -281,7 +283,7 @@ void attention_generation_cluster_cuda(const Launch& launch) {
   const auto& a = launch.attrs<AttentionGeneration>();
   const SequenceRows rows(launch.in, GenerationInputs::kSequence);
   const bool has_own_type = rows.cache->dtype == launch.in[0].dtype;
-  if (!has_own_type || is_long(launch) || !fits(launch, rows) ||
+  if (!has_own_type || is_long(launch, a.kv_heads) || !fits(launch, rows) ||
       !can_append(launch, a, GenerationInputs(a))) {
     return attention_generation_mma_cuda(launch);
   }

@@ -24,9 +24,12 @@ enum SequenceInput {
   kNumSequenceInputs,
 };
 
-/// With a sequence of more tokens a step of generated ones is a long one. Kernels may be chosen by
-/// that: steps of the two kinds are never replays of one captured step.
-inline constexpr int kLongSequence = 7680;
+/// How long the longest sequence of a step is, roughly. Kernels may be chosen by that: steps of
+/// different classes are never replays of one captured step.
+inline int length_class(int64_t tokens) {
+  constexpr int64_t kShort = 3072, kMiddling = 7680;
+  return tokens <= kShort ? 0 : tokens <= kMiddling ? 1 : 2;
+}
 
 /// What attention of beams takes in addition, as its last inputs (attribute `beams`). Beams of a
 /// request are consecutive sequences of the step and have consecutive slots; each finds some of its
