@@ -207,14 +207,4 @@ __device__ inline bool take(const uint16_t* from, uint4& bits) {
   return (has_zero(v.x) | has_zero(v.y) | has_zero(v.z) | has_zero(v.w)) == 0;
 }
 
-/// 16 bytes that another block may have written in this launch: never from the first-level cache.
-__device__ inline uint4 load_shared_by_blocks(const void* from) {
-  uint4 v;
-  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(__cvta_generic_to_global(from))
-               : "memory");
-  return v;
-}
-
 }  // namespace millrace::ops::chain
