@@ -112,6 +112,26 @@ TEST(SelectChains, FindsTheProductsBetweenAttentions) {
                        "2: 32 96 32 50", "4: 32 96 32 50"}));
 }
 
+// "2.1 < 0": input 1 of launch 2 is what launch 0 writes.
+std::string flow_of(const Chain& chain) {
+  std::vector<std::string> texts;
+  for (const Flow& flow : chain.flow)
+    texts.push_back(str(flow.to, ".", flow.input, " < ", flow.from));
+  return join(texts, ", ");
+}
+
+// What attention gives and the residual before it come from elsewhere; down adds what o has made.
+TEST(SelectChains, KnowsWhatFlowsBetweenLaunches) {
+  engine::Engine engine = llama();
+  std::vector<std::string> flows;
+  select_chains(engine, kForProducts, [&](const Chain& chain) {
+    if (chain.problems[0].in[0].dim(0) == 1) flows.push_back(flow_of(chain));
+    return false;
+  });
+  const std::string wanted = "1.0 < 0, 2.2 < 0, 2.0 < 1, 3.0 < 2";
+  EXPECT_EQ(flows, (Questions{wanted, wanted}));
+}
+
 TEST(SelectChains, NeverReachesIntoTheHead) {
   engine::Engine engine = products(5);
   engine.head_begin = 2;

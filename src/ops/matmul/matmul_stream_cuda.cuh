@@ -8,6 +8,8 @@
 #include <cuda.h>
 #include <cuda_fp16.h>
 
+#include "ops/common/cluster_cuda.cuh"
+
 namespace millrace::ops::stream {
 
 /// All threads of the cluster: barriers that were published before it are there after it.
@@ -19,28 +21,22 @@ __device__ inline void meet_cluster() {
 /// All threads of the cluster, at the end: no arrival at another block's barrier is under way after
 /// it. A block that has ended must not be arrived at: the launch would fail.
 __device__ inline void leave_cluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-/// Where in block `rank` of the cluster lies what has this address in every block.
-__device__ inline uint32_t address_in_block(uint32_t address, int rank) {
-  uint32_t there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
-  return there;
+  cluster::arrive();
+  cluster::wait();
 }
 
 /// Arrives at another block's barrier; what this block's threads wrote to shared memory before they
 /// met this thread is seen by those who waited with wait_for_blocks().
 __device__ inline void hand_over(uint32_t barrier, int rank) {
   asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(
-                   address_in_block(barrier, rank))
+                   cluster::address_in(static_cast<unsigned>(rank), barrier))
                : "memory");
 }
 
 /// Arrives at another block's barrier after reads. Hands over nothing, and needs no fence.
 __device__ inline void give_back(uint32_t barrier, int rank) {
-  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address_in_block(barrier, rank))
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(
+                   cluster::address_in(static_cast<unsigned>(rank), barrier))
                : "memory");
 }
 
@@ -63,7 +59,7 @@ __device__ inline float4 load_from_block(uint32_t address, int rank) {
   float4 v;
   asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
                : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-               : "r"(address_in_block(address, rank))
+               : "r"(cluster::address_in(static_cast<unsigned>(rank), address))
                : "memory");
   return v;
 }
