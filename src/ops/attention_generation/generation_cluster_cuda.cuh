@@ -114,7 +114,7 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
       __syncwarp();
       if (tile == tiles - 1) append(stage);
       __syncwarp();
-      this->add_stage(stage, walk_.plan, tile);
+      this->add_stages(stage, 1, walk_.plan, tile);
       if (tile == tiles - 1) this->cache_new_key(new_key_);
       fetch(stage, tile + kTileStages * kStep);
       stage = stage + 1 == kTileStages ? 0 : stage + 1;

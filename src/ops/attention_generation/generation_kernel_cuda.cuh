@@ -82,20 +82,27 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     waited = true;
     enter_unit();
     Result result;
-    int stage = 0, read = -1;  // the stage of the next tile; one that was read, and may be filled
+    int stage = 0;             // of the next tile
+    int read = -1, freed = 0;  // the stage of the last one; stages that were read, up to this one
     for (; now_.piece < last; ++now_.piece) {
       this->start_sums();
       bool has_tile = false;
 #pragma unroll 1
-      for (const int end = now_.piece_end(); tile < end; tile += kQuarters) {
-        if (read >= 0) fetch(read);
-        wait_for_copies<S::kStages - 1>();
+      for (const int end = now_.piece_end(); tile < end; tile += freed * kQuarters) {
+        refill(stage, freed);
+        wait_for_copies<S::kStages - Base::kAtOnce>();
         __syncwarp();
-        this->append_keys(stage, now_, tile);
-        this->add_stage(stage, now_.plan, tile);
+        const int first_stage = stage;
+        freed = 0;
+#pragma unroll 1
+        do {
+          this->append_keys(stage, now_, tile + freed * kQuarters);
+          read = stage;
+          stage = this->after(stage);
+          ++freed;
+        } while (freed < Base::kAtOnce && tile + freed * kQuarters < end);
+        this->add_stages(first_stage, freed, now_.plan, tile);
         has_tile = true;
-        read = stage;
-        stage = stage + 1 == S::kStages ? 0 : stage + 1;
       }
       share_sums(has_tile ? read : -1);
       gather(result);
@@ -103,6 +110,17 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     }
     wait_for_copies<0>();
     finish_unit(result);
+  }
+
+  /// Starts to copy tiles into the last `count` stages before `stage`.
+  __device__ void refill(int stage, int count) {
+    int to = stage - count;
+    if (to < 0) to += S::kStages;
+#pragma unroll 1
+    for (; count > 0; --count) {
+      fetch(to);
+      to = this->after(to);
+    }
   }
 
   /// Starts to copy the next tile, if there is one.

@@ -45,6 +45,10 @@ constexpr int stages_of(int size, int column_tiles, int bytes) {
   return size <= 128 && column_tiles == 1 ? 5 : 4;
 }
 
+/// Tiles that a warp adds together, where it has to widen them: one alone is a chain of instructions
+/// that wait for each other.
+inline constexpr int kTilesAtOnce = 2;
+
 /// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows, over a cache of
 /// kBytes an element.
 template <int kSize, int kColumnTiles, int kBytes = 2>
@@ -58,6 +62,7 @@ struct Sizes {
   static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
   static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
   static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
+  static constexpr int kAtOnce = kBytes == 1 && kSize <= 128 ? kTilesAtOnce : 1;
   static constexpr int kBlocks = blocks_on_multiprocessor(kSize);  // of them
   static constexpr int kSumStride = kSize + 4;                     // floats
   static constexpr int kSumBytes = kRows * kSumStride * 4;

@@ -198,7 +198,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
       phases_ ^= 1 << stage_;
       const bool is_last = tile == walk_.plan.tiles - 1;
       if (is_last) append();
-      this->add_stage(stage_, walk_.plan, tile);
+      this->add_stages(stage_, 1, walk_.plan, tile);
       if (is_last) {
         const int position = now_.length - 1;
         const int block = block_at(now_.sequence, now_.block_of_lane, position);

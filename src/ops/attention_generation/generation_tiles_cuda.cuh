@@ -22,6 +22,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
   using Base = Unit<T, kSize, kColumnTiles, Stored, SizesOf>;
   using Base::kWidens;
   using typename Base::S;
+  static constexpr int kAtOnce = S::kAtOnce;
 
   __device__ Tiles(const AttentionArgs& a, const Work& work, const Shares& shares,
                    std::byte* shared)
@@ -61,16 +62,28 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     return kWidens ? d * 16 + lane() / 4 * 2 + i / 2 : d * 16 + i / 2 * 8 + lane() / 4;
   }
 
-  /// Adds the tile in `stage`, whose copies have ended.
-  __device__ void add_stage(int stage, const SequencePlan& plan, int tile) {
-    const Stored* k = ring_ + stage * S::kStage;
-    float weights[kColumnTiles][4];
-    add_products(k, weights);
-    if constexpr (kWidens) scale_products(k, weights);
-    hide_keys(plan, tile, weights);
+  /// The stage behind `stage`.
+  __device__ static int after(int stage) { return stage + 1 == S::kStages ? 0 : stage + 1; }
+
+  /// Adds `count` tiles, up to kAtOnce, whose copies have ended: in `stage` and those after it, from
+  /// `tile` on, every kQuarters-th. Where one is missing the first stands for it, with no weight.
+  __device__ void add_stages(int stage, int count, const SequencePlan& plan, int tile) {
+    int stages[kAtOnce];
+    float weights[kAtOnce][kColumnTiles][4];
+#pragma unroll
+    for (int t = 0; t < kAtOnce; ++t)
+      stages[t] = t == 0 || t >= count ? stage : after(stages[t - 1]);
+    add_products(stages, weights);
+#pragma unroll
+    for (int t = 0; t < kAtOnce; ++t) {
+      scale_products(stages[t], weights[t]);
+      hide_keys(plan, tile + t * kQuarters, t < count, weights[t]);
+    }
     weigh(weights);
-    if constexpr (kHasScale<Stored>) scale_weights(k, weights);
-    add_values(k + S::kPlane, weights);
+    if constexpr (kHasScale<Stored>) scale_weights(stages, weights);
+#pragma unroll
+    for (int t = 0; t < kAtOnce; ++t)
+      add_values(plane(stages[t]) + S::kPlane, weights[t]);
     __syncwarp();
   }
 
@@ -173,31 +186,46 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     }
   }
 
+  __device__ const Stored* plane(int stage) const { return ring_ + stage * S::kStage; }
+
   /// Of a tile's keys, and behind them of its values.
-  __device__ static auto scales_of(const Stored* k) {
-    return reinterpret_cast<const float*>(k + 2 * S::kPlane);
+  __device__ const float* scales_of(int stage) const {
+    return reinterpret_cast<const float*>(plane(stage) + 2 * S::kPlane);
   }
 
-  /// To what the products are of the queries and keys themselves.
-  __device__ void scale_products(const Stored* k, float (&products)[kColumnTiles][4]) const {
+  /// To logits in powers of two.
+  __device__ void scale_products(int stage, float (&products)[kColumnTiles][4]) const {
     float k_scale[2] = {1, 1};
     if constexpr (kHasScale<Stored>) {
-      k_scale[0] = scales_of(k)[lane() / 4];
-      k_scale[1] = scales_of(k)[lane() / 4 + 8];
+      k_scale[0] = scales_of(stage)[lane() / 4];
+      k_scale[1] = scales_of(stage)[lane() / 4 + 8];
     }
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        products[n][i] *= q_unit_[n][i % 2] * k_scale[i / 2];
+      for (int i = 0; i < 4; ++i) {
+        if constexpr (kWidens) {
+          products[n][i] *= q_unit_[n][i % 2] * k_scale[i / 2];
+        } else {
+          products[n][i] *= a_.scale * kLog2E;
+        }
+      }
     }
   }
 
   /// In units of a power of two that is near the largest scale so far, so that halves hold them.
-  __device__ void scale_weights(const Stored* k, float (&weights)[kColumnTiles][4]) {
-    const float* scales = scales_of(k) + kTileKeys + lane() / 4;
-    const float v_scale[2] = {scales[0], scales[8]};
-    float largest = fmaxf(v_scale[0], v_scale[1]);
+  __device__ void scale_weights(const int (&stages)[kAtOnce],
+                                float (&weights)[kAtOnce][kColumnTiles][4]) {
+    float v_scale[kAtOnce][2], largest = 0;
+#pragma unroll
+    for (int t = 0; t < kAtOnce; ++t) {
+      const float* scales = scales_of(stages[t]) + kTileKeys + lane() / 4;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        v_scale[t][i] = scales[i * 8];
+        largest = fmaxf(largest, v_scale[t][i]);
+      }
+    }
 #pragma unroll
     for (int step = 4; step < kWarp; step *= 2)
       largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, step));
@@ -207,64 +235,69 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
       v_unit_ = unit.value;
     }
 #pragma unroll
-    for (int n = 0; n < kColumnTiles; ++n) {
+    for (int t = 0; t < kAtOnce; ++t) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        weights[n][i] *= v_scale[i / 2] * unit.inverse();
+      for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          weights[t][n][i] *= v_scale[t][i / 2] * unit.inverse();
+      }
     }
   }
 
-  __device__ void add_products(const Stored* k, float (&products)[kColumnTiles][4]) const {
+  __device__ void add_products(const int (&stages)[kAtOnce],
+                               float (&products)[kAtOnce][kColumnTiles][4]) const {
     const int matrix = lane() / 8;
-    const uint32_t k_at =
-        shared_address_of(k) + S::at(matrix % 2 * 8 + lane() % 8, matrix / 2 * S::kChunk);
-    uint32_t packed[4];
-    float odd[kColumnTiles][4];
+    const uint32_t first = S::at(matrix % 2 * 8 + lane() % 8, matrix / 2 * S::kChunk);
+    uint32_t packed[kAtOnce][4];
+    float odd[kAtOnce][kColumnTiles][4];
 #pragma unroll
-    for (int n = 0; n < kColumnTiles; ++n) {
+    for (int t = 0; t < kAtOnce; ++t) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        products[n][i] = odd[n][i] = 0;
+      for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          products[t][n][i] = odd[t][n][i] = 0;
+      }
     }
 #pragma unroll
     for (int step = 0; step < kSize / 16; ++step) {
-      uint32_t keys[4];
-      if constexpr (kWidens) {  // a load has the keys of two steps
-        const int half = step % 2 * 2;
-        if (half == 0) load_matrices(packed, k_at + static_cast<uint32_t>(step) * 16);
-        widen_operand<Stored, Pairs::kNeighbours>(packed[half], packed[half + 1], keys);
-      } else {
-        load_matrices(keys, S::columns_on(k_at, step));
-      }
 #pragma unroll
-      for (int n = 0; n < kColumnTiles; ++n) {
-        multiply_add<T>(step % 2 == 0 ? products[n] : odd[n], keys, q_[n][step]);
+      for (int t = 0; t < kAtOnce; ++t) {
+        const uint32_t k_at = shared_address_of(plane(stages[t])) + first;
+        uint32_t keys[4];
+        if constexpr (kWidens) {  // a load has the keys of two steps
+          const int half = step % 2 * 2;
+          if (half == 0) load_matrices(packed[t], S::columns_on(k_at, step / 2));
+          widen_operand<Stored, Pairs::kNeighbours>(packed[t][half], packed[t][half + 1], keys);
+        } else {
+          load_matrices(keys, S::columns_on(k_at, step));
+        }
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n)
+          multiply_add<T>(step % 2 == 0 ? products[t][n] : odd[t][n], keys, q_[n][step]);
       }
     }
 #pragma unroll
-    for (int n = 0; n < kColumnTiles; ++n) {
+    for (int t = 0; t < kAtOnce; ++t) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        products[n][i] += odd[n][i];
+      for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          products[t][n][i] += odd[t][n][i];
+      }
     }
   }
 
-  /// Products become logits; those with keys that a row does not see, -inf. A thread has keys
-  /// lane / 4 and lane / 4 + 8, columns lane % 4 * 2 and the one after.
-  __device__ void hide_keys(const SequencePlan& plan, int tile,
+  /// Logits of keys that a row does not see become -inf. A thread has keys lane / 4 and lane / 4 +
+  /// 8, columns lane % 4 * 2 and the one after.
+  __device__ void hide_keys(const SequencePlan& plan, int tile, bool is_there,
                             float (&logits)[kColumnTiles][4]) const {
-    const float scale = a_.scale * kLog2E;
     const int begin = plan.tile_begin(tile);
-    const int low = plan.low(tile), high = plan.high(tile);
+    const int low = plan.low(tile), high = is_there ? plan.high(tile) : 0;
     const bool all_seen = begin >= low && begin + kTileKeys <= high &&
                           begin + kTileKeys <= plan.first_position + 1 &&
                           (a_.window == 0 || begin > plan.length - 1 - a_.window);
-#pragma unroll
-    for (int n = 0; n < kColumnTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        logits[n][i] *= scale;
-    }
     if (all_seen) return;
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
@@ -279,14 +312,17 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
   }
 
   /// Logits become weights; what was summed before is scaled down where a larger logit came.
-  __device__ void weigh(float (&logits)[kColumnTiles][4]) {
+  __device__ void weigh(float (&logits)[kAtOnce][kColumnTiles][4]) {
     float correction[kColumnTiles][2];
     bool is_scaled = false;
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        float largest = fmaxf(logits[n][i], logits[n][i + 2]);
+        float largest = -INFINITY, total = 0;
+#pragma unroll
+        for (int t = 0; t < kAtOnce; ++t)
+          largest = fmaxf(largest, fmaxf(logits[t][n][i], logits[t][n][i + 2]));
 #pragma unroll
         for (int step = 4; step < kWarp; step *= 2)
           largest = fmaxf(largest, __shfl_xor_sync(kAll, largest, step));
@@ -294,9 +330,14 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
         correction[n][i] = weight_of(largest_[n][i], largest);
         is_scaled |= largest > largest_[n][i];
         largest_[n][i] = largest;
-        logits[n][i] = weight_of(logits[n][i], largest);
-        logits[n][i + 2] = weight_of(logits[n][i + 2], largest);
-        total_[n][i] = fmaf(total_[n][i], correction[n][i], logits[n][i] + logits[n][i + 2]);
+#pragma unroll
+        for (int t = 0; t < kAtOnce; ++t) {
+          logits[t][n][i] = weight_of(logits[t][n][i], largest);
+          logits[t][n][i + 2] = weight_of(logits[t][n][i + 2], largest);
+          const float both = logits[t][n][i] + logits[t][n][i + 2];
+          total = t == 0 ? both : total + both;
+        }
+        total_[n][i] = fmaf(total_[n][i], correction[n][i], total);
       }
     }
     // A factor of 1 changes no bit, so rows do not feel what others need.
@@ -329,7 +370,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
       uint32_t values[4];
       if constexpr (kWidens) {
         const int half = d % 2 * 2;
-        if (half == 0) load_transposed(packed, v_at + static_cast<uint32_t>(d) * 16);
+        if (half == 0) load_transposed(packed, S::columns_on(v_at, d / 2));
         widen_operand<Stored, Pairs::kAlternate>(packed[half], packed[half + 1], values);
       } else {
         load_transposed(values, S::columns_on(v_at, d));

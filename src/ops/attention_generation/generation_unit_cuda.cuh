@@ -201,7 +201,7 @@ class Unit {
         const float unit = queries_to_halves(q_[n], is_bf16());
 #pragma unroll
         for (int i = 0; i < 2; ++i)
-          q_unit_[n][i] = __shfl_sync(kAll, unit, (lane() % 4 * 2 + i) * 4);
+          q_unit_[n][i] = __shfl_sync(kAll, unit, (lane() % 4 * 2 + i) * 4) * (a_.scale * kLog2E);
       }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -251,7 +251,7 @@ class Unit {
   Stored* const ring_;  // this warp's
   int position_[kColumnTiles][2];
   uint32_t q_[kColumnTiles][kSize / 16][2];
-  float q_unit_[kColumnTiles][2];  // of 8 bits: a power of two that q_ is to be multiplied by
+  float q_unit_[kColumnTiles][2];  // of 8 bits: what makes logits of products with q_ and elements
 
  private:
   /// Pairs of elements that a thread has of a query, and whether the pair half a head away is among
