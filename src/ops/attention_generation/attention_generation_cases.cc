@@ -372,6 +372,33 @@ std::vector<Case> many_cases() {
   };
 }
 
+/// The same, of caches of 8 bits.
+std::vector<Case> many_eight_bit_cases() {
+  using enum ir::DType;
+  return {
+      appends("many, int8", kEightBillionHeads, stored_as(many(false), kI8, 64), kBF16,
+              {.rotary_dim = 128}),
+      appends("many, int8, one is long", kEightBillionHeads, stored_as(many(true), kI8, 64), kBF16,
+              {.rotary_dim = 128}),
+      appends("many, int8, heads of 64", kOneBillionHeads, stored_as(many(false), kI8, 16), kF16,
+              {.rotary_dim = 64, .packed = false}),
+      appends("many, int8, eight heads share one, contiguous", {16, 2, 128, 128, 0.0884F, 0, 0},
+              stored_as(many(false), kI8, 0), kF16, {.rotary_dim = 128}),
+      appends("many, int8, several pieces", {16, 8, 128, 128, 0.0884F, 0, 0},
+              stored_as(many_pieces(), kI8, 16), kF16, {.rotary_dim = 128}),
+      appends("many, int8, several pieces, heads of 64", {8, 8, 64, 64, 0.125F, 0, 0},
+              stored_as(many_pieces(), kI8, 64), kBF16, {.rotary_dim = 64}),
+      appends("many, fp8", kEightBillionHeads, stored_as(many(false), kF8E4M3, 16), kF16,
+              {.rotary_dim = 128}),
+      appends("many, fp8, a head each", {5, 5, 128, 128, 0.0884F, 0, 0},
+              stored_as(many(false), kF8E4M3, 64), kBF16, {.rotary_dim = 128, .packed = false}),
+      appends("many, fp8, heads of 64, contiguous", kOneBillionHeads,
+              stored_as(many(false), kF8E4M3, 0), kBF16, {.rotary_dim = 64}),
+      appends("many, fp8, several pieces", {16, 8, 128, 128, 0.0884F, 0, 0},
+              stored_as(many_pieces(), kF8E4M3, 64), kBF16, {.rotary_dim = 128}),
+  };
+}
+
 std::vector<Case> append_cases() {
   using enum ir::DType;
   const AttentionShape windowed{4, 2, 128, 128, 0.0884F, 64, 0};
@@ -499,8 +526,9 @@ std::vector<Case> few_cases() {
   };
 }
 
-Case timed_append(std::string name, int past, size_t batch, ir::DType stored = ir::DType::kBF16) {
-  Case c = appends(std::move(name), kEightBillionHeads,
+Case timed_append(std::string name, int past, size_t batch, ir::DType stored = ir::DType::kBF16,
+                  const AttentionShape& shape = kEightBillionHeads) {
+  Case c = appends(std::move(name), shape,
                    {.sequences = std::vector<KvCaseSequence>(batch, {past, 1, kGeneration}),
                     .dtype = stored,
                     .tokens_per_block = 64},
@@ -509,7 +537,7 @@ Case timed_append(std::string name, int past, size_t batch, ir::DType stored = i
   return c;
 }
 
-/// As a step of Llama 3.1 8B runs it.
+/// As a step of Llama 3.1 8B runs it, or of Llama 2 13B, whose heads share nothing.
 std::vector<Case> timed_append_cases() {
   return {
       timed_append("1 x 384 of 8B, appends", 383, 1),
@@ -523,6 +551,8 @@ std::vector<Case> timed_append_cases() {
       timed_append("64 x 4k of 8B, appends", 4095, 64),
       timed_append("1 x 128k of 8B, appends", 131071, 1),
       timed_append("64 x 4k of 8B, appends, int8", 4095, 64, ir::DType::kI8),
+      timed_append("64 x 4k of 8B, appends, fp8", 4095, 64, ir::DType::kF8E4M3),
+      timed_append("16 x 4k of 13B, appends", 4095, 16, ir::DType::kBF16, kThirteenBillionHeads),
   };
 }
 
@@ -553,9 +583,10 @@ std::vector<Case> timed_cases() {
 
 std::vector<Case> attention_generation_cases() {
   std::vector<Case> all;
-  for (std::vector<Case>& cases : std::to_array(
-           {plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
-            append_cases(), many_cases(), few_cases(), timed_cases(), timed_append_cases()})) {
+  for (std::vector<Case>& cases :
+       std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
+                      append_cases(), many_cases(), many_eight_bit_cases(), few_cases(),
+                      timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }

@@ -73,6 +73,11 @@ bool fits(const Launch& launch, const SequenceRows& rows) {
   return type_fits && tiles_fit && has_packed_keys(cache) && is_aligned(launch.in[0].data, 16);
 }
 
+/// Whether the copy engine can take them.
+bool has_aligned_scales(const AttentionArgs& args) {
+  return is_aligned(args.k_scale, 16) && is_aligned(args.v_scale, 16);
+}
+
 /// Whether the kernel can append: it rotates eight neighbours together, so they must be alike.
 bool can_append(const Launch& launch, const AttentionGeneration& a, const GenerationInputs& at) {
   const auto fits = [&](int index) {
@@ -195,9 +200,9 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   work.queue = queue_number(*launch.queue);
   if (kernels == Kernels::kClusters) return generation::launch_clusters(launch, args, work);
   const ir::DType stored = rows.cache->dtype;
-  if (kind == Kind::kNarrow && stored == launch.in[0].dtype && why_no_token_kernel(a) == nullptr &&
+  if (kind == Kind::kNarrow && why_no_token_kernel(a) == nullptr && has_aligned_scales(args) &&
       generation::has_streams()) {
-    return generation::launch_streams(launch, args, work);
+    return generation::launch_streams(launch, args, work, stored);
   }
   if (ir::dtype_size(stored) == 1) {
     generation::launch_widening(launch, args, work, kind, stored);

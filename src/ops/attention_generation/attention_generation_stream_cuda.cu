@@ -10,27 +10,41 @@
 namespace millrace::ops::generation {
 namespace {
 
-/// A plane of the cache in boxes of 16 keys. How many blocks there are is not known: as many as fit
-/// into the address space of a GPU.
-template <int kSize>
-CUtensorMap make_plane_map(const AttentionArgs& args, const std::byte* plane) {
+/// How many blocks there are is not known: as many as fit into the address space of a GPU.
+int64_t most_blocks(const AttentionArgs& args) {
   constexpr int64_t kAddressSpace = int64_t{1} << 40, kMaxBlocks = int64_t{1} << 30;
-  constexpr int64_t kBox = BoxSizes<kSize>::kBoxElements, kParts = kSize / kBox;
-  const int64_t blocks =
-      std::clamp<int64_t>(kAddressSpace / args.block_bytes, int64_t{1}, kMaxBlocks);
-  const int64_t keys = int64_t{args.tokens_per_block} * args.kv_heads;
-  return device::make_tensor_map(plane, {kBox, keys, kParts, blocks},
-                                 {kSize, kBox, args.block_bytes / 2}, {kBox, kTileKeys, kParts, 1},
-                                 device::Swizzle::k128Bytes);
+  return std::clamp<int64_t>(kAddressSpace / args.block_bytes, int64_t{1}, kMaxBlocks);
 }
 
-template <typename T, int kSize>
+int64_t keys_of_block(const AttentionArgs& args) {
+  return int64_t{args.tokens_per_block} * args.kv_heads;
+}
+
+/// A plane of the cache in boxes of 16 keys. Maps count in units of 16 bits.
+template <typename S>
+CUtensorMap make_plane_map(const AttentionArgs& args, const std::byte* plane) {
+  constexpr int64_t kBox = S::kBoxRow / 2, kParts = S::kStageBytes / 2 / S::kBoxBytes;
+  return device::make_tensor_map(
+      plane, {kBox, keys_of_block(args), kParts, most_blocks(args)},
+      {kBox * kParts, kBox, args.block_bytes / 2}, {kBox, kTileKeys, kParts, 1},
+      S::kBoxRow == 128 ? device::Swizzle::k128Bytes : device::Swizzle::k64Bytes);
+}
+
+/// The scales of a plane in boxes of 16.
+CUtensorMap make_scale_map(const AttentionArgs& args, const std::byte* scales) {
+  return device::make_tensor_map(scales, {2 * keys_of_block(args), most_blocks(args)},
+                                 {args.block_bytes / 2}, {2 * kTileKeys, 1},
+                                 device::Swizzle::kNone);
+}
+
+template <typename T, int kSize, typename Stored>
 void launch_size(const Launch& launch, const AttentionArgs& args, Work work) {
-  using S = Sizes<kSize, 1>;
+  using Streamed = Stream<T, kSize, Stored>;
+  using S = Sizes<kSize, 1, static_cast<int>(sizeof(Stored))>;
   constexpr int kBoxAlignment = 1024;
   constexpr int kShared =
-      std::max(S::shared_bytes(S::kRows), Stream<T, kSize>::kSharedBytes + kBoxAlignment);
-  constexpr auto* kKernel = attend_streams<T, kSize>;
+      std::max(S::shared_bytes(S::kRows), Streamed::kSharedBytes + kBoxAlignment);
+  constexpr auto* kKernel = attend_streams<T, kSize, Stored>;
   static const bool allowed = [] {
     // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -40,16 +54,22 @@ void launch_size(const Launch& launch, const AttentionArgs& args, Work work) {
   }();
   static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  const PlaneMaps maps = {make_plane_map<kSize>(args, args.k), make_plane_map<kSize>(args, args.v)};
+  PlaneMaps maps{};
+  maps.k = make_plane_map<typename Streamed::S>(args, args.k);
+  maps.v = make_plane_map<typename Streamed::S>(args, args.v);
+  if constexpr (kHasScale<Stored>) {
+    maps.k_scale = make_scale_map(args, args.k_scale);
+    maps.v_scale = make_scale_map(args, args.v_scale);
+  }
   device::launch_kernel("attend_streams", *launch.queue,
                         static_cast<unsigned>(work.division.blocks), S::kThreads, kShared, kKernel,
                         args, work, maps);
 }
 
-template <typename T>
+template <typename T, typename Stored>
 void launch_type(const Launch& launch, const AttentionArgs& args, const Work& work) {
-  if (args.head_size == 64) return launch_size<T, 64>(launch, args, work);
-  launch_size<T, 128>(launch, args, work);
+  if (args.head_size == 64) return launch_size<T, 64, Stored>(launch, args, work);
+  launch_size<T, 128, Stored>(launch, args, work);
 }
 
 }  // namespace
@@ -59,9 +79,18 @@ bool has_streams() {
   return has;
 }
 
-void launch_streams(const Launch& launch, const AttentionArgs& args, const Work& work) {
-  if (launch.in[0].dtype == ir::DType::kBF16) return launch_type<__nv_bfloat16>(launch, args, work);
-  launch_type<__half>(launch, args, work);
+void launch_streams(const Launch& launch, const AttentionArgs& args, const Work& work,
+                    ir::DType stored) {
+  switch (stored) {
+    case ir::DType::kI8:
+      return launch_type<__half, KvInt8>(launch, args, work);
+    case ir::DType::kF8E4M3:
+      return launch_type<__half, KvFp8>(launch, args, work);
+    case ir::DType::kBF16:
+      return launch_type<__nv_bfloat16, __nv_bfloat16>(launch, args, work);
+    default:
+      return launch_type<__half, __half>(launch, args, work);
+  }
 }
 
 }  // namespace millrace::ops::generation

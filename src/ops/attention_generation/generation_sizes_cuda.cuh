@@ -2,6 +2,8 @@
 // attention_generation_mma_cuda. For .cu files.
 #pragma once
 
+#include <algorithm>
+
 #include "ops/common/cuda_kernel.cuh"
 #include "ops/common/generation_division.h"
 
@@ -45,8 +47,8 @@ constexpr int stages_of(int size, int column_tiles, int bytes) {
   return size <= 128 && column_tiles == 1 ? 5 : 4;
 }
 
-/// Tiles that a warp adds together, where it has to widen them: one alone is a chain of instructions
-/// that wait for each other.
+/// Tiles that a warp adds together, where it has to widen them: one alone is a chain of
+/// instructions that wait for each other.
 inline constexpr int kTilesAtOnce = 2;
 
 /// Sizes of a kernel for heads of kSize elements and 8 * kColumnTiles query rows, over a cache of
@@ -60,6 +62,7 @@ struct Sizes {
   static constexpr int kStride = kSize + kChunk;  // rows of a matrix lie in different banks
   static constexpr int kPlane = kTileKeys * kStride;
   static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
+  static constexpr int kValueScales = kTileKeys;  // floats from those of keys to those of values
   static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
   static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
   static constexpr int kAtOnce = kBytes == 1 && kSize <= 128 ? kTilesAtOnce : 1;
@@ -78,6 +81,10 @@ struct Sizes {
   __device__ static uint32_t at(int key, int element) {
     return static_cast<uint32_t>((key * kStride + element) * kBytes);
   }
+  /// Bytes from the beginning of a warp's ring to the scales of a stage.
+  __device__ static int scales_at(int /*warp*/, int stage) {
+    return (stage * kStage + 2 * kPlane) * kBytes;
+  }
   __device__ static uint32_t columns_on(uint32_t address, int steps) {
     return address + static_cast<uint32_t>(steps) * 32;
   }
@@ -89,26 +96,44 @@ struct Sizes {
   __host__ __device__ static constexpr int partial_floats(int rows) { return rows * (kSize + 2); }
 };
 
-/// Of a ring whose tiles the copy engine writes, of 16 bits: boxes of 64 elements of 16 keys, whose
-/// 16-byte chunks change places by key, so that those that are read at once lie in different banks.
-template <int kSize>
-struct BoxSizes : Sizes<kSize, 1> {
-  static constexpr int kBoxElements = 64, kBoxBytes = kTileKeys * kBoxElements * 2;
+/// Tiles in the ring of a warp that the copy engine fills.
+constexpr int box_stages_of(int size, int bytes) {
+  if (bytes == 2) return size <= 64 ? 4 : 2;
+  return size <= 64 ? 8 : 5;
+}
+
+/// Of a ring whose tiles the copy engine writes: boxes of up to 128 bytes of 16 keys, whose 16-byte
+/// chunks change places by key, so that those that are read at once lie in different banks. Scales
+/// are boxes, too; they lie behind the rings of all warps.
+template <int kSize, int kBytes>
+struct BoxSizes : Sizes<kSize, 1, kBytes> {
+  using Base = Sizes<kSize, 1, kBytes>;
+  static constexpr int kBoxRow = std::min(kSize * kBytes, 128);  // bytes
+  static constexpr int kBoxBytes = kTileKeys * kBoxRow;
   static constexpr int kPlane = kTileKeys * kSize;
   static constexpr int kStage = 2 * kPlane;
-  static constexpr int kStageBytes = kStage * 2;
-  static constexpr int kStages = kSize <= 64 ? 4 : 2;
-  static constexpr int kRingBytes = kQuarters * kStages * kStageBytes;
+  static constexpr int kStageBytes = kStage * kBytes;
+  static constexpr int kStages = box_stages_of(kSize, kBytes);
+  static constexpr int kScaleBox = 128;  // bytes from one box to the next
+  static constexpr int kScales = kBytes == 1 ? 2 * kScaleBox : 0;
+  static constexpr int kValueScales = kScaleBox / 4;
+  static constexpr int kTilesBytes = kStages * kStageBytes;  // of a warp
+  static constexpr int kRingBytes = kQuarters * (kTilesBytes + kStages * kScales);
 
   __device__ static uint32_t at(int key, int element) {
-    const int chunk = (element % kBoxElements / 8) ^ (key % 8);
-    return static_cast<uint32_t>(element / kBoxElements * kBoxBytes + key * (kBoxElements * 2) +
-                                 chunk * 16);
+    const int byte = element * kBytes;
+    const int place = kBoxRow == 128 ? key % 8 : key / 2 % 4;
+    const int chunk = byte % kBoxRow / 16 ^ place;
+    return static_cast<uint32_t>(byte / kBoxRow * kBoxBytes + key * kBoxRow + chunk * 16 +
+                                 byte % 16);
   }
   __device__ static uint32_t columns_on(uint32_t address, int steps) {
-    constexpr int kSteps = kBoxElements / 16;
+    constexpr int kSteps = kBoxRow / 32;
     return (address ^ static_cast<uint32_t>(steps % kSteps * 32)) +
            static_cast<uint32_t>(steps / kSteps * kBoxBytes);
+  }
+  __device__ static int scales_at(int warp, int stage) {
+    return (kQuarters - warp) * kTilesBytes + (warp * kStages + stage) * kScales;
   }
 };
 

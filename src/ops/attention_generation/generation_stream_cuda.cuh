@@ -15,9 +15,9 @@ namespace millrace::ops::generation {
 static __device__ unsigned units_taken[kNumberedQueues];
 
 /// The planes of a layer, as the copy engine sees them: [blocks, parts of a head, KV heads x tokens
-/// of a block, 64 elements].
+/// of a block, up to 128 bytes], and the scales: [blocks, KV heads x tokens].
 struct PlaneMaps {
-  CUtensorMap k, v;
+  CUtensorMap k, v, k_scale, v_scale;
 };
 
 /// What the warps of a block tell each other, beside the sums.
@@ -29,11 +29,11 @@ struct StreamExchange {
 };
 
 /// Shared memory: the rings, the places of the warps (see Token), what they tell each other.
-template <typename T, int kSize>
-class Stream : private Token<T, kSize, BoxSizes<kSize>> {
+template <typename T, int kSize, typename Stored>
+class Stream : private Token<T, kSize, BoxSizes<kSize, static_cast<int>(sizeof(Stored))>, Stored> {
  public:
-  using S = BoxSizes<kSize>;
-  using Base = Token<T, kSize, S>;
+  using S = BoxSizes<kSize, static_cast<int>(sizeof(Stored))>;
+  using Base = Token<T, kSize, S, Stored>;
   using Exchange = StreamExchange<S>;
   static constexpr int kExchangeAt = S::kRingBytes + S::kWarps * Base::kPlaceBytes;
   static constexpr int kSharedBytes = kExchangeAt + static_cast<int>(sizeof(Exchange));
@@ -86,7 +86,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
   }
 
  private:
-  using Base::a_, Base::w_, Base::lane, Base::warp, Base::kGroups;
+  using Base::a_, Base::w_, Base::lane, Base::warp, Base::kGroups, Base::kWidens, Base::kAtOnce;
 
   /// A unit, as far as all layers have it in common. No tiles: there is none, or no token.
   struct Ahead {
@@ -147,26 +147,36 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
     if (lane() == 0) {
       const int slot = position - (position >> w_.block_shift << w_.block_shift);
       const int key = head * a_.tokens_per_block + slot;
+      constexpr int kScaleBytes = kHasScale<Stored> ? 2 * kTileKeys * 4 : 0;
       const uint32_t to = shared_address_of(this->ring_ + fill_stage_ * S::kStage);
-      hopper::arrive_expecting(barrier(fill_stage_), S::kStageBytes);
-      hopper::copy_box(to, maps_.k, barrier(fill_stage_), 0, key, 0, block);
-      hopper::copy_box(to + S::kStageBytes / 2, maps_.v, barrier(fill_stage_), 0, key, 0, block);
+      const uint32_t full = barrier(fill_stage_);
+      hopper::arrive_expecting(full, S::kStageBytes + kScaleBytes);
+      hopper::copy_box(to, maps_.k, full, 0, key, 0, block);
+      hopper::copy_box(to + S::kStageBytes / 2, maps_.v, full, 0, key, 0, block);
+      if constexpr (kHasScale<Stored>) {
+        const uint32_t scales = shared_address_of(this->scales_of(fill_stage_));
+        hopper::copy_box(scales, maps_.k_scale, full, 2 * key, block);
+        hopper::copy_box(scales + S::kScaleBox, maps_.v_scale, full, 2 * key, block);
+      }
     }
-    fill_stage_ = fill_stage_ + 1 == S::kStages ? 0 : fill_stage_ + 1;
+    fill_stage_ = this->after(fill_stage_);
     ++filled_;
   }
 
-  __device__ bool has_new_key(const Ahead& unit) const {
+  __device__ bool has_last_tile(const Ahead& unit) const {
     return (unit.tiles - 1) % kQuarters == warp();
   }
+  /// Whether this warp takes in a key while it comes as it was projected, else it does it later.
+  __device__ bool takes_new_key(const Ahead& unit) const { return !kWidens && has_last_tile(unit); }
   __device__ auto read_unit(const Ahead& unit) const {
-    return this->read_token(unit.row, unit.head, has_new_key(unit));
+    return this->read_token(unit.row, unit.head, takes_new_key(unit));
   }
 
   /// Sums of all pieces but the last one; of that, each warp's are left.
   __device__ void attend(typename Base::Read& read) {
     walk_ = walk_of(now_);
-    this->take_token(read, walk_, has_new_key(now_));
+    this->take_token(read, walk_, takes_new_key(now_));
+    if (kWidens && has_last_tile(now_)) this->prefetch_new_key(walk_, lane());
     for (; walk_.piece < walk_.plan.pieces; ++walk_.piece) {
       if (walk_.piece > 0) gather();
       add_piece();
@@ -191,40 +201,54 @@ class Stream : private Token<T, kSize, BoxSizes<kSize>> {
 
   __device__ void add_piece() {
     this->start_sums();
-    const int first = walk_.piece_begin(), end = walk_.piece_end();
+    const int first = walk_.piece_begin(), end = walk_.piece_end(), last = walk_.plan.tiles - 1;
+    int tile = first + ((warp() - first) & (kQuarters - 1));
 #pragma unroll 1
-    for (int tile = first + ((warp() - first) & (kQuarters - 1)); tile < end; tile += kQuarters) {
-      hopper::wait_barrier(barrier(stage_), (phases_ >> stage_) & 1);
-      phases_ ^= 1 << stage_;
-      const bool is_last = tile == walk_.plan.tiles - 1;
-      if (is_last) append();
-      this->add_stages(stage_, 1, walk_.plan, tile);
-      if (is_last) {
+    while (tile < end) {
+      const int stage = stage_, first_tile = tile;
+      int count = 0;
+#pragma unroll 1
+      do {
+        hopper::wait_barrier(barrier(stage_), (phases_ >> stage_) & 1);
+        phases_ ^= 1 << stage_;
+        if (tile == last) append(stage_);
+        stage_ = this->after(stage_);
+        tile += kQuarters;
+      } while (++count < kAtOnce && tile < end);
+      this->add_stages(stage, count, walk_.plan, first_tile);
+      if (!kWidens && first_tile == last) {
         const int position = now_.length - 1;
         const int block = block_at(now_.sequence, now_.block_of_lane, position);
         this->cache_new_key(this->cached_at(block, now_.head, position));
       }
-      stage_ = stage_ + 1 == S::kStages ? 0 : stage_ + 1;
-      --filled_;
+      filled_ -= count;
       fill();
     }
+    this->end_sums();
     this->share_sums();
   }
 
-  /// The new key and value, to the tile. Values behind become zeros: their weights are 0, but what
-  /// lies there may be no number.
-  __device__ void append() {
-    auto* const tile = reinterpret_cast<std::byte*>(this->ring_ + stage_ * S::kStage);
+  /// The new key and value, to the tile in `stage`; if they are widened, also to the cache. Values
+  /// and their scales behind become zeros: their weights are 0, but what lies there may be no
+  /// number.
+  __device__ void append(int stage) {
+    auto* const tile = reinterpret_cast<std::byte*>(this->ring_ + stage * S::kStage);
+    constexpr int kElements = 16 / static_cast<int>(sizeof(Stored)), kChunks = kSize / kElements;
     const int key = (now_.length - 1) % kTileKeys;
     const auto at = [&](bool is_v, int row, int chunk) {
       return reinterpret_cast<uint4*>(tile + (is_v ? S::kStageBytes / 2 : 0) +
-                                      S::at(row, chunk * kPart));
+                                      S::at(row, chunk * kElements));
     };
-    this->put_new_key([&](bool is_v, int chunk, const uint4& x) { *at(is_v, key, chunk) = x; });
-    constexpr int kChunks = kSize / kPart;
 #pragma unroll 1
     for (int row = key + 1 + lane() / kChunks; row < kTileKeys; row += kWarp / kChunks)
       *at(true, row, lane() % kChunks) = uint4{};
+    if constexpr (kWidens) {
+      if (kHasScale<Stored> && lane() > key && lane() < kTileKeys)
+        this->scales_of(stage)[S::kValueScales + lane()] = 0;
+      this->append_keys(stage, walk_, walk_.plan.tiles - 1);
+    } else {
+      this->put_new_key([&](bool is_v, int chunk, const uint4& x) { *at(is_v, key, chunk) = x; });
+    }
     hopper::order_before_async();
     __syncwarp();
   }
@@ -297,7 +321,7 @@ __device__ inline WorkItem load_shared_item(const Work& work) {
 }
 
 /// Unit after unit as in the other kernels: sequences have several tokens.
-template <typename T, int kSize, typename Exchange>
+template <typename T, int kSize, typename Stored, typename Exchange>
 __device__ void run_units(const AttentionArgs& a, const Work& work, Exchange& exchange,
                           std::byte* shared) {
   const auto heads = static_cast<unsigned>(a.kv_heads);
@@ -309,22 +333,22 @@ __device__ void run_units(const AttentionArgs& a, const Work& work, Exchange& ex
       continue;
     }
     const Shares shares(item.tiles, item.sharers);
-    Kernel<T, kSize, 1, T>(a, work, shares, exchange, shared).run(item);
+    Kernel<T, kSize, 1, Stored>(a, work, shares, exchange, shared).run(item);
   }
 }
 
 /// Grid: the blocks that run at once. maps are of boxes of kTileKeys keys.
-template <typename T, int kSize>
+template <typename T, int kSize, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kBlocks)
     attend_streams(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work,
                    const __grid_constant__ PlaneMaps maps) {
-  using S = Sizes<kSize, 1>;
+  using S = Sizes<kSize, 1, static_cast<int>(sizeof(Stored))>;
   constexpr int kBoxAlignment = 1024;
   extern __shared__ __align__(16) std::byte shared[];
   __shared__ Exchange<S::kRows, S::kWarps> exchange;
   device::let_successor_start();
   const uint32_t past = shared_address_of(shared) % kBoxAlignment;
-  Stream<T, kSize> stream(a, work, maps, shared + (kBoxAlignment - past) % kBoxAlignment);
+  Stream<T, kSize, Stored> stream(a, work, maps, shared + (kBoxAlignment - past) % kBoxAlignment);
   stream.look_up_first();
   const WorkItem item = load_shared_item(work);
   if (item.unit_blocks != 0 && item.one_token != 0) {
@@ -332,7 +356,7 @@ __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kB
     return;
   }
   if (item.unit_blocks != 0) {
-    run_units<T, kSize>(a, work, exchange, shared);
+    run_units<T, kSize, Stored>(a, work, exchange, shared);
     return;
   }
   if (item.has_work == 0) {
@@ -340,7 +364,7 @@ __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kB
     return;
   }
   const Shares shares(item.tiles, item.sharers);
-  Kernel<T, kSize, 1, T>(a, work, shares, exchange, shared).run(item);
+  Kernel<T, kSize, 1, Stored>(a, work, shares, exchange, shared).run(item);
 }
 
 }  // namespace millrace::ops::generation

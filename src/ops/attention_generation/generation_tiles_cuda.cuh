@@ -65,8 +65,9 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
   /// The stage behind `stage`.
   __device__ static int after(int stage) { return stage + 1 == S::kStages ? 0 : stage + 1; }
 
-  /// Adds `count` tiles, up to kAtOnce, whose copies have ended: in `stage` and those after it, from
-  /// `tile` on, every kQuarters-th. Where one is missing the first stands for it, with no weight.
+  /// Adds `count` tiles, up to kAtOnce, whose copies have ended: in `stage` and those after it,
+  /// from `tile` on, every kQuarters-th. Where one is missing the first stands for it, with no
+  /// weight.
   __device__ void add_stages(int stage, int count, const SequencePlan& plan, int tile) {
     int stages[kAtOnce];
     float weights[kAtOnce][kColumnTiles][4];
@@ -186,19 +187,14 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     }
   }
 
-  __device__ const Stored* plane(int stage) const { return ring_ + stage * S::kStage; }
-
-  /// Of a tile's keys, and behind them of its values.
-  __device__ const float* scales_of(int stage) const {
-    return reinterpret_cast<const float*>(plane(stage) + 2 * S::kPlane);
-  }
+  const __device__ Stored* plane(int stage) const { return ring_ + stage * S::kStage; }
 
   /// To logits in powers of two.
   __device__ void scale_products(int stage, float (&products)[kColumnTiles][4]) const {
     float k_scale[2] = {1, 1};
     if constexpr (kHasScale<Stored>) {
-      k_scale[0] = scales_of(stage)[lane() / 4];
-      k_scale[1] = scales_of(stage)[lane() / 4 + 8];
+      k_scale[0] = this->scales_of(stage)[lane() / 4];
+      k_scale[1] = this->scales_of(stage)[lane() / 4 + 8];
     }
 #pragma unroll
     for (int n = 0; n < kColumnTiles; ++n) {
@@ -219,7 +215,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     float v_scale[kAtOnce][2], largest = 0;
 #pragma unroll
     for (int t = 0; t < kAtOnce; ++t) {
-      const float* scales = scales_of(stages[t]) + kTileKeys + lane() / 4;
+      const float* scales = this->scales_of(stages[t]) + S::kValueScales + lane() / 4;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         v_scale[t][i] = scales[i * 8];

@@ -1,6 +1,6 @@
-// What kernels share that take one new token of a sequence, of a 16-bit cache, with whole heads
-// rotated in halves: they read query, new key and angles at once, each warp for itself, and put the
-// sums of the warps side by side. For .cu files.
+// What kernels share that take one new token of a sequence, with whole heads rotated in halves:
+// they read query, angles and, of a 16-bit cache, the new key at once, each warp for itself, and
+// put the sums of the warps side by side. For .cu files.
 #pragma once
 
 #include "ops/attention_generation/generation_tiles_cuda.cuh"
@@ -13,10 +13,10 @@ struct HeadHalf {
 };
 
 /// SizesOf: of the ring.
-template <typename T, int kSize, typename SizesOf>
-class Token : public Tiles<T, kSize, 1, T, SizesOf> {
+template <typename T, int kSize, typename SizesOf, typename Stored = T>
+class Token : public Tiles<T, kSize, 1, Stored, SizesOf> {
  public:
-  using Base = Tiles<T, kSize, 1, T, SizesOf>;
+  using Base = Tiles<T, kSize, 1, Stored, SizesOf>;
   using S = SizesOf;
   static constexpr int kGroups = kSize / 4;  // of four elements of a row
   /// Each warp has a place in shared memory: its sums [8, kSumStride], then its queries [8,
@@ -188,16 +188,17 @@ class Token : public Tiles<T, kSize, 1, T, SizesOf> {
  private:
   __device__ std::byte* place(int of_warp) const { return places_ + of_warp * place_stride_; }
 
-  __device__ static void rotate(HeadHalf& half, const float (&c)[kPart], const float (&s)[kPart]) {
-    constexpr bool kBF16 = std::is_same_v<T, __nv_bfloat16>;
+  __device__ void rotate(HeadHalf& half, const float (&c)[kPart], const float (&s)[kPart]) const {
+    const bool is_bf16 = this->is_bf16();
     uint32_t x[4] = {half.x.x, half.x.y, half.x.z, half.x.w};
     uint32_t y[4] = {half.y.x, half.y.y, half.y.z, half.y.w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float2 a = unpack_pair(x[i], kBF16), b = unpack_pair(y[i], kBF16);
+      const float2 a = unpack_pair(x[i], is_bf16), b = unpack_pair(y[i], is_bf16);
       const int j = 2 * i;
-      x[i] = pack_as(rotated(a.x, c[j], b.x, -s[j]), rotated(a.y, c[j + 1], b.y, -s[j + 1]), kBF16);
-      y[i] = pack_as(rotated(b.x, c[j], a.x, s[j]), rotated(b.y, c[j + 1], a.y, s[j + 1]), kBF16);
+      x[i] =
+          pack_as(rotated(a.x, c[j], b.x, -s[j]), rotated(a.y, c[j + 1], b.y, -s[j + 1]), is_bf16);
+      y[i] = pack_as(rotated(b.x, c[j], a.x, s[j]), rotated(b.y, c[j + 1], a.y, s[j + 1]), is_bf16);
     }
     half = {{x[0], x[1], x[2], x[3]}, {y[0], y[1], y[2], y[3]}};
   }

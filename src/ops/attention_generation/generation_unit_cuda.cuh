@@ -110,8 +110,7 @@ class Unit {
   /// Scales of the tile's 16 keys, then of its values: one to a lane.
   __device__ void copy_scales(int stage, int64_t from, int low, int high) {
     const int key = lane() % kTileKeys;
-    copy_async_4(shared_address_of(ring_ + stage * S::kStage + 2 * S::kPlane) +
-                     static_cast<uint32_t>(lane()) * 4,
+    copy_async_4(shared_address_of(scales_of(stage) + lane()),
                  (lane() < kTileKeys ? a_.k_scale : a_.v_scale) + from + key * 4,
                  key >= low && key < high);
   }
@@ -246,6 +245,12 @@ class Unit {
     __syncwarp();
   }
 
+  /// Of the keys in a stage, and S::kValueScales behind them of the values.
+  __device__ float* scales_of(int stage) const {
+    return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(ring_) +
+                                    S::scales_at(warp(), stage));
+  }
+
   const AttentionArgs& a_;
   const Work& w_;
   Stored* const ring_;  // this warp's
@@ -300,7 +305,8 @@ class Unit {
       const int d = is_there ? (is_v ? at - kParts : at) * kPart : 0;
       float x[kPart];
       new_head(from, is_v).load(d, x);
-      Stored* const shared = tile + (is_v ? S::kPlane : 0) + key * S::kStride + d;
+      Stored* const shared =
+          tile + (is_v ? S::kPlane : 0) + S::at(key, d) / static_cast<uint32_t>(sizeof(Stored));
       auto* const cached =
           reinterpret_cast<Stored*>((is_v ? to.v_plane : to.k_plane) + block_offset) +
           slot * kSize + d;
@@ -308,8 +314,7 @@ class Unit {
       if constexpr (kHasScale<Stored>) {
         const Int8Scale scale(largest_of(x, kParts));
         if (d == 0 && is_there) {
-          auto* const scales = reinterpret_cast<float*>(tile + 2 * S::kPlane);
-          scales[(is_v ? kTileKeys : 0) + key] = scale.scale;
+          scales_of(stage)[(is_v ? S::kValueScales : 0) + key] = scale.scale;
           if (is_cached) {
             reinterpret_cast<float*>((is_v ? to.v_scale : to.k_scale) + block_offset)[slot] =
                 scale.scale;

@@ -15,10 +15,17 @@ namespace millrace::ops {
 /// Which elements are a pair: 0 and 1, then 2 and 3; or 0 and 2, then 1 and 3.
 enum class Pairs { kNeighbours, kAlternate };
 
-/// Two of e4m3.
-__device__ inline uint32_t halves_of_fp8(uint16_t two) {
-  uint32_t halves;
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(two));
+/// Four of e4m3. An instruction each takes the lower and the upper two.
+__device__ inline uint2 halves_of_fp8(uint32_t four) {
+  uint2 halves;
+  asm("{\n"
+      ".reg .b16 low, high;\n"
+      "mov.b32 {low, high}, %2;\n"
+      "cvt.rn.f16x2.e4m3x2 %0, low;\n"
+      "cvt.rn.f16x2.e4m3x2 %1, high;\n"
+      "}\n"
+      : "=r"(halves.x), "=r"(halves.y)
+      : "r"(four));
   return halves;
 }
 
@@ -33,9 +40,7 @@ template <typename Stored, Pairs kPairs>
 __device__ inline uint2 widen_four(uint32_t four) {
   constexpr bool kAlternate = kPairs == Pairs::kAlternate;
   if constexpr (std::is_same_v<Stored, KvFp8>) {
-    if constexpr (kAlternate) four = __byte_perm(four, 0, 0x3120);
-    return {halves_of_fp8(static_cast<uint16_t>(four)),
-            halves_of_fp8(static_cast<uint16_t>(four >> 16))};
+    return halves_of_fp8(kAlternate ? __byte_perm(four, 0, 0x3120) : four);
   } else {
     const uint32_t biased = four ^ 0x80808080u;  // by 128
     return {halves_of_int8(__byte_perm(biased, 0x64646464u, kAlternate ? 0x4240 : 0x4140)),
