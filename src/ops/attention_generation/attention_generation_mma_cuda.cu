@@ -73,9 +73,10 @@ bool fits(const Launch& launch, const SequenceRows& rows) {
   return type_fits && tiles_fit && has_packed_keys(cache) && is_aligned(launch.in[0].data, 16);
 }
 
-/// Whether the copy engine can take them.
-bool has_aligned_scales(const AttentionArgs& args) {
-  return is_aligned(args.k_scale, 16) && is_aligned(args.v_scale, 16);
+/// Whether the copy engine can take keys with their values.
+bool fits_boxes(const AttentionArgs& args) {
+  return args.k < args.v && is_aligned(args.k_scale, 16) && is_aligned(args.v_scale, 16) &&
+         args.k_scale <= args.v_scale;
 }
 
 /// Whether the kernel can append: it rotates eight neighbours together, so they must be alike.
@@ -200,7 +201,7 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   work.queue = queue_number(*launch.queue);
   if (kernels == Kernels::kClusters) return generation::launch_clusters(launch, args, work);
   const ir::DType stored = rows.cache->dtype;
-  if (kind == Kind::kNarrow && why_no_token_kernel(a) == nullptr && has_aligned_scales(args) &&
+  if (kind == Kind::kNarrow && why_no_token_kernel(a) == nullptr && fits_boxes(args) &&
       generation::has_streams()) {
     return generation::launch_streams(launch, args, work, stored);
   }

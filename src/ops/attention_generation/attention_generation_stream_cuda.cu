@@ -10,31 +10,27 @@
 namespace millrace::ops::generation {
 namespace {
 
-/// How many blocks there are is not known: as many as fit into the address space of a GPU.
-int64_t most_blocks(const AttentionArgs& args) {
-  constexpr int64_t kAddressSpace = int64_t{1} << 40, kMaxBlocks = int64_t{1} << 30;
-  return std::clamp<int64_t>(kAddressSpace / args.block_bytes, int64_t{1}, kMaxBlocks);
-}
-
-int64_t keys_of_block(const AttentionArgs& args) {
-  return int64_t{args.tokens_per_block} * args.kv_heads;
-}
-
-/// A plane of the cache in boxes of 16 keys. Maps count in units of 16 bits.
+/// Maps of boxes of 16 keys with their values, in units of 16 bits. How many blocks there are is
+/// not known: as many as fit into the address space of a GPU.
 template <typename S>
-CUtensorMap make_plane_map(const AttentionArgs& args, const std::byte* plane) {
+CacheMaps make_maps(const AttentionArgs& args) {
+  constexpr int64_t kAddressSpace = int64_t{1} << 40, kMaxBlocks = int64_t{1} << 30;
   constexpr int64_t kBox = S::kBoxRow / 2, kParts = S::kStageBytes / 2 / S::kBoxBytes;
-  return device::make_tensor_map(
-      plane, {kBox, keys_of_block(args), kParts, most_blocks(args)},
-      {kBox * kParts, kBox, args.block_bytes / 2}, {kBox, kTileKeys, kParts, 1},
+  const int64_t blocks =
+      std::clamp<int64_t>(kAddressSpace / args.block_bytes, int64_t{1}, kMaxBlocks);
+  const int64_t keys = int64_t{args.tokens_per_block} * args.kv_heads;
+  CacheMaps maps{};
+  maps.vectors = device::make_tensor_map(
+      args.k, {kBox, keys, kParts, 2, blocks},
+      {kBox * kParts, kBox, (args.v - args.k) / 2, args.block_bytes / 2},
+      {kBox, kTileKeys, kParts, 2, 1},
       S::kBoxRow == 128 ? device::Swizzle::k128Bytes : device::Swizzle::k64Bytes);
-}
-
-/// The scales of a plane in boxes of 16.
-CUtensorMap make_scale_map(const AttentionArgs& args, const std::byte* scales) {
-  return device::make_tensor_map(scales, {2 * keys_of_block(args), most_blocks(args)},
-                                 {args.block_bytes / 2}, {2 * kTileKeys, 1},
-                                 device::Swizzle::kNone);
+  if (args.k_scale != nullptr) {
+    maps.scales = device::make_tensor_map(args.k_scale, {2 * keys, 2, blocks},
+                                          {(args.v_scale - args.k_scale) / 2, args.block_bytes / 2},
+                                          {2 * kTileKeys, 2, 1}, device::Swizzle::kNone);
+  }
+  return maps;
 }
 
 template <typename T, int kSize, typename Stored>
@@ -54,13 +50,7 @@ void launch_size(const Launch& launch, const AttentionArgs& args, Work work) {
   }();
   static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
-  PlaneMaps maps{};
-  maps.k = make_plane_map<typename Streamed::S>(args, args.k);
-  maps.v = make_plane_map<typename Streamed::S>(args, args.v);
-  if constexpr (kHasScale<Stored>) {
-    maps.k_scale = make_scale_map(args, args.k_scale);
-    maps.v_scale = make_scale_map(args, args.v_scale);
-  }
+  const CacheMaps maps = make_maps<typename Streamed::S>(args);
   device::launch_kernel("attend_streams", *launch.queue,
                         static_cast<unsigned>(work.division.blocks), S::kThreads, kShared, kKernel,
                         args, work, maps);

@@ -62,7 +62,6 @@ struct Sizes {
   static constexpr int kStride = kSize + kChunk;  // rows of a matrix lie in different banks
   static constexpr int kPlane = kTileKeys * kStride;
   static constexpr int kScales = kBytes == 1 ? 2 * kTileKeys * 4 : 0;  // bytes
-  static constexpr int kValueScales = kTileKeys;  // floats from those of keys to those of values
   static constexpr int kStage = 2 * kPlane + kScales;  // elements of a tile's K and V
   static constexpr int kStages = stages_of(kSize, kColumnTiles, kBytes);
   static constexpr int kAtOnce = kBytes == 1 && kSize <= 128 ? kTilesAtOnce : 1;
@@ -104,7 +103,7 @@ constexpr int box_stages_of(int size, int bytes) {
 
 /// Of a ring whose tiles the copy engine writes: boxes of up to 128 bytes of 16 keys, whose 16-byte
 /// chunks change places by key, so that those that are read at once lie in different banks. Scales
-/// are boxes, too; they lie behind the rings of all warps.
+/// lie behind the rings of all warps.
 template <int kSize, int kBytes>
 struct BoxSizes : Sizes<kSize, 1, kBytes> {
   using Base = Sizes<kSize, 1, kBytes>;
@@ -114,11 +113,8 @@ struct BoxSizes : Sizes<kSize, 1, kBytes> {
   static constexpr int kStage = 2 * kPlane;
   static constexpr int kStageBytes = kStage * kBytes;
   static constexpr int kStages = box_stages_of(kSize, kBytes);
-  static constexpr int kScaleBox = 128;  // bytes from one box to the next
-  static constexpr int kScales = kBytes == 1 ? 2 * kScaleBox : 0;
-  static constexpr int kValueScales = kScaleBox / 4;
   static constexpr int kTilesBytes = kStages * kStageBytes;  // of a warp
-  static constexpr int kRingBytes = kQuarters * (kTilesBytes + kStages * kScales);
+  static constexpr int kRingBytes = kQuarters * (kTilesBytes + kStages * Base::kScales);
 
   __device__ static uint32_t at(int key, int element) {
     const int byte = element * kBytes;
@@ -133,7 +129,7 @@ struct BoxSizes : Sizes<kSize, 1, kBytes> {
            static_cast<uint32_t>(steps / kSteps * kBoxBytes);
   }
   __device__ static int scales_at(int warp, int stage) {
-    return (kQuarters - warp) * kTilesBytes + (warp * kStages + stage) * kScales;
+    return (kQuarters - warp) * kTilesBytes + (warp * kStages + stage) * Base::kScales;
   }
 };
 

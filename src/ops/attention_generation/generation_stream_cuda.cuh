@@ -14,10 +14,11 @@ namespace millrace::ops::generation {
 /// launches that overlap use different ones.
 static __device__ unsigned units_taken[kNumberedQueues];
 
-/// The planes of a layer, as the copy engine sees them: [blocks, parts of a head, KV heads x tokens
-/// of a block, up to 128 bytes], and the scales: [blocks, KV heads x tokens].
-struct PlaneMaps {
-  CUtensorMap k, v, k_scale, v_scale;
+/// What is cached of a layer, as the copy engine sees it: [blocks, K and V, parts of a head, KV
+/// heads x tokens of a block, up to 128 bytes], and the scales: [blocks, K and V, KV heads x
+/// tokens].
+struct CacheMaps {
+  CUtensorMap vectors, scales;
 };
 
 /// What the warps of a block tell each other, beside the sums.
@@ -39,7 +40,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize, static_cast<int>(sizeof(S
   static constexpr int kSharedBytes = kExchangeAt + static_cast<int>(sizeof(Exchange));
 
   /// shared: aligned to 1024 bytes, as the boxes' chunks change places by address.
-  __device__ Stream(const AttentionArgs& a, const Work& work, const PlaneMaps& maps,
+  __device__ Stream(const AttentionArgs& a, const Work& work, const CacheMaps& maps,
                     std::byte* shared)
       : Base(a, work, Shares(), shared, shared + S::kRingBytes, Base::kPlaceBytes,
              reinterpret_cast<Exchange*>(shared + kExchangeAt)->stats),
@@ -122,8 +123,8 @@ class Stream : private Token<T, kSize, BoxSizes<kSize, static_cast<int>(sizeof(S
     if (lane() < S::kStages) hopper::init_barrier(barrier(lane()), 1);
     hopper::publish_barriers();
     if (threadIdx.x == 0) {
-      hopper::prefetch_map(maps_.k);
-      hopper::prefetch_map(maps_.v);
+      hopper::prefetch_map(maps_.vectors);
+      if constexpr (kHasScale<Stored>) hopper::prefetch_map(maps_.scales);
     }
     __syncwarp();
   }
@@ -151,12 +152,10 @@ class Stream : private Token<T, kSize, BoxSizes<kSize, static_cast<int>(sizeof(S
       const uint32_t to = shared_address_of(this->ring_ + fill_stage_ * S::kStage);
       const uint32_t full = barrier(fill_stage_);
       hopper::arrive_expecting(full, S::kStageBytes + kScaleBytes);
-      hopper::copy_box(to, maps_.k, full, 0, key, 0, block);
-      hopper::copy_box(to + S::kStageBytes / 2, maps_.v, full, 0, key, 0, block);
+      hopper::copy_box(to, maps_.vectors, full, 0, key, 0, 0, block);
       if constexpr (kHasScale<Stored>) {
         const uint32_t scales = shared_address_of(this->scales_of(fill_stage_));
-        hopper::copy_box(scales, maps_.k_scale, full, 2 * key, block);
-        hopper::copy_box(scales + S::kScaleBox, maps_.v_scale, full, 2 * key, block);
+        hopper::copy_box(scales, maps_.scales, full, 2 * key, 0, block);
       }
     }
     fill_stage_ = this->after(fill_stage_);
@@ -244,7 +243,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize, static_cast<int>(sizeof(S
       *at(true, row, lane() % kChunks) = uint4{};
     if constexpr (kWidens) {
       if (kHasScale<Stored> && lane() > key && lane() < kTileKeys)
-        this->scales_of(stage)[S::kValueScales + lane()] = 0;
+        this->scales_of(stage)[kTileKeys + lane()] = 0;
       this->append_keys(stage, walk_, walk_.plan.tiles - 1);
     } else {
       this->put_new_key([&](bool is_v, int chunk, const uint4& x) { *at(is_v, key, chunk) = x; });
@@ -295,7 +294,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize, static_cast<int>(sizeof(S
     }
   }
 
-  const PlaneMaps& maps_;
+  const CacheMaps& maps_;
   Exchange& x_;
   const unsigned units_;
   Ahead now_, next_, after_;                  // units
@@ -341,7 +340,7 @@ __device__ void run_units(const AttentionArgs& a, const Work& work, Exchange& ex
 template <typename T, int kSize, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kBlocks)
     attend_streams(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work,
-                   const __grid_constant__ PlaneMaps maps) {
+                   const __grid_constant__ CacheMaps maps) {
   using S = Sizes<kSize, 1, static_cast<int>(sizeof(Stored))>;
   constexpr int kBoxAlignment = 1024;
   extern __shared__ __align__(16) std::byte shared[];

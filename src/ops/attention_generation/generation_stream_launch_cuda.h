@@ -9,8 +9,8 @@ namespace millrace::ops::generation {
 bool has_streams();
 
 /// REQUIRES: has_streams(); the op appends and rotates whole heads of 64 or 128 elements, which up
-/// to 8 query heads share, without a window; the cache has the type of the queries, or 8 bits with
-/// scales that begin at multiples of 16 bytes; the plan is for Kind::kNarrow.
+/// to 8 query heads share, without a window; the cache has the type of the queries, or 8 bits; V
+/// lies behind K, the scales likewise, all at multiples of 16 bytes; the plan is for Kind::kNarrow.
 void launch_streams(const Launch& launch, const AttentionArgs& args, const Work& work,
                     ir::DType stored);
 

@@ -215,7 +215,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     float v_scale[kAtOnce][2], largest = 0;
 #pragma unroll
     for (int t = 0; t < kAtOnce; ++t) {
-      const float* scales = this->scales_of(stages[t]) + S::kValueScales + lane() / 4;
+      const float* scales = this->scales_of(stages[t]) + kTileKeys + lane() / 4;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         v_scale[t][i] = scales[i * 8];

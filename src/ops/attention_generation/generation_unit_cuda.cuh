@@ -245,7 +245,7 @@ class Unit {
     __syncwarp();
   }
 
-  /// Of the keys in a stage, and S::kValueScales behind them of the values.
+  /// Of the keys in a stage, and kTileKeys behind them of the values.
   __device__ float* scales_of(int stage) const {
     return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(ring_) +
                                     S::scales_at(warp(), stage));
@@ -314,7 +314,7 @@ class Unit {
       if constexpr (kHasScale<Stored>) {
         const Int8Scale scale(largest_of(x, kParts));
         if (d == 0 && is_there) {
-          scales_of(stage)[(is_v ? S::kValueScales : 0) + key] = scale.scale;
+          scales_of(stage)[(is_v ? kTileKeys : 0) + key] = scale.scale;
           if (is_cached) {
             reinterpret_cast<float*>((is_v ? to.v_scale : to.k_scale) + block_offset)[slot] =
                 scale.scale;

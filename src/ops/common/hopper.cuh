@@ -87,6 +87,15 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, uint32_t ba
       : "memory");
 }
 
+__device__ inline void copy_box(uint32_t to, const CUtensorMap& map, uint32_t barrier, int x, int y,
+                                int z, int w, int v) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v)
+      : "memory");
+}
+
 /// Orders this thread's ordinary accesses of shared memory before later ones by copies and
 /// products.
 __device__ inline void order_before_async() {
