@@ -378,7 +378,7 @@ template <typename F>
 auto with_shape(int64_t rows, const F& function) {
   if (rows <= 8) return function(SwapShape<8, 11, 1>{});
   if (rows <= 16) return function(SwapShape<16, 10, 1>{});
-  if (rows <= 32) return function(SwapShape<32, 9, 4>{});
+  if (rows <= 32) return function(SwapShape<32, 9, 1>{});
   if (rows <= 64) return function(SwapShape<64, 8, 4>{});
   return function(SwapShape<128, 6, 4>{});
 }
