@@ -14,7 +14,8 @@
 #   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
 #   prefill    time to the first token of the 8B shape by prompt length
 #   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B
-#   long       the 8B shape behind prompts of 32k and 128k tokens, batch 1
+#   long       the 8B shape behind prompts of 4k, 6k, 32k and 128k tokens, batch 1
+#   build      how long it takes to choose tactics for the 8B shape, nothing cached
 #   deterministic   the 8B shape with and without --deterministic, batch 1 and 32
 #   memory     what sessions take from the GPU is what was planned, within 1 %; tactics of Code Llama 34B chosen within 1 GiB
 #   attention  both attention operations alone: prompts of 2k and 8k, caches of 64 x 4k and 1 x 128k tokens
@@ -112,7 +113,7 @@ latency() {
 
 group_decode() {
   local batch length
-  for batch in 1 8 32 128; do
+  for batch in 1 2 4 8 16 32 128; do
     length=$((batch == 1 ? 512 : 256))
     latency bench/models/llama-3.1-8b --max-batch-size 128 --max-seq-len 1024 --max-num-tokens 16384 \
       --input-len 128 --output-len "$length" --batch-size "$batch" --num-iters 3
@@ -137,10 +138,19 @@ group_shapes() {
 
 group_long() {
   local length
-  for length in 32768 131008; do
+  for length in 4096 6000 32768 131008; do
     latency bench/models/llama-3.1-8b --max-batch-size 1 --max-seq-len 131072 --input-len "$length" --output-len 64 \
       --num-iters 1
   done
+}
+
+group_build() {
+  local notes cache
+  cache=$(mktemp -d)
+  notes=$(XDG_CACHE_HOME=$cache "$program" explain bench/models/llama-3.1-8b --dummy-weights --dtype bf16 --device cuda \
+    --max-batch-size 128 --max-seq-len 1024 --max-num-tokens 16384 --log-level debug 2>&1 >/dev/null) || fail "explain"
+  rm -r "$cache"
+  grep "built in" <<<"$notes" | python3 -c 'import json, sys; print(json.dumps({"notes": sys.stdin.read().strip()}))'
 }
 
 group_deterministic() {
