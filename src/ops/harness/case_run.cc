@@ -206,11 +206,12 @@ std::vector<OutputImage> CaseRun::outputs() const {
     const auto from = static_cast<size_t>(source);
     image.dtype = image.is_state ? data_.views[from].dtype : data_.out[i].dtype;
     if (outputs_[i] == nullptr) {
-      image.before = data_.inputs[from];
+      image.before = {std::shared_ptr<const void>(), &data_.inputs[from]};
       image.after = inputs_[from]->download();
     } else {
       image.after = outputs_[i]->download();
-      image.before.assign(image.after.size(), poison_byte(image.dtype));
+      image.before = std::make_shared<const std::vector<std::byte>>(image.after.size(),
+                                                                    poison_byte(image.dtype));
     }
     images.push_back(std::move(image));
   }

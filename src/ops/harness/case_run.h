@@ -49,7 +49,9 @@ const Tactic* reference_tactic(const Op& op);
 struct OutputImage {
   ir::DType dtype = ir::DType::kF32;
   bool is_state = false;
-  std::vector<std::byte> before, after;
+  /// Of a state: the case's own, which can be gigabytes.
+  std::shared_ptr<const std::vector<std::byte>> before;
+  std::vector<std::byte> after;
 };
 
 /// Buffers for one case and one tactic, and a queue to run it on.
@@ -73,6 +75,7 @@ class CaseRun {
   Launch launch();
   /// What is wrong about the memory around the outputs, and with the inputs; empty when nothing is.
   std::string damage() const;
+  /// Not to be used after the case's data have gone.
   std::vector<OutputImage> outputs() const;
 
  private:

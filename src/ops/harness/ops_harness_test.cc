@@ -208,8 +208,9 @@ float* pool_of(const Launch& launch) {
   return reinterpret_cast<float*>(launch.out[0].as<KvCacheView>()->pool);
 }
 
-// A state op: writes 1 to the first element of its cache, or what `fault` makes of it.
-CheckReport check_state(void (*fault)(const Launch&)) {
+// A state op: writes 1 to the first element of its cache, which has `bytes`, or what `fault` makes
+// of it.
+CheckReport check_state(void (*fault)(const Launch&), size_t bytes = 16) {
   const auto write_one = [](const Launch& launch) { pool_of(launch)[0] = 1; };
   const Tactic tactics[] = {{.name = "twice_fault", .run = fault},
                             {.name = "twice_ref", .run = write_one}};
@@ -217,9 +218,9 @@ CheckReport check_state(void (*fault)(const Launch&)) {
                  .tactics = tactics,
                  .infer = same_type,
                  .parse_attrs = parse_attrs<NoAttributes>};
-  const auto build = [](Random&) {
+  const auto build = [bytes](Random&) {
     StateImage image;
-    image.bytes.resize(16, std::byte{0xff});
+    image.bytes.resize(bytes, std::byte{0xff});
     const float used = 3;
     std::memcpy(image.bytes.data() + 4, &used, 4);
     return image;
@@ -251,6 +252,24 @@ TEST(OpsHarness, ComparesStates) {
                   p[4] = 0;
                 }),
                 "wrote beside input 0, at byte 16 of 16");
+}
+
+// Larger than what is compared at once, and not a multiple of it.
+TEST(OpsHarness, ComparesLargeStates) {
+  constexpr size_t kBytes = (1 << 18) + 12;
+  const auto right = [](const Launch& launch) { pool_of(launch)[0] = 1; };
+  EXPECT_TRUE(check_state(right, kBytes).failures.empty());
+  expect_caught(check_state(
+                    [](const Launch& launch) {
+                      float* p = pool_of(launch);
+                      p[0] = 1;
+                      p[40000] = p[65538] = 0;
+                    },
+                    kBytes),
+                "element 40000: got 0, want nan (not written); 2 of 65539 are wrong");
+  // What the reference wrote, 1, is what differences are relative to; not what lay there, 3.
+  expect_caught(check_state([](const Launch& launch) { pool_of(launch)[0] = 1 + 4e-6F; }, kBytes),
+                "element 0");
 }
 
 /// One test per op: all its tactics on all its cases.
