@@ -72,14 +72,15 @@ __device__ QueryTile make_tile(const AttentionArgs& a, int sequence, int first_r
 
 /// One warp's 16 rows. In every fragment a thread has rows lane / 4 and lane / 4 + 8, columns
 /// 2 * (lane % 4) and the one after.
-/// kBent: logits are more than scaled products, by a soft cap or ALiBi. kWidens: the cache has 8
-/// bits.
-template <typename T, int kMaxV, bool kBent, bool kWidens>
+/// `widens`: the cache has 8 bits.
+template <typename T, int kMaxV>
 class ContextKernel {
  public:
-  __device__ ContextKernel(const AttentionArgs& a, const QueryTile& tile, std::byte* shared)
+  __device__ ContextKernel(const AttentionArgs& a, const QueryTile& tile, bool widens,
+                           std::byte* shared)
       : a_(a),
         tile_(tile),
+        widens_(widens),
         k_stride_(row_stride(a.head_size)),
         v_stride_(row_stride(a.v_head_size)) {
     q_ = reinterpret_cast<T*>(shared);
@@ -87,13 +88,13 @@ class ContextKernel {
     const int elements = buffer_elements(a.head_size, a.v_head_size);
     narrow_ = reinterpret_cast<std::byte*>(buffers_ + elements);
     keys_ =
-        kWidens
+        widens
             ? reinterpret_cast<KeyAddress*>(narrow_ + 2 * narrow_bytes(a.head_size, a.v_head_size))
             : reinterpret_cast<KeyAddress*>(buffers_ + 2 * elements);
     for (int i = 0; i < 2; ++i) {
       const int row = tile.first_row + warp() * kWarpRows + lane() / 4 + i * 8;
       position_[i] = tile.first_position + row / a.group;
-      if constexpr (kBent) head_[i] = head_logits(a, tile.kv_head * a.group + row % a.group);
+      slope_[i] = head_logits(a, tile.kv_head * a.group + row % a.group).slope;
     }
   }
 
@@ -112,7 +113,7 @@ class ContextKernel {
       __syncthreads();  // also: the addresses of this tile have been used
       find_keys(key + 2 * kTileKeys, buffer);
       const T* k = buffers_;
-      if constexpr (kWidens) {
+      if (widens_) {
         widen(buffer);
         __syncthreads();
       } else {
@@ -120,10 +121,10 @@ class ContextKernel {
       }
       float weights[kTileKeys / 8][4] = {};
       add_products(k, weights);
-      if (kWidens && a_.has_scales()) scale_products(scales(buffer), weights);
+      if (a_.has_scales()) scale_products(scales(buffer), weights);
       hide_keys(key, weights);
       weigh(weights);
-      if (kWidens && a_.has_scales()) scale_weights(scales(buffer) + kTileKeys, weights);
+      if (a_.has_scales()) scale_weights(scales(buffer) + kTileKeys, weights);
       add_values(k + kTileKeys * k_stride_, weights);
       __syncthreads();
       if (key + 2 * kTileKeys < tile_.keys) stage(buffer);
@@ -143,8 +144,8 @@ class ContextKernel {
     if (i >= kTileKeys || begin >= tile_.keys) return;
     const int position = tile_.position(min(begin + i, tile_.keys - 1));
     keys_[buffer * kTileKeys + i] = key_address(a_, tile_.sequence, tile_.kv_head, position,
-                                                kWidens ? 1 : static_cast<int>(sizeof(T)));
-    if (kWidens && a_.has_scales()) {
+                                                widens_ ? 1 : static_cast<int>(sizeof(T)));
+    if (a_.has_scales()) {
       keys_[(2 + buffer) * kTileKeys + i] =
           scale_address(a_, tile_.sequence, tile_.kv_head, position);
     }
@@ -174,7 +175,7 @@ class ContextKernel {
   }
 
   __device__ void stage(int buffer) {
-    if constexpr (kWidens) {
+    if (widens_) {
       std::byte* k = narrow_tile(buffer);
       stage_plane<true>(buffer, a_.head_size / 16, a_.head_size, k);
       stage_plane<false>(buffer, a_.v_head_size / 16, a_.v_head_size, k + kTileKeys * a_.head_size);
@@ -302,9 +303,23 @@ class ContextKernel {
     }
   }
 
+  /// Products become what is more than scaled products, by a soft cap or ALiBi.
+  __device__ void bend_logits(int begin, float (&logits)[kTileKeys / 8][4]) const {
+#pragma unroll
+    for (int n = 0; n < kTileKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const HeadLogits head = {a_.scale, a_.softcap, slope_[i / 2], a_.alibi_bf16};
+        const int at = tile_.position(begin + n * 8 + lane() % 4 * 2 + i % 2);
+        logits[n][i] = head.scaled(logits[n][i]) + head.bias<float>(position_[i / 2], at);
+      }
+    }
+  }
+
   /// Products become logits, in powers of two; those with keys that a row does not see, -inf.
   __device__ void hide_keys(int begin, float (&logits)[kTileKeys / 8][4]) const {
-    const float scale = kBent ? kLog2E : a_.scale * kLog2E;
+    if (!a_.plain_logits) bend_logits(begin, logits);
+    const float scale = a_.plain_logits ? a_.scale * kLog2E : kLog2E;
     const int oldest = tile_.first_position + tile_.first_row / a_.group;
     const bool all_seen = begin + kTileKeys <= tile_.keys && a_.window == 0 &&
                           tile_.position(begin + kTileKeys - 1) <= oldest;
@@ -313,11 +328,6 @@ class ContextKernel {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int key = begin + n * 8 + lane() % 4 * 2 + i % 2;
-        if constexpr (kBent) {
-          const HeadLogits& head = head_[i / 2];
-          const int at = tile_.position(key);
-          logits[n][i] = head.scaled(logits[n][i]) + head.bias<float>(position_[i / 2], at);
-        }
         logits[n][i] *= scale;
         if (all_seen) continue;
         if (key >= tile_.keys || !a_.sees(position_[i / 2], tile_.position(key))) {
@@ -390,7 +400,7 @@ class ContextKernel {
       if (row >= tile_.rows) continue;
       const int64_t at = head_row(row);
       total = total_with_sink(a_, static_cast<int>(at % a_.heads), largest_[i], total);
-      if (kWidens && a_.has_scales()) total /= v_unit_;
+      if (a_.has_scales()) total /= v_unit_;
       T* out = static_cast<T*>(a_.out) + at * a_.v_head_size + lane() % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kMaxV / 8; ++n) {
@@ -403,6 +413,7 @@ class ContextKernel {
 
   const AttentionArgs& a_;
   const QueryTile& tile_;
+  const bool widens_;
   const int k_stride_, v_stride_;
   T* q_;  // [kRows, head_size], rows padded
   // Twice [kTileKeys, head_size], [kTileKeys, v_head_size], rows padded. 8 bits: once, and behind
@@ -411,16 +422,16 @@ class ContextKernel {
   std::byte* narrow_;
   KeyAddress* keys_;  // [2, kTileKeys], and another two of scales
   int position_[2];
-  HeadLogits head_[kBent ? 2 : 1];
+  float slope_[2];
   float largest_[2] = {-INFINITY, -INFINITY}, total_[2] = {};
   float sums_[kMaxV / 8][4] = {};
   float v_unit_ = kSmallestUnit;  // of sums_, where values have scales
 };
 
 /// Grid: tiles of query rows, KV heads, context sequences.
-template <typename T, int kMaxV, bool kBent, bool kWidens>
+template <typename T, int kMaxV>
 __global__ void __launch_bounds__(kThreads)
-    attend_context(const __grid_constant__ AttentionArgs a) {
+    attend_context(const __grid_constant__ AttentionArgs a, bool widens) {
   extern __shared__ __align__(16) std::byte shared[];
   device::wait_for_predecessor();
   device::let_successor_start();
@@ -429,7 +440,7 @@ __global__ void __launch_bounds__(kThreads)
   const int first_row = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kRows;
   if (first_row >= a.query_length[sequence] * a.group) return;
   const QueryTile tile = make_tile(a, sequence, first_row);
-  ContextKernel<T, kMaxV, kBent, kWidens>(a, tile, shared).run();
+  ContextKernel<T, kMaxV>(a, tile, widens, shared).run();
 }
 
 int shared_bytes(const AttentionArgs& a, bool widens) {
@@ -439,33 +450,23 @@ int shared_bytes(const AttentionArgs& a, bool widens) {
          (widens ? 4 : 2) * kTileKeys * static_cast<int>(sizeof(KeyAddress));
 }
 
-template <typename T, int kMaxV, bool kBent, bool kWidens>
-void launch_context(const Launch& launch, const AttentionArgs& args, dim3 grid) {
+template <typename T, int kMaxV>
+void launch_size(const Launch& launch, const AttentionArgs& args, dim3 grid, bool widens) {
   constexpr int kMaxShared = 180 * 1024;
-  constexpr auto* kKernel = attend_context<T, kMaxV, kBent, kWidens>;
+  constexpr auto* kKernel = attend_context<T, kMaxV>;
   static const bool allowed = device::allow_shared("attend_context", kKernel, kMaxShared);
   static_cast<void>(allowed);
-  const int shared = shared_bytes(args, kWidens);
+  const int shared = shared_bytes(args, widens);
   CHECK(shared <= kMaxShared);
   device::launch_kernel("attend_context", *launch.queue, grid, kThreads,
-                        static_cast<size_t>(shared), kKernel, args);
-}
-
-template <typename T, bool kBent>
-void launch_size(const Launch& launch, const AttentionArgs& args, dim3 grid, bool widens) {
-  if (widens) {  // smaller heads run in the kernel for larger ones: few kernels
-    if (args.v_head_size <= 128) return launch_context<T, 128, kBent, true>(launch, args, grid);
-    return launch_context<T, 256, kBent, true>(launch, args, grid);
-  }
-  if (args.v_head_size <= 64) return launch_context<T, 64, kBent, false>(launch, args, grid);
-  if (args.v_head_size <= 128) return launch_context<T, 128, kBent, false>(launch, args, grid);
-  return launch_context<T, 256, kBent, false>(launch, args, grid);
+                        static_cast<size_t>(shared), kKernel, args, widens);
 }
 
 template <typename T>
 void launch_type(const Launch& launch, const AttentionArgs& args, dim3 grid, bool widens) {
-  if (args.plain_logits) return launch_size<T, false>(launch, args, grid, widens);
-  return launch_size<T, true>(launch, args, grid, widens);
+  if (args.v_head_size <= 64) return launch_size<T, 64>(launch, args, grid, widens);
+  if (args.v_head_size <= 128) return launch_size<T, 128>(launch, args, grid, widens);
+  launch_size<T, 256>(launch, args, grid, widens);
 }
 
 bool fits(const AttentionShape& shape, const Launch& launch, const KvCacheView& cache) {

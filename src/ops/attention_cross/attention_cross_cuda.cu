@@ -1,5 +1,5 @@
 #include "ops/attention_cross/attention_cross_inputs.h"
-#include "ops/common/full_attention_cuda.cuh"
+#include "ops/common/full_attention_cuda.h"
 
 namespace millrace::ops {
 
@@ -7,6 +7,7 @@ void attention_cross_cuda(const Launch& launch) {
   const FullAttention shape = FullAttention::of(launch.attrs<AttentionCross>());
   const auto& cache = *launch.in[kCrossCache].as<KvCacheView>();
   FullArgs a = full_args(launch, shape, launch.in[kCrossStart], launch.in[kCrossLength]);
+  a.key_type = cache.dtype;
   a.key_counts = launch.in[kCrossLengths].as<int32_t>();
   a.blocks = cross_blocks(launch, cache, 0);
   a.blocks_per_sequence = launch.in[kCrossBlocks].dim(2);
@@ -14,7 +15,7 @@ void attention_cross_cuda(const Launch& launch) {
   a.v_pool = cache.pool + cache.v_offset;
   a.block_bytes = cache.block_bytes;
   a.tokens_per_block = cache.tokens_per_block;
-  launch_full_attention("attention_cross_cuda", launch, a, cache.dtype);
+  launch_full_attention("attention_cross_cuda", launch, a);
 }
 
 }  // namespace millrace::ops

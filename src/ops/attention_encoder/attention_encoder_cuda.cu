@@ -1,5 +1,5 @@
 #include "ops/attention_encoder/attention_encoder_inputs.h"
-#include "ops/common/full_attention_cuda.cuh"
+#include "ops/common/full_attention_cuda.h"
 
 namespace millrace::ops {
 
@@ -7,6 +7,7 @@ void attention_encoder_cuda(const Launch& launch) {
   const auto& attrs = launch.attrs<AttentionEncoder>();
   const FullAttention shape = FullAttention::of(attrs);
   FullArgs a = full_args(launch, shape, launch.in[kEncoderStart], launch.in[kEncoderLength]);
+  a.key_type = launch.in[kEncoderK].dtype;
   a.k_rows = launch.in[kEncoderK].data;
   a.v_rows = launch.in[kEncoderV].data;
   a.k_stride = launch.in[kEncoderK].dim(1);
@@ -16,7 +17,7 @@ void attention_encoder_cuda(const Launch& launch) {
     a.bias_type = launch.in[kEncoderBias].dtype;
     a.buckets = encoder_buckets(attrs);
   }
-  launch_full_attention("attention_encoder_cuda", launch, a, launch.in[kEncoderK].dtype);
+  launch_full_attention("attention_encoder_cuda", launch, a);
 }
 
 }  // namespace millrace::ops

@@ -1,5 +1,7 @@
 // The kernels of attention_generation_cluster_cuda, see generation_cluster_cuda.cuh.
 #include <algorithm>
+#include <array>
+#include <bit>
 
 #include "ops/attention_generation/generation_cluster_cuda.cuh"
 #include "ops/attention_generation/generation_cluster_launch_cuda.h"
@@ -8,67 +10,64 @@
 namespace millrace::ops::generation {
 namespace {
 
-/// Clusters that run at once. REQUIRES: the shared memory has been allowed.
+constexpr int kClusterSizes = 3;  // 2, 4 and 8 blocks
+
+/// Of each size of clusters, blocks that run at once. The shared memory is allowed first.
 template <typename K>
-int clusters_at_once(K* kernel, unsigned blocks, int threads, int shared_bytes) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim = {blocks, 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = static_cast<unsigned>(threads);
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  int clusters = 0;
-  device::check_cuda(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "attend_few",
-                     "clusters that run at once");
-  return clusters;
+std::array<int, kClusterSizes> blocks_at_once(K* kernel, int threads, int shared_bytes) {
+  device::check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                          cudaSharedmemCarveoutMaxShared),
+                     "attend_few", "shared memory");
+  device::allow_shared("attend_few", kernel, shared_bytes);
+  std::array<int, kClusterSizes> at_once{};
+  for (int i = 0; i < kClusterSizes; ++i) {
+    const int cluster = 2 << i;
+    cudaLaunchAttribute attribute{};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+    cudaLaunchConfig_t config{};
+    config.gridDim = static_cast<unsigned>(cluster);
+    config.blockDim = static_cast<unsigned>(threads);
+    config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    int clusters = 0;
+    device::check_cuda(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "attend_few",
+                       "clusters that run at once");
+    at_once[static_cast<size_t>(i)] = clusters * cluster;
+  }
+  return at_once;
 }
 
-template <typename T, int kSize, int kCluster>
+template <typename T, int kSize>
 void launch_few(const Launch& launch, const AttentionArgs& args, Work work) {
   using S = Sizes<kSize, 1>;
-  constexpr auto* kKernel = attend_few<T, kSize, kCluster>;
+  constexpr auto* kKernel = attend_few<T, kSize>;
   constexpr int kShared = S::shared_bytes(S::kRows);
-  static const int at_once = [] {
-    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       "attend_few", "shared memory");
-    device::allow_shared("attend_few", kKernel, kShared);
-    return clusters_at_once(kKernel, kCluster, S::kThreads, kShared) * kCluster;
-  }();
+  static const auto at_once = blocks_at_once(kKernel, S::kThreads, kShared);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
   // Blocks that share all tiles, if units have none; a long sequence has a piece for each of them.
   // Where units fill the multiprocessors there are no more blocks than these: idle ones would have
   // to wait for a place.
   constexpr int kMany = 96;
-  const int of_units = work.lengths.sequences * args.kv_heads * kCluster;
+  const int units = work.lengths.sequences * args.kv_heads;
+  const int cluster = cluster_size(units), of_units = units * cluster;
+  const int running =
+      at_once[static_cast<size_t>(std::countr_zero(static_cast<unsigned>(cluster)) - 1)];
   const int most = of_units > kMany ? kMultiprocessors : kMaxSharers;
-  work.division.blocks = std::min(at_once, most) / kCluster * kCluster;
+  work.division.blocks = std::min(running, most) / cluster * cluster;
   int& pieces = work.division.wanted_pieces_if_long;
   pieces = std::clamp(work.division.blocks / args.kv_heads, 1, pieces);
   const auto blocks = static_cast<unsigned>(std::max(of_units, work.division.blocks));
-  device::launch_clusters("attend_few", *launch.queue, kCluster, blocks, S::kThreads, kShared,
-                          kKernel, args, work);
-}
-
-template <typename T, int kSize>
-void launch_cluster(const Launch& launch, const AttentionArgs& args, const Work& work) {
-  switch (cluster_size(work.lengths.sequences * args.kv_heads)) {
-    case 8:
-      return launch_few<T, kSize, 8>(launch, args, work);
-    case 4:
-      return launch_few<T, kSize, 4>(launch, args, work);
-    default:
-      return launch_few<T, kSize, 2>(launch, args, work);
-  }
+  device::launch_clusters("attend_few", *launch.queue, static_cast<unsigned>(cluster), blocks,
+                          S::kThreads, kShared, kKernel, args, work,
+                          static_cast<unsigned>(cluster));
 }
 
 template <typename T>
 void launch_size(const Launch& launch, const AttentionArgs& args, const Work& work) {
-  if (args.head_size == 64) return launch_cluster<T, 64>(launch, args, work);
-  launch_cluster<T, 128>(launch, args, work);
+  if (args.head_size == 64) return launch_few<T, 64>(launch, args, work);
+  launch_few<T, 128>(launch, args, work);
 }
 
 }  // namespace

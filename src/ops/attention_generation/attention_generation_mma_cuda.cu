@@ -206,15 +206,15 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
     return generation::launch_streams(launch, args, work, stored);
   }
   if (ir::dtype_size(stored) == 1) {
-    generation::launch_widening(launch, args, work, kind, stored);
+    generation::launch_widening(launch, args, work, kind);
     return;
   }
   with_sizes(a.head_size, kind, [&]<typename S>(S) {
     constexpr int kSize = S::kHeadSize, kColumns = S::kColumns;
     if (launch.in[0].dtype == ir::DType::kBF16) {
-      generation::launch_kernel<__nv_bfloat16, kSize, kColumns, __nv_bfloat16>(launch, args, work);
+      generation::launch_kernel<__nv_bfloat16, kSize, kColumns>(launch, args, work);
     } else {
-      generation::launch_kernel<__half, kSize, kColumns, __half>(launch, args, work);
+      generation::launch_kernel<__half, kSize, kColumns>(launch, args, work);
     }
   });
 }

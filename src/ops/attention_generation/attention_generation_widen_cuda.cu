@@ -1,32 +1,60 @@
-// The kernels of attention_generation_mma_cuda that read int8 or fp8.
+// The kernels of attention_generation_mma_cuda that read int8 or fp8. Products are of halves,
+// whatever type the queries have.
 #include "ops/attention_generation/generation_launch_cuda.cuh"
 
 namespace millrace::ops::generation {
 namespace {
 
-// Products are of halves, whatever type the queries have.
-template <typename Stored>
-void launch_stored(const Launch& launch, const AttentionArgs& args, const Work& work, Kind kind) {
-  const bool is_wide = kind == Kind::kWide;
-  switch (args.head_size) {
-    case 64:
-      return is_wide ? launch_kernel<__half, 64, 2, Stored>(launch, args, work)
-                     : launch_kernel<__half, 64, 1, Stored>(launch, args, work);
-    case 128:
-      return is_wide ? launch_kernel<__half, 128, 2, Stored>(launch, args, work)
-                     : launch_kernel<__half, 128, 1, Stored>(launch, args, work);
-    default:
-      return launch_kernel<__half, 256, 1, Stored>(launch, args, work);
+/// attend_generation() for both types of 8 bits. They are told apart once, in front of all loops:
+/// each has its own instructions for every pair of elements that it widens.
+template <int kSize, int kColumnTiles>
+__global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
+                                  (Sizes<kSize, kColumnTiles>::kBlocks))
+    attend_widening(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work) {
+  using S = Sizes<kSize, kColumnTiles, 1>;
+  extern __shared__ __align__(16) std::byte shared[];
+  __shared__ Exchange<S::kRows, S::kWarps> exchange;
+  device::let_successor_start();
+  const WorkItem item = load_item(a, work);
+  if (item.has_work == 0) {
+    if (item.sharer == 0) device::wait_for_predecessor();
+    return;
+  }
+  const Shares shares(item.tiles, item.sharers);
+  if (a.has_scales()) {
+    Kernel<__half, kSize, kColumnTiles, KvInt8>(a, work, shares, exchange, shared).run(item);
+  } else {
+    Kernel<__half, kSize, kColumnTiles, KvFp8>(a, work, shares, exchange, shared).run(item);
+  }
+}
+
+template <int kSize, int kColumnTiles>
+void launch_size(const Launch& launch, const AttentionArgs& args, const Work& work) {
+  using S = Sizes<kSize, kColumnTiles, 1>;
+  if constexpr (kSize * kColumnTiles <= 128) {
+    launch_items<S, attend_widening<kSize, kColumnTiles>>(launch, args, work);
+  } else if (args.k_scale != nullptr) {  // in one kernel they would spill more registers
+    launch_items<S, attend_generation<__half, kSize, kColumnTiles, KvInt8>>(launch, args, work);
+  } else {
+    launch_items<S, attend_generation<__half, kSize, kColumnTiles, KvFp8>>(launch, args, work);
   }
 }
 
 }  // namespace
 
-void launch_widening(const Launch& launch, const AttentionArgs& args, const Work& work, Kind kind,
-                     ir::DType stored) {
+void launch_widening(const Launch& launch, const AttentionArgs& args, const Work& work, Kind kind) {
   CHECK(can_widen(args.head_size));
-  if (stored == ir::DType::kI8) return launch_stored<KvInt8>(launch, args, work, kind);
-  launch_stored<KvFp8>(launch, args, work, kind);
+  const bool is_wide = kind == Kind::kWide;
+  switch (args.head_size) {
+    case 64:
+      return is_wide ? launch_size<64, 2>(launch, args, work)
+                     : launch_size<64, 1>(launch, args, work);
+    case 128:
+      return is_wide ? launch_size<128, 2>(launch, args, work)
+                     : launch_size<128, 1>(launch, args, work);
+    default:
+      return launch_size<256, 1>(launch, args, work);
+  }
 }
 
 }  // namespace millrace::ops::generation

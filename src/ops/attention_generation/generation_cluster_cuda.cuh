@@ -16,9 +16,9 @@
 namespace millrace::ops::generation {
 
 /// What the blocks of a cluster tell each other, and the warps of a block, beside the sums.
-template <int kCluster, int kRows>
+template <int kRows>
 struct ClusterExchange {
-  float2 of_block[kCluster][kRows];  // largest, total; from each block
+  float2 of_block[kMostBlocks][kRows];  // largest, total; from each block
   float2 of_warp[kQuarters][kRows];
   uint64_t barrier;
 };
@@ -30,7 +30,7 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
  public:
   using S = Sizes<kSize, 1>;
   using Base = Token<T, kSize, S>;
-  using Exchange = ClusterExchange<kCluster, S::kRows>;
+  using Exchange = ClusterExchange<S::kRows>;
 
   __device__ Cluster(const AttentionArgs& a, const Work& work, Exchange& exchange,
                      std::byte* shared)
@@ -217,30 +217,42 @@ __device__ inline bool takes_clusters(const Division& division, const Lengths& l
   return __all_sync(kAll, has_one_token) && suits_clusters(blocks, longest, tiles, units);
 }
 
-/// Grid: clusters for the KV heads of all sequences, and as many blocks as run at once, which share
-/// all tiles evenly if that is faster, or a sequence has several tokens.
+/// What a block does in a cluster of kCluster.
 template <typename T, int kSize, int kCluster>
+__device__ __forceinline__ void attend_in_cluster(const AttentionArgs& a, const Work& work,
+                                                  ClusterExchange<Sizes<kSize, 1>::kRows>& exchange,
+                                                  std::byte* shared) {
+  const int unit = static_cast<int>(blockIdx.x) / kCluster;
+  const int sequence = unit / a.kv_heads;
+  if (sequence >= work.lengths.sequences) return;
+  if (work.lengths.query_length[work.lengths.first + sequence] == 0) {
+    device::wait_for_predecessor();
+    return;
+  }
+  Cluster<T, kSize, kCluster>(a, work, exchange, shared)
+      .run(sequence, unit - sequence * a.kv_heads);
+}
+
+/// Grid: clusters of `blocks` for the KV heads of all sequences, and as many blocks as run at once,
+/// which share all tiles evenly if that is faster, or a sequence has several tokens. One kernel for
+/// all sizes of clusters has that other way once; each size has its own code in front of the wait.
+template <typename T, int kSize>
 __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kBlocks)
-    attend_few(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work) {
+    attend_few(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work,
+               unsigned blocks) {
   using S = Sizes<kSize, 1>;
   extern __shared__ __align__(16) std::byte shared[];
   __shared__ union {
     Exchange<S::kRows, S::kWarps> block;
-    ClusterExchange<kCluster, S::kRows> cluster;
+    ClusterExchange<S::kRows> cluster;
   } exchange;
   __shared__ unsigned offsets[kFewSequences + 1];
   device::let_successor_start();
-  if (takes_clusters(work.division, work.lengths, kCluster, offsets)) {
-    const int unit = static_cast<int>(blockIdx.x) / kCluster;
-    const int sequence = unit / a.kv_heads;
-    if (sequence >= work.lengths.sequences) return;
-    if (work.lengths.query_length[work.lengths.first + sequence] == 0) {
-      device::wait_for_predecessor();
-      return;
-    }
-    Cluster<T, kSize, kCluster>(a, work, exchange.cluster, shared)
-        .run(sequence, unit - sequence * a.kv_heads);
-    return;
+  if (takes_clusters(work.division, work.lengths, blocks, offsets)) {
+    // Clusters of 8 are for the shortest steps. The compiler lays out the last way without a jump.
+    if (blocks == 2) return attend_in_cluster<T, kSize, 2>(a, work, exchange.cluster, shared);
+    if (blocks <= 4) return attend_in_cluster<T, kSize, 4>(a, work, exchange.cluster, shared);
+    return attend_in_cluster<T, kSize, 8>(a, work, exchange.cluster, shared);
   }
   __syncthreads();
   const WorkItem item = make_item(work.division, work.lengths, offsets, blockIdx.x);

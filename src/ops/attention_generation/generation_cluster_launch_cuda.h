@@ -8,11 +8,14 @@ namespace millrace::ops::generation {
 /// Most sequences, and rows, of a launch: a lane looks at one.
 inline constexpr int kFewSequences = 16;
 
+/// Blocks of a cluster, at most.
+inline constexpr int kMostBlocks = 8;
+
 /// Blocks to a unit. At most one block for each multiprocessor, since one of the kernel before is
 /// there as well; fewer of the large clusters, as each needs neighbouring multiprocessors. 0: there
 /// are too many units.
 constexpr int cluster_size(int units) {
-  return units <= 8 ? 8 : units <= 24 ? 4 : units <= kMultiprocessors / 2 ? 2 : 0;
+  return units <= 8 ? kMostBlocks : units <= 24 ? 4 : units <= kMultiprocessors / 2 ? 2 : 0;
 }
 
 /// REQUIRES: cluster_size() of the launch is not 0; the op appends and rotates whole heads of 64 or

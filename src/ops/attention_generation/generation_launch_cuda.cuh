@@ -13,10 +13,9 @@ inline int partial_rows(const Launch& launch, int group, int unit_rows) {
   return static_cast<int>(std::min<int64_t>((rows + 1) / 2 * 2, unit_rows));
 }
 
-template <typename T, int kSize, int kColumnTiles, typename Stored>
-void launch_kernel(const Launch& launch, const AttentionArgs& args, Work work) {
-  using S = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>;
-  constexpr auto* kKernel = attend_generation<T, kSize, kColumnTiles, Stored>;
+/// Launches a kernel of these sizes whose blocks take the plan's items.
+template <typename S, void (*kKernel)(AttentionArgs, Work)>
+void launch_items(const Launch& launch, const AttentionArgs& args, Work work) {
   static const bool allowed = [] {
     // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
     device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -34,13 +33,18 @@ void launch_kernel(const Launch& launch, const AttentionArgs& args, Work work) {
                         work);
 }
 
+template <typename T, int kSize, int kColumnTiles>
+void launch_kernel(const Launch& launch, const AttentionArgs& args, const Work& work) {
+  launch_items<Sizes<kSize, kColumnTiles>, attend_generation<T, kSize, kColumnTiles, T>>(
+      launch, args, work);
+}
+
 /// Heads for which there is a kernel that reads 8 bits.
 constexpr bool can_widen(int head_size) {
   return head_size == 64 || head_size == 128 || head_size == 256;
 }
 
 /// The kernel for a cache of int8 or fp8. REQUIRES: can_widen(head_size).
-void launch_widening(const Launch& launch, const AttentionArgs& args, const Work& work, Kind kind,
-                     ir::DType stored);
+void launch_widening(const Launch& launch, const AttentionArgs& args, const Work& work, Kind kind);
 
 }  // namespace millrace::ops::generation

@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "base/str.h"
-#include "ops/common/attention_cuda.cuh"
 #include "ops/common/attention_units_cuda.h"
+#include "ops/common/element_types_cuda.cuh"
 #include "ops/common/tensor_core_cuda.cuh"
 
 namespace millrace::ops {
@@ -18,11 +18,13 @@ constexpr float kLog2E = 1.44269504F;
 /// Sizes in shared memory. Keys and values lie as in the cache, rows padded so that 16-byte reads
 /// of consecutive keys meet no bank twice.
 struct UnitLayout {
-  int tile_keys;           // 64, or fewer where heads are large
-  int k_chunks, v_chunks;  // of 16 bytes, the last one filled up with zeros
-  int k_stride, v_stride;  // bytes from one key to the next
-  int value_threads;       // that share one value vector, two elements each; a power of two
-  bool packed;             // the cache can be read 16 bytes at a time
+  ir::DType type;           // of the cache's elements
+  int element_bytes, pack;  // elements in 16 bytes
+  int tile_keys;            // 64, or fewer where heads are large
+  int k_chunks, v_chunks;   // of 16 bytes, the last one filled up with zeros
+  int k_stride, v_stride;   // bytes from one key to the next
+  int value_threads;        // that share one value vector, two elements each; a power of two
+  bool packed;              // the cache can be read 16 bytes at a time
 
   __host__ __device__ int buffer_bytes() const { return tile_keys * (k_stride + v_stride); }
 };
@@ -77,13 +79,21 @@ __device__ float2 load_pair(const std::byte* data) {
   return {to_float(pair.at[0]), to_float(pair.at[1])};
 }
 
-template <typename T, int kRows>
+/// Copies up to 16 bytes of a vector of `size` elements from element `begin` on, and zeros behind
+/// its end, which are zeros of every type. Raw: as large as an element.
+template <typename Raw>
+__device__ void copy_elements(const std::byte* vector, int begin, int size, std::byte* to) {
+  for (int e = 0; e < kPackOf<Raw>; ++e) {
+    const int d = begin + e;
+    reinterpret_cast<Raw*>(to)[e] = d < size ? reinterpret_cast<const Raw*>(vector)[d] : Raw{0};
+  }
+}
+
+template <int kRows>
 class UnitKernel {
  public:
-  static constexpr int kPack = kPackOf<T>;
-
   __device__ UnitKernel(const AttentionArgs& a, const UnitLayout& l, std::byte* shared)
-      : a_(a), l_(l), s_(shared, l, l.k_chunks * kPack) {}
+      : a_(a), l_(l), s_(shared, l, l.k_chunks * l.pack) {}
 
   /// The rows of a unit over its keys [begin, end), at least one. Sums stay in shared memory:
   /// value() reads them.
@@ -101,13 +111,13 @@ class UnitKernel {
       const int count = min(end - key, l_.tile_keys);
       wait_for_copies<1>();
       __syncthreads();
-      add_products(buffer);
+      on_cache_type(l_.type, [&]<typename T>(T) { add_products<T>(buffer); });
       __syncthreads();  // also: the addresses of this tile have been used
       if (!a_.plain_logits) bend_logits(unit, key, count);
       find_keys(unit, key + 2 * l_.tile_keys, end, buffer);
       weigh(unit, key, count);
       __syncthreads();
-      add_values(buffer, count);
+      on_cache_type(l_.type, [&]<typename T>(T) { add_values<T>(buffer, count); });
       __syncthreads();
       if (key + 2 * l_.tile_keys < end) stage(buffer);
       commit_copies();
@@ -141,7 +151,7 @@ class UnitKernel {
   /// zeros.
   __device__ __forceinline__ void start(const Unit& unit) {
     __syncthreads();  // value() may have been read
-    const int size = l_.k_chunks * kPack;
+    const int size = l_.k_chunks * l_.pack;
     for (int i = static_cast<int>(threadIdx.x); i < kRows * size; i += kThreads) {
       const int row = i / size, d = i % size;
       float x = 0;
@@ -167,9 +177,8 @@ class UnitKernel {
   __device__ __forceinline__ void find_keys(const Unit& unit, int begin, int end, int buffer) {
     const int i = static_cast<int>(threadIdx.x);
     if (i >= l_.tile_keys || begin >= end) return;
-    s_.keys[buffer * l_.tile_keys + i] =
-        key_address(a_, unit.sequence, unit.kv_head, unit.position(min(begin + i, end - 1)),
-                    static_cast<int>(sizeof(T)));
+    s_.keys[buffer * l_.tile_keys + i] = key_address(
+        a_, unit.sequence, unit.kv_head, unit.position(min(begin + i, end - 1)), l_.element_bytes);
   }
 
   __device__ __forceinline__ void stage(int buffer) {
@@ -191,18 +200,20 @@ class UnitKernel {
       std::byte* place = to + key * stride + chunk * 16;
       if (l_.packed) {
         copy_async(shared_address_of(place), from + chunk * 16);
+      } else if (l_.element_bytes == 4) {
+        copy_elements<uint32_t>(from, chunk * l_.pack, size, place);
+      } else if (l_.element_bytes == 2) {
+        copy_elements<uint16_t>(from, chunk * l_.pack, size, place);
       } else {
-        for (int e = 0; e < kPack; ++e) {
-          const int d = chunk * kPack + e;
-          reinterpret_cast<T*>(place)[e] =
-              d < size ? reinterpret_cast<const T*>(from)[d] : from_float<T>(0);
-        }
+        copy_elements<uint8_t>(from, chunk * l_.pack, size, place);
       }
     }
   }
 
   /// Products of all rows with the keys of a tile: one key to a thread, or a part of one.
+  template <typename T>
   __device__ __forceinline__ void add_products(int buffer) {
+    constexpr int kPack = kPackOf<T>;
     const int key = static_cast<int>(threadIdx.x) % l_.tile_keys;
     const int part = static_cast<int>(threadIdx.x) / l_.tile_keys;
     const int parts = kThreads / l_.tile_keys;
@@ -254,9 +265,7 @@ class UnitKernel {
         product = 0;
       }
       if (key_position > position) continue;
-      if constexpr (kHasScale<T>) {
-        sum *= scales_of(unit, key_position).x;
-      }
+      if (a_.has_scales()) sum *= scales_of(unit, key_position).x;
       s_.logits[row * l_.tile_keys + key] =
           logit_of(a_, unit.kv_head * a_.group + at % a_.group, sum, position, key_position);
     }
@@ -286,7 +295,7 @@ class UnitKernel {
         float sum = 0;
         for (int part = 0; part < parts; ++part)
           sum += s_.logits[(part * kRows + row) * l_.tile_keys + key];
-        if constexpr (kHasScale<T>) {
+        if (a_.has_scales()) {
           const float2 scales = scales_of(unit, unit.position(begin + key));
           if (a_.plain_logits) sum *= scales.x;
           v_scale[j] = scales.y;
@@ -304,7 +313,7 @@ class UnitKernel {
         const float weight = expf(logits[j] - shift);
         sum += weight;
         if (key >= l_.tile_keys) continue;
-        s_.weights[key * kRows + row] = kHasScale<T> ? weight * v_scale[j] : weight;
+        s_.weights[key * kRows + row] = weight * v_scale[j];
       }
       total_[i] = total_[i] * correction + warp_sum(sum);
       largest_[i] = largest;
@@ -313,6 +322,7 @@ class UnitKernel {
   }
 
   /// Adds the weighted values of a tile: two elements and some of the keys to a thread.
+  template <typename T>
   __device__ __forceinline__ void add_values(int buffer, int count) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -443,7 +453,7 @@ __device__ void write_unit(const AttentionArgs& a, const UnitPieces& p, const Un
 }
 
 /// Grid: sequences, KV heads, blocks that share the work of one of them.
-template <typename T, int kRows>
+template <int kRows>
 __global__ void __launch_bounds__(kThreads)
     attend_units(const __grid_constant__ AttentionArgs a, const __grid_constant__ UnitLayout layout,
                  const UnitPieces p) {
@@ -459,7 +469,7 @@ __global__ void __launch_bounds__(kThreads)
   const int row_step = p.whole ? blocks * kRows : kRows;
   const int first_piece = p.whole ? 0 : block;
   const int slot = p.whole ? 0 : first_slot(a, p, sequence);
-  UnitKernel<T, kRows> kernel(a, layout, shared);
+  UnitKernel<kRows> kernel(a, layout, shared);
   for (int row = first_row; row < rows; row += row_step) {
     const Unit unit = make_unit(a, sequence, row, kRows);
     const bool is_elsewhere =
@@ -524,6 +534,9 @@ int padded_stride(int bytes) {
 UnitLayout layout_of(const AttentionShape& shape, const KvCacheView& cache) {
   const auto size = static_cast<int>(ir::dtype_size(cache.dtype));
   UnitLayout l{};
+  l.type = cache_type(cache.dtype);
+  l.element_bytes = size;
+  l.pack = 16 / size;
   l.k_chunks = (shape.head_size * size + 15) / 16;
   l.v_chunks = (shape.v_head_size * size + 15) / 16;
   l.k_stride = padded_stride(shape.head_size * size);
@@ -538,17 +551,16 @@ UnitLayout layout_of(const AttentionShape& shape, const KvCacheView& cache) {
   return l;
 }
 
-template <typename T, int kRows>
+template <int kRows>
 void launch_units(const Launch& launch, const AttentionArgs& args, const UnitLayout& layout,
                   const UnitPieces& pieces, dim3 grid) {
   constexpr int kMaxShared = 160 * 1024;
-  static const bool allowed =
-      device::allow_shared("attend_units", attend_units<T, kRows>, kMaxShared);
+  static const bool allowed = device::allow_shared("attend_units", attend_units<kRows>, kMaxShared);
   static_cast<void>(allowed);
-  const int shared = UnitShared<kRows>::bytes(layout, layout.k_chunks * kPackOf<T>);
+  const int shared = UnitShared<kRows>::bytes(layout, layout.k_chunks * layout.pack);
   CHECK(shared <= kMaxShared);
   device::launch_kernel("attend_units", *launch.queue, grid, kThreads, static_cast<size_t>(shared),
-                        attend_units<T, kRows>, args, layout, pieces);
+                        attend_units<kRows>, args, layout, pieces);
 }
 
 }  // namespace
@@ -571,16 +583,14 @@ void attend_units_cuda(const Launch& launch, const AttentionShape& shape, int fi
   const UnitLayout layout = layout_of(shape, cache);
   const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(std::min(blocks, 65535)));
-  with_cache_type(cache.dtype, [&]<typename T>(T) {
-    switch (unit_rows(shape, pieces.whole)) {
-      case 4:
-        return launch_units<T, 4>(launch, args, layout, pieces, grid);
-      case 8:
-        return launch_units<T, 8>(launch, args, layout, pieces, grid);
-      default:
-        return launch_units<T, 16>(launch, args, layout, pieces, grid);
-    }
-  });
+  switch (unit_rows(shape, pieces.whole)) {
+    case 4:
+      return launch_units<4>(launch, args, layout, pieces, grid);
+    case 8:
+      return launch_units<8>(launch, args, layout, pieces, grid);
+    default:
+      return launch_units<16>(launch, args, layout, pieces, grid);
+  }
 }
 
 void join_pieces_cuda(const Launch& launch, const AttentionShape& shape, int first, int count,

@@ -4,10 +4,10 @@
 //   warp (head h, part p)   keys p, p + 8, p + 16, ...   -> largest logit, sum, latents [C]
 //
 // Grids follow from the shape, lengths are read on the device, and the order of sums follows from
-// the length of the row's sequence.
+// the length of the row's sequence. Element types are told apart in front of the loops.
 #include <cmath>
 
-#include "ops/common/attention_cuda.cuh"
+#include "ops/common/element_types_cuda.cuh"
 #include "ops/common/row_owner_cuda.cuh"
 #include "ops/mla_attention/mla_attention_tactics.h"
 
@@ -41,6 +41,7 @@ struct MlaArgs {
   int tokens_per_block;
   MlaShape shape;
   float scale;
+  ir::DType type, cache_type, weight_type;
 
   __device__ int64_t block(int sequence, int64_t position) const {
     int64_t holder = sequence;
@@ -59,12 +60,12 @@ struct Shared {
 };
 
 /// One row and head of the launch, in the hands of one warp.
-template <typename T, typename Stored, typename W>
 struct Part {
   const MlaArgs& a;
   Shared& shared;
   int head, local_head, part, lane;
 
+  template <typename W>
   const __device__ W* weight_row(int d) const {
     const MlaShape& s = a.shape;
     return reinterpret_cast<const W*>(a.kv_b) +
@@ -72,13 +73,14 @@ struct Part {
   }
 
   /// This part's elements of K_h^T qn, and one part of them all copies qr.
+  template <typename T, typename W>
   __device__ void absorb(int64_t row) const {
     const MlaShape& s = a.shape;
     const T* q = reinterpret_cast<const T*>(a.q) + (row * s.heads + head) * s.q_size();
     for (int c = part * kWarp + lane; c < s.latent_size; c += kParts * kWarp) {
       float sum = 0;
       for (int d = 0; d < s.nope_size; ++d)
-        sum = fmaf(to_float(q[d]), to_float(weight_row(d)[c]), sum);
+        sum = fmaf(to_float(q[d]), to_float(weight_row<W>(d)[c]), sum);
       shared.q[local_head][c] = sum;
     }
     for (int r = part * kWarp + lane; r < s.rope_size; r += kParts * kWarp)
@@ -86,6 +88,7 @@ struct Part {
   }
 
   /// Every kParts-th key up to `position`.
+  template <typename Stored>
   __device__ void attend(int sequence, int64_t position) const {
     const MlaShape& s = a.shape;
     const float* q = shared.q[local_head];
@@ -146,20 +149,21 @@ struct Part {
   }
 
   /// V_h times the mean; a warp makes every kParts-th element.
+  template <typename W>
   __device__ void write(int64_t row) const {
     const MlaShape& s = a.shape;
-    T* out = reinterpret_cast<T*>(a.out) + (row * s.heads + head) * s.v_size;
+    const int64_t out = (row * s.heads + head) * s.v_size;
     for (int d = part; d < s.v_size; d += kParts) {
       float sum = 0;
       for (int c = lane; c < s.latent_size; c += kWarp)
-        sum = fmaf(shared.latents[local_head][0][c], to_float(weight_row(s.nope_size + d)[c]), sum);
+        sum = fmaf(shared.latents[local_head][0][c], to_float(weight_row<W>(s.nope_size + d)[c]),
+                   sum);
       sum = warp_sum(sum);
-      if (lane == 0) out[d] = from_float<T>(sum);
+      if (lane == 0) store_element(a.out, a.type, out + d, sum);
     }
   }
 };
 
-template <typename T, typename Stored, typename W>
 __global__ void __launch_bounds__(kThreads)
     mla_attention_kernel(const __grid_constant__ MlaArgs a) {
   __shared__ Shared shared;
@@ -172,17 +176,24 @@ __global__ void __launch_bounds__(kThreads)
   const int local_head = warp / kParts;
   const int head = static_cast<int>(blockIdx.y) * kHeads + local_head;
   const bool has_head = head < a.shape.heads;
-  const Part<T, Stored, W> part{a,          shared,        head,
-                                local_head, warp % kParts, static_cast<int>(threadIdx.x) % kWarp};
+  const Part part{a,          shared,        head,
+                  local_head, warp % kParts, static_cast<int>(threadIdx.x) % kWarp};
   const int64_t position = int64_t{a.sequence_length[sequence]} - a.query_length[sequence] + row -
                            a.query_start[sequence];
-  if (has_head) part.absorb(row);
+  if (has_head) {
+    on_float_type(a.type, [&]<typename T>(T) {
+      on_float_type(a.weight_type, [&]<typename W>(W) { part.absorb<T, W>(row); });
+    });
+  }
   __syncthreads();
-  if (has_head) part.attend(sequence, position);
+  if (has_head) {
+    on_float_type(a.cache_type,
+                  [&]<typename Stored>(Stored) { part.attend<Stored>(sequence, position); });
+  }
   __syncthreads();
   if (has_head) part.join();
   __syncthreads();
-  if (has_head) part.write(row);
+  if (has_head) on_float_type(a.weight_type, [&]<typename W>(W) { part.write<W>(row); });
 }
 
 MlaArgs mla_args(const Launch& launch) {
@@ -206,7 +217,10 @@ MlaArgs mla_args(const Launch& launch) {
           .block_bytes = cache.block_bytes,
           .tokens_per_block = cache.tokens_per_block,
           .shape = mla_shape(attributes),
-          .scale = static_cast<float>(attributes.scale)};
+          .scale = static_cast<float>(attributes.scale),
+          .type = float_type(launch.in[In::kQ].dtype),
+          .cache_type = float_type(cache.dtype),
+          .weight_type = float_type(launch.in[In::kKvB].dtype)};
 }
 
 }  // namespace
@@ -224,15 +238,8 @@ void mla_attention_cuda(const Launch& launch) {
   const MlaArgs args = mla_args(launch);
   const dim3 grid(static_cast<unsigned>(rows),
                   static_cast<unsigned>((args.shape.heads + kHeads - 1) / kHeads));
-  const ir::DType stored = launch.in[In::kCache].as<KvCacheView>()->dtype;
-  with_float_type(launch.in[In::kQ].dtype, [&]<typename T>(T) {
-    with_float_type(stored, [&]<typename S>(S) {
-      with_float_type(launch.in[In::kKvB].dtype, [&]<typename W>(W) {
-        device::launch_kernel("mla_attention_cuda", *launch.queue, grid, dim3(kThreads), 0,
-                              mla_attention_kernel<T, S, W>, args);
-      });
-    });
-  });
+  device::launch_kernel("mla_attention_cuda", *launch.queue, grid, dim3(kThreads), 0,
+                        mla_attention_kernel, args);
 }
 
 }  // namespace millrace::ops
