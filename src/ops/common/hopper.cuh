@@ -55,6 +55,21 @@ __device__ inline void wait_barrier(uint32_t barrier, int parity) {
       : "memory");
 }
 
+/// Whether that phase is over; does not wait.
+__device__ inline bool is_over(uint32_t barrier, int parity) {
+  uint32_t over;
+  asm volatile(
+      "{\n"
+      ".reg .pred over;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 over, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, over;\n"
+      "}\n"
+      : "=r"(over)
+      : "r"(barrier), "r"(parity)
+      : "memory");
+  return over != 0;
+}
+
 __device__ inline void prefetch_map(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
@@ -174,6 +189,15 @@ __device__ inline void pin(float (&registers)[kCount]) {
   "+f"(d[(i) + 28]), "+f"(d[(i) + 29]), "+f"(d[(i) + 30]), "+f"(d[(i) + 31])
 #define MILLRACE_SUMS_64(d, i) MILLRACE_SUMS_32(d, i), MILLRACE_SUMS_32(d, (i) + 32)
 #define MILLRACE_SUMS_96(d, i) MILLRACE_SUMS_64(d, i), MILLRACE_SUMS_32(d, (i) + 64)
+#define MILLRACE_SUMS_8(d, i)                                                                      \
+  "+f"(d[(i) + 0]), "+f"(d[(i) + 1]), "+f"(d[(i) + 2]), "+f"(d[(i) + 3]),                          \
+  "+f"(d[(i) + 4]), "+f"(d[(i) + 5]), "+f"(d[(i) + 6]), "+f"(d[(i) + 7])
+#define MILLRACE_SUMS_56(d, i)                                                                     \
+  MILLRACE_SUMS_32(d, i), MILLRACE_SUMS_8(d, (i) + 32), MILLRACE_SUMS_8(d, (i) + 40),              \
+  MILLRACE_SUMS_8(d, (i) + 48)
+#define MILLRACE_SUMS_72(d, i) MILLRACE_SUMS_64(d, i), MILLRACE_SUMS_8(d, (i) + 64)
+#define MILLRACE_SUMS_104(d, i) MILLRACE_SUMS_96(d, i), MILLRACE_SUMS_8(d, (i) + 96)
+#define MILLRACE_SUMS_112(d, i) MILLRACE_SUMS_104(d, i), MILLRACE_SUMS_8(d, (i) + 104)
 #define MILLRACE_SUMS_128(d, i) MILLRACE_SUMS_64(d, i), MILLRACE_SUMS_64(d, (i) + 64)
 #define MILLRACE_NAMES_TO_32                                                                       \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, "          \
@@ -186,6 +210,16 @@ __device__ inline void pin(float (&registers)[kCount]) {
   MILLRACE_NAMES_TO_64 ", "                                                                        \
   "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "     \
   "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define MILLRACE_NAMES_TO_56                                                                       \
+  MILLRACE_NAMES_TO_32 ", "                                                                        \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, "          \
+  "%49, %50, %51, %52, %53, %54, %55"
+#define MILLRACE_NAMES_TO_72                                                                       \
+  MILLRACE_NAMES_TO_64 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define MILLRACE_NAMES_TO_104                                                                      \
+  MILLRACE_NAMES_TO_96 ", %96, %97, %98, %99, %100, %101, %102, %103"
+#define MILLRACE_NAMES_TO_112                                                                      \
+  MILLRACE_NAMES_TO_104 ", %104, %105, %106, %107, %108, %109, %110, %111"
 #define MILLRACE_NAMES_TO_128                                                                      \
   MILLRACE_NAMES_TO_96 ", "                                                                        \
   "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, "         \
@@ -214,8 +248,20 @@ __device__ inline void multiply(float (&sums)[kN / 2], uint64_t a, uint64_t b, b
   } else if constexpr (kN == 128) {
     MILLRACE_PRODUCT_OF(T, 128, 64, "%64", "%65", "%66", "0, %67", "l"(a), "l"(b),
                         "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
+  } else if constexpr (kN == 112) {
+    MILLRACE_PRODUCT_OF(T, 112, 56, "%56", "%57", "%58", "0, %59", "l"(a), "l"(b),
+                        "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
+  } else if constexpr (kN == 144) {
+    MILLRACE_PRODUCT_OF(T, 144, 72, "%72", "%73", "%74", "0, %75", "l"(a), "l"(b),
+                        "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
+  } else if constexpr (kN == 208) {
+    MILLRACE_PRODUCT_OF(T, 208, 104, "%104", "%105", "%106", "0, %107", "l"(a), "l"(b),
+                        "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
   } else if constexpr (kN == 192) {
     MILLRACE_PRODUCT_OF(T, 192, 96, "%96", "%97", "%98", "0, %99", "l"(a), "l"(b),
+                        "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
+  } else if constexpr (kN == 224) {
+    MILLRACE_PRODUCT_OF(T, 224, 112, "%112", "%113", "%114", "0, %115", "l"(a), "l"(b),
                         "r"(static_cast<int>(add)), "n"(kNMajorB ? 1 : 0));
   } else {
     static_assert(kN == 256);
@@ -248,10 +294,19 @@ __device__ inline void multiply(float (&sums)[kN / 2], const uint32_t (&a)[4], u
 #undef MILLRACE_NAMES_TO_32
 #undef MILLRACE_NAMES_TO_64
 #undef MILLRACE_NAMES_TO_96
+#undef MILLRACE_NAMES_TO_56
+#undef MILLRACE_NAMES_TO_72
+#undef MILLRACE_NAMES_TO_104
+#undef MILLRACE_NAMES_TO_112
 #undef MILLRACE_NAMES_TO_128
 #undef MILLRACE_SUMS_32
 #undef MILLRACE_SUMS_64
 #undef MILLRACE_SUMS_96
+#undef MILLRACE_SUMS_8
+#undef MILLRACE_SUMS_56
+#undef MILLRACE_SUMS_72
+#undef MILLRACE_SUMS_104
+#undef MILLRACE_SUMS_112
 #undef MILLRACE_SUMS_128
 #undef MILLRACE_PRODUCT
 #undef MILLRACE_PRODUCT_OF

@@ -85,6 +85,7 @@ void add_16_bit(std::vector<Case>* cases) {
     for (const int64_t rows : {3, 33, 128})
       add("an odd width", {rows, 301, 1544}, rows == 33);
     add("whole tiles, two of a block", {type == kF16 ? 8 : 80, 8584, 72}, true);
+    add("many columns", {70, 13496, 136});
     add("many rows", {600, 696, 200}, true);
     add("many rows, wide", {1290, 1400, 72});
   }

@@ -153,6 +153,9 @@ constexpr MatmulKernel kSwap = {.run = matmul_swap_cuda,
                                 .gates = matmul_swap_cuda_gates};
 constexpr MatmulKernel kRowsMma = {.run = matmul_rows_mma_cuda,
                                    .why_not = matmul_rows_mma_cuda_why_not};
+constexpr MatmulKernel kSplit = {.run = matmul_split_cuda,
+                                 .why_not = matmul_split_cuda_why_not,
+                                 .gates = matmul_wgmma_cuda_gates};
 constexpr MatmulKernel kWgmma = {.run = matmul_wgmma_cuda,
                                  .why_not = matmul_wgmma_cuda_why_not,
                                  .gates = matmul_wgmma_cuda_gates};
@@ -178,6 +181,7 @@ constexpr Tactic kTactics[] = {
         composed_tactic<kRow>("matmul_row_cuda"), composed_tactic<kGemv>("matmul_gemv_cuda"),
         composed_tactic<kStream>("matmul_stream_cuda"),
         composed_tactic<kSwap>("matmul_swap_cuda", false),
+        composed_tactic<kSplit>("matmul_split_cuda", false),
         composed_tactic<kRowsMma>("matmul_rows_mma_cuda"),
         composed_tactic<kWgmma>("matmul_wgmma_cuda"), composed_tactic<kMma>("matmul_mma_cuda"),
         composed_tactic<kRows>("matmul_rows_cuda"), composed_tactic<kAny>("matmul_cuda"),

@@ -38,6 +38,11 @@ std::string matmul_wgmma_cuda_why_not(const Launch& launch, const device::Proper
 bool matmul_wgmma_cuda_gates(const Launch& launch);
 void matmul_wgmma_cuda(const Launch& launch);
 
+/// Up to 128 rows, K cut into pieces that the blocks of a cluster add up: x and weight both bf16 or
+/// both f16.
+std::string matmul_split_cuda_why_not(const Launch& launch, const device::Properties& device);
+void matmul_split_cuda(const Launch& launch);
+
 /// Up to 64 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
 std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_stream_cuda(const Launch& launch);
