@@ -147,8 +147,20 @@ constexpr MatmulKernel kGemv = {.run = matmul_gemv_cuda,
                                 .gates = matmul_gemv_cuda_gates,
                                 .norms = matmul_gemv_cuda_norms};
 constexpr MatmulKernel kStream = {.run = matmul_stream_cuda, .why_not = matmul_stream_cuda_why_not};
-constexpr MatmulKernel kSwap = {.run = matmul_swap_cuda,
-                                .why_not = matmul_swap_cuda_why_not,
+/// One of its cuts: which is faster is measured.
+template <int kPlace>
+std::string swap_why_not(const Launch& launch, const device::Properties& device) {
+  return matmul_swap_cuda_why_not(launch, device, kPlace);
+}
+
+template <int kPlace>
+void run_swap(const Launch& launch) {
+  matmul_swap_cuda(launch, kPlace);
+}
+
+template <int kPlace>
+constexpr MatmulKernel kSwap = {.run = run_swap<kPlace>,
+                                .why_not = swap_why_not<kPlace>,
                                 .workspace = matmul_swap_cuda_workspace,
                                 .gates = matmul_swap_cuda_gates};
 constexpr MatmulKernel kRowsMma = {.run = matmul_rows_mma_cuda,
@@ -180,7 +192,8 @@ constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
         composed_tactic<kRow>("matmul_row_cuda"), composed_tactic<kGemv>("matmul_gemv_cuda"),
         composed_tactic<kStream>("matmul_stream_cuda"),
-        composed_tactic<kSwap>("matmul_swap_cuda", false),
+        composed_tactic<kSwap<0>>("matmul_swap_cuda", false),
+        composed_tactic<kSwap<1>>("matmul_swap_cuda_2", false),
         composed_tactic<kSplit>("matmul_split_cuda", false),
         composed_tactic<kRowsMma>("matmul_rows_mma_cuda"),
         composed_tactic<kWgmma>("matmul_wgmma_cuda"), composed_tactic<kMma>("matmul_mma_cuda"),

@@ -48,10 +48,12 @@ std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Prope
 void matmul_stream_cuda(const Launch& launch);
 
 /// Up to 128 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
-std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& device);
+/// `place`: how it is cut; 0 is expected to be the fastest.
+std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& device,
+                                     int place);
 int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties& device);
 bool matmul_swap_cuda_gates(const Launch& launch);
-void matmul_swap_cuda(const Launch& launch);
+void matmul_swap_cuda(const Launch& launch, int place);
 
 /// Consecutive products of few rows in one launch on Hopper: x and weight both bf16 or both f16.
 std::string matmul_chain_cuda_why_not(const Launch& launch, const device::Properties& device);

@@ -355,17 +355,17 @@ int most_clusters() {
 }
 
 template <typename T, typename Shape>
-SwapCut cut_for(const MatmulJob& job) {
+swap::SwapCuts cuts_for(const MatmulJob& job) {
   return swap::cut_product(job.weight_rows(), job.depth, Shape::kTokens, Shape::kMates,
                            most_clusters<T, Shape>());
 }
 
 template <typename T, typename Shape>
-void run_shape(const Launch& launch, const MatmulJob& job) {
+void run_shape(const Launch& launch, const MatmulJob& job, int place) {
   const CUtensorMap x_map =
       device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates,
                               kStepDepth, device::Swizzle::k128Bytes);
-  const SwapCut cut = cut_for<T, Shape>(job);
+  const SwapCut cut = cuts_for<T, Shape>(job).at(place);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
   device::launch_clusters(kName, *launch.queue, Shape::kMates,
                           dim3(static_cast<unsigned>(cut.blocks())), dim3(kThreads),
@@ -385,10 +385,17 @@ auto with_shape(int64_t rows, const F& function) {
 
 }  // namespace
 
-std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& properties) {
+std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& properties,
+                                     int place) {
   if (properties.sm != 90) return "the kernel is for compute capability 9.0";
   if (launch.in[0].dim(0) > kMaxSwapRows) return str("more than ", kMaxSwapRows, " rows");
-  return mma_cuda_why_not(launch);
+  if (std::string reason = mma_cuda_why_not(launch); !reason.empty() || place == 0) return reason;
+  const MatmulJob job = matmul_job(launch);
+  if (job.rows == 0 || job.cols == 0) return "there is nothing to cut";
+  return with_shape(job.rows, [&]<typename Shape>(Shape) -> std::string {
+    if (cuts_for<__nv_bfloat16, Shape>(job).count > place) return "";
+    return "there is no other cut";
+  });
 }
 
 int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties&) {
@@ -398,8 +405,9 @@ int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Propertie
   // Fewer rows are cut in another way. What type they have does not matter.
   for (int64_t rows = 1; rows < 2 * job.rows; rows *= 2) {
     with_shape(rows, [&]<typename Shape>(Shape) {
-      floats = std::max(floats,
-                        swap::partial_floats(cut_for<__nv_bfloat16, Shape>(job), Shape::kTokens));
+      const swap::SwapCuts cuts = cuts_for<__nv_bfloat16, Shape>(job);
+      for (int place = 0; place < cuts.count; ++place)
+        floats = std::max(floats, swap::partial_floats(cuts.at(place), Shape::kTokens));
     });
   }
   return floats * static_cast<int64_t>(sizeof(float));
@@ -409,9 +417,9 @@ bool matmul_swap_cuda_gates(const Launch& launch) {
   return launch.out[0].dim(1) % kGatedRows == 0;
 }
 
-void matmul_swap_cuda(const Launch& launch) {
+void matmul_swap_cuda(const Launch& launch, int place) {
   run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) {
-    with_shape(job.rows, [&]<typename Shape>(Shape) { run_shape<T, Shape>(launch, job); });
+    with_shape(job.rows, [&]<typename Shape>(Shape) { run_shape<T, Shape>(launch, job, place); });
   });
 }
 

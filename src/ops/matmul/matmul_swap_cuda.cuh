@@ -2,6 +2,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -63,27 +65,45 @@ inline double time_of(const SwapCut& cut, int pieces, int tokens) {
   return std::max(longest, steps * kTileBytes / kMemory) + (pieces > 1 ? join : 0);
 }
 
-/// Whole tiles, tiles in equal pieces, or equal shares that begin anywhere: the best of these, for
-/// blocks in `most` clusters.
-inline SwapCut cut_product(int64_t cols, int64_t depth, int tokens, int mates, int most) {
-  SwapCut best;
-  double best_time = std::numeric_limits<double>::infinity();
-  const auto offer = [&](const SwapCut& cut, int pieces) {
-    const double time = time_of(cut, pieces, tokens);
-    if (time >= best_time) return;
-    best_time = time;
-    best = cut;
+/// Ways to cut a product, the one of the lowest estimate first.
+struct SwapCuts {
+  struct Estimated {
+    SwapCut cut;
+    double time = std::numeric_limits<double>::infinity();
   };
+  std::array<Estimated, 3> cuts;
+  int count = 0;
+
+  /// The cut at `place`, or the last one.
+  const SwapCut& at(int place) const {
+    return cuts[static_cast<size_t>(std::min(place, count - 1))].cut;
+  }
+};
+
+/// Whole tiles, tiles in equal pieces, and equal shares that begin anywhere, for blocks in `most`
+/// clusters.
+inline SwapCuts cut_product(int64_t cols, int64_t depth, int tokens, int mates, int most) {
   const int groups = ceil_div(cols, int64_t{mates} * kTileRows);
   const int steps = ceil_div(depth, kStepDepth);
-  offer({mates, groups, steps, ceil_div(groups, ceil_div(groups, most)), steps}, 1);
+  SwapCuts::Estimated whole, equal, shares;
+  whole.cut = {mates, groups, steps, ceil_div(groups, ceil_div(groups, most)), steps};
+  whole.time = time_of(whole.cut, 1, tokens);
   // Three pieces where only four divide K came out slower by an eighth than four (4096 x 14336).
   for (int pieces = 2; pieces * groups <= most && pieces <= steps; ++pieces) {
-    if (steps % pieces == 0) offer({mates, groups, steps, pieces * groups, 1}, pieces);
+    if (steps % pieces != 0) continue;
+    const SwapCut cut = {mates, groups, steps, pieces * groups, 1};
+    const double time = time_of(cut, pieces, tokens);
+    if (time < equal.time) equal = {cut, time};
   }
-  if (most <= int64_t{groups} * steps && steps > 1)
-    offer({mates, groups, steps, most, 1}, std::min(steps, ceil_div(most, groups) + 1));
-  return best;
+  if (most <= int64_t{groups} * steps && steps > 1) {
+    shares.cut = {mates, groups, steps, most, 1};
+    shares.time = time_of(shares.cut, std::min(steps, ceil_div(most, groups) + 1), tokens);
+  }
+  SwapCuts result = {.cuts = {whole, equal, shares}};
+  std::ranges::stable_sort(result.cuts, {}, &SwapCuts::Estimated::time);
+  for (const SwapCuts::Estimated& e : result.cuts)
+    result.count += std::isfinite(e.time) ? 1 : 0;
+  return result;
 }
 
 /// Pieces of a tile whose sums are stored, by the block that has the first one, for each warp.
