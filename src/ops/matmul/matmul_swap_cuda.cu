@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "base/str.h"
+#include "ops/common/fast_silu_cuda.cuh"
 #include "ops/common/hopper.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
@@ -24,7 +25,7 @@
 namespace millrace::ops {
 namespace {
 
-using swap::kStepDepth;
+using swap::kBoxDepth;
 using swap::kStripRows;
 using swap::kTileRows;
 using swap::SwapCut;
@@ -36,37 +37,48 @@ constexpr int kRowBytes = hopper::kSwizzledRow;
 constexpr int kGroupRows = 64;                      // of the weight, that a warpgroup multiplies
 constexpr int kMultiplying = swap::kWarps * kWarp;  // threads
 constexpr int kThreads = kMultiplying + kWarp;
-constexpr int kWeightBytes = kTileRows * kRowBytes;  // of a stage
+constexpr int kBoxBytes = kTileRows * kRowBytes;     // of the weight
 constexpr int kChunk = 16;                           // tokens that a warp stages before it writes
 constexpr int kStagedStride = 20;                    // floats, against bank conflicts
 constexpr int kStagedFloats = kChunk * kStagedStride;
 
 /// Tiles of kTileRows weight rows and kTokens rows of x. kMates blocks, whose tiles lie side by
-/// side, are a cluster: each copies its part of x to all of them.
-template <int kTokens_, int kStages_, int kMates_>
+/// side, are a cluster: each copies its part of x to all of them. A stage has kBoxes boxes of each
+/// operand along K; kInFlight stages of the weight are under way at once.
+template <int kTokens_, int kBoxes_, int kStages_, int kInFlight_, int kMates_>
 struct SwapShape {
-  static constexpr int kTokens = kTokens_, kStages = kStages_, kMates = kMates_;
+  static constexpr int kTokens = kTokens_, kBoxes = kBoxes_, kStages = kStages_;
+  static constexpr int kInFlight = kInFlight_, kMates = kMates_;
   static constexpr int kSums = kTokens / 2;  // of a thread
-  static constexpr int kStageBytes = kWeightBytes + kTokens * kRowBytes;
+  /// Products of few tokens take much less time than memory does: a stage is better given back
+  /// early than multiplied without a pause.
+  static constexpr bool kReleasesAtOnce = kTokens <= 32;
+  static constexpr int kDepth = kBoxes * kBoxDepth;
+  static constexpr int kWeightBytes = kBoxes * kBoxBytes;
+  static constexpr int kXBoxBytes = kTokens * kRowBytes;
+  static constexpr int kXBytes = kBoxes * kXBoxBytes;
+  static constexpr int kStageBytes = kWeightBytes + kXBytes;
   static constexpr int kStagedAt = kStages * kStageBytes;
   static constexpr int kBarriersAt = kStagedAt + swap::kWarps * kStagedFloats * 4;
-  static constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8;
+  static constexpr int kSharedBytes = kBarriersAt + 3 * kStages * 8;
+  static_assert(kInFlight <= kStages);
   static_assert(kTokens % (8 * kMates) == 0, "parts of x are whole groups of swizzled rows");
   static_assert(kSharedBytes > 114 * 1024, "two blocks must not fit");
   static_assert(kSharedBytes <= 208 * 1024, "small kernels need room");
 };
 
-/// The shared memory of a block: stages, staged outputs, and two barriers for each stage.
+/// The shared memory of a block: stages, staged outputs, and three barriers for each stage.
 template <typename Shape>
 struct SwapMemory {
   uint32_t base;
 
   __device__ uint32_t weight(int slot) const { return base + slot * Shape::kStageBytes; }
-  __device__ uint32_t x(int slot) const { return weight(slot) + kWeightBytes; }
-  /// The stage is there: one arrival, and the bytes of both operands.
+  __device__ uint32_t x(int slot) const { return weight(slot) + Shape::kWeightBytes; }
+  /// An operand of a stage is there: one arrival, and its bytes.
   __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
+  __device__ uint32_t x_full(int slot) const { return full(Shape::kStages + slot); }
   /// The stage is used up in all blocks of the cluster: one arrival of every multiplying warp.
-  __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
+  __device__ uint32_t empty(int slot) const { return full(2 * Shape::kStages + slot); }
 };
 
 /// A slot of the ring, and the parity of the phase that its barriers are in.
@@ -81,7 +93,7 @@ struct SwapPlace {
   }
 };
 
-/// Of one thread: copies the steps of this block's share, in order.
+/// Copies the steps of this block's share, in order.
 template <typename Shape>
 class SwapCopies {
  public:
@@ -93,10 +105,9 @@ class SwapCopies {
     count_ = cut.begin(share + 1) - begin;
     group_ = begin / steps_;
     step_ = begin - group_ * steps_;
-    first_step_ = step_;
   }
 
-  /// Before wait_for_predecessor().
+  /// Of one thread, before wait_for_predecessor().
   __device__ void fill_with_weight() {
     for (int i = 0; i < ahead(); ++i) {
       copy_weight(i);
@@ -104,13 +115,18 @@ class SwapCopies {
     }
   }
 
-  /// After it, and when the barriers of all blocks of the cluster are there.
-  __device__ void run() {
-    int step = first_step_;
+  /// x of these stages, after it, and when the barriers of all blocks of the cluster are there. Of
+  /// another thread: the one that fills may not be through.
+  __device__ void add_x() const {
+    int step = step_;
     for (int i = 0; i < ahead(); ++i) {
       copy_x(i, step);
       if (++step == steps_) step = 0;
     }
+  }
+
+  /// Of the thread that has filled the ring.
+  __device__ void run() {
     SwapPlace<Shape::kStages> place;
     for (int i = Shape::kStages; i < count_; ++i) {
       hopper::wait_barrier(memory_.empty(place.slot), place.phase);
@@ -131,26 +147,44 @@ class SwapCopies {
     ++group_;
   }
 
-  __device__ void copy_weight(int slot) const {
-    hopper::arrive_expecting(memory_.full(slot), Shape::kStageBytes);
+  /// All stages before but kInFlight - 1 have come.
+  __device__ void wait_for_earlier() {
+    if (++copied_ <= Shape::kInFlight) return;
+    hopper::wait_barrier(memory_.full(came_.slot), came_.phase);
+    came_.advance();
+  }
+
+  __device__ void copy_weight(int slot) {
+    wait_for_earlier();
+    hopper::arrive_expecting(memory_.full(slot), Shape::kWeightBytes);
     const int tile = group_ * Shape::kMates + rank();
-    if (gated_) {
-      stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot),
-                                step_ * kStepDepth, 0, 0, tile * (kTileRows / kGatedPair));
-    } else {
-      stream::copy_streamed_box(memory_.weight(slot), weight_, memory_.full(slot),
-                                step_ * kStepDepth, tile * kTileRows);
+#pragma unroll
+    for (int box = 0; box < Shape::kBoxes; ++box) {
+      const uint32_t to = memory_.weight(slot) + box * kBoxBytes;
+      const int k = step_ * Shape::kDepth + box * kBoxDepth;
+      if (gated_) {
+        stream::copy_streamed_box(to, weight_, memory_.full(slot), k, 0, 0,
+                                  tile * (kTileRows / kGatedPair));
+      } else {
+        stream::copy_streamed_box(to, weight_, memory_.full(slot), k, tile * kTileRows);
+      }
     }
   }
 
   __device__ void copy_x(int slot, int step) const {
-    if constexpr (Shape::kMates > 1) {
-      constexpr uint32_t kAll = (1U << Shape::kMates) - 1;
-      const int first = rank() * (Shape::kTokens / Shape::kMates);
-      stream::copy_box_to_blocks(memory_.x(slot) + first * kRowBytes, x_, memory_.full(slot),
-                                 step * kStepDepth, first, kAll);
-    } else {
-      hopper::copy_box(memory_.x(slot), x_, memory_.full(slot), step * kStepDepth, 0);
+    hopper::arrive_expecting(memory_.x_full(slot), Shape::kXBytes);
+#pragma unroll
+    for (int box = 0; box < Shape::kBoxes; ++box) {
+      const uint32_t to = memory_.x(slot) + box * Shape::kXBoxBytes;
+      const int k = step * Shape::kDepth + box * kBoxDepth;
+      if constexpr (Shape::kMates > 1) {
+        constexpr uint32_t kAll = (1U << Shape::kMates) - 1;
+        const int first = rank() * (Shape::kTokens / Shape::kMates);
+        stream::copy_box_to_blocks(to + first * kRowBytes, x_, memory_.x_full(slot), k, first,
+                                   kAll);
+      } else {
+        hopper::copy_box(to, x_, memory_.x_full(slot), k, 0);
+      }
     }
   }
 
@@ -161,7 +195,8 @@ class SwapCopies {
   bool gated_;
   int count_;         // steps of the share
   int group_, step_;  // whose weight is copied next
-  int first_step_;    // of the share, in its tile
+  int copied_ = 0;    // stages of the weight
+  SwapPlace<Shape::kStages> came_;  // the oldest stage that may be under way
 };
 
 template <typename T, int kN>
@@ -189,30 +224,40 @@ template <typename T, typename Shape>
 __device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps,
                                SwapPlace<Shape::kStages>& place, float (&sums)[Shape::kSums]) {
   const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
-  int last_slot = 0;
+  [[maybe_unused]] int last_slot = 0;
   hopper::pin(sums);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    hopper::wait_barrier(memory.full(place.slot), place.phase);
-    const uint64_t weight =
-        hopper::k_major(memory.weight(place.slot) + group * kGroupRows * kRowBytes);
-    const uint64_t x = hopper::k_major(memory.x(place.slot));
+    const int slot = place.slot;
+    hopper::wait_barrier(memory.full(slot), place.phase);
+    hopper::wait_barrier(memory.x_full(slot), place.phase);
     hopper::start_products();
 #pragma unroll
-    for (int i = 0; i < kStepDepth / 16; ++i) {
-      constexpr int kNext = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
-      multiply_tokens<T, Shape::kTokens>(sums, weight + i * kNext, x + i * kNext,
-                                         i > 0 || step > 0);
+    for (int box = 0; box < Shape::kBoxes; ++box) {
+      const uint64_t weight = hopper::k_major(memory.weight(slot) + box * kBoxBytes +
+                                              group * kGroupRows * kRowBytes);
+      const uint64_t x = hopper::k_major(memory.x(slot) + box * Shape::kXBoxBytes);
+#pragma unroll
+      for (int i = 0; i < kBoxDepth / 16; ++i) {
+        constexpr int kNext = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
+        multiply_tokens<T, Shape::kTokens>(sums, weight + i * kNext, x + i * kNext,
+                                           box > 0 || i > 0 || step > 0);
+      }
     }
     hopper::commit_products();
-    hopper::wait_products<1>();  // the stage before is no longer read
-    if (step > 0) release(memory, last_slot);
-    last_slot = place.slot;
     place.advance();
+    if constexpr (Shape::kReleasesAtOnce) {
+      hopper::wait_products<0>();
+      release(memory, slot);
+    } else {
+      hopper::wait_products<1>();  // the stage before is no longer read
+      if (step > 0) release(memory, last_slot);
+      last_slot = slot;
+    }
   }
   hopper::wait_products<0>();
   hopper::pin(sums);
-  release(memory, last_slot);
+  if constexpr (!Shape::kReleasesAtOnce) release(memory, last_slot);
 }
 
 /// Sums of tokens [16 chunk, + 16) to shared memory: [token][weight row].
@@ -230,23 +275,81 @@ __device__ void stage_chunk(const float (&sums)[kCount], int chunk, float* stage
   }
 }
 
+/// Chunks whose residuals a lane holds.
+template <int kTokens>
+inline constexpr int kHeldChunks = kTokens <= 32 ? (kTokens + kChunk - 1) / kChunk : 0;
+
+/// What this lane adds to its outputs of a strip. Loaded before the pieces of a tile are added up,
+/// so that it is there when they are.
+template <typename T, int kTokens>
+struct Residuals {
+  Pack<T, 8> of_chunk[std::max(kHeldChunks<kTokens>, 1)] = {};
+
+  __device__ Residuals(const MatmulJob& job, int64_t first_row) {
+    if (kHeldChunks<kTokens> == 0 || job.residual == nullptr || job.cols % 8 != 0) return;
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int64_t n = first_row + lane % 2 * 8;
+#pragma unroll
+    for (int chunk = 0; chunk < kHeldChunks<kTokens>; ++chunk) {
+      const int64_t t = chunk * kChunk + lane / 2;
+      if (t >= job.rows || n >= job.cols) continue;
+      of_chunk[chunk] = *reinterpret_cast<const Pack<T, 8>*>(static_cast<const T*>(job.residual) +
+                                                             t * job.cols + n);
+    }
+  }
+};
+
+/// Outputs [t, n .. n + 7]; rows of 8 m outputs, n a multiple of 8.
+template <typename T>
+__device__ void write_eight_with(const MatmulJob& job, int64_t t, int64_t n, const float* sums,
+                                 const Pack<T, 8>& residual) {
+  float values[8];
+  load_floats<8>(sums, values);
+  activate_eight(job, n, values);
+#pragma unroll
+  for (int i = 0; i < 8; ++i)
+    values[i] += to_float(residual.at[i]);
+  store_eight(job, t * job.cols + n, values);
+}
+
+/// Outputs [t, n .. n + 3] of a gated product; rows of 8 m outputs, n a multiple of 4.
+template <typename T>
+__device__ void write_four(const MatmulJob& job, int64_t t, int64_t n, const float* gate,
+                           const float* up) {
+  if (job.activation != ActivationKind::kSilu || job.bias != nullptr ||
+      job.out_type != job.x_type) {
+    write_gated_four(job, t, n, gate, up);
+    return;
+  }
+  float values[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    values[i] = fast_silu(gate[i]) * up[i];
+  store_floats<4>(values, static_cast<T*>(job.out) + t * job.cols + n);
+}
+
 /// Writes this warp's strip of a tile, from weight row first_row of all tiles on: a lane has eight
 /// sums of a token. Of a gated product they are four of the gate and of up each.
-template <int kCount>
-__device__ void write_strip(const MatmulJob& job, const float (&sums)[kCount], int64_t first_row,
+template <typename T, int kTokens>
+__device__ void write_strip(const MatmulJob& job, const float (&sums)[kTokens / 2],
+                            int64_t first_row, const Residuals<T, kTokens>& residuals,
                             float* staged) {
+  constexpr int kHeld = kHeldChunks<kTokens>;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t n = job.gated ? first_row / 2 + lane % 2 * 4 : first_row + lane % 2 * 8;
   const float* from = staged + lane / 2 * kStagedStride + lane % 2 * (job.gated ? 4 : 8);
   const bool whole = job.cols % 8 == 0;
-#pragma unroll 1
-  for (int chunk = 0; chunk * kChunk < job.rows; ++chunk) {
+#pragma unroll(kHeld == 0 ? 1 : kHeld)
+  for (int chunk = 0; chunk * kChunk < kTokens; ++chunk) {
+    if (chunk * kChunk >= job.rows) break;
     stage_chunk(sums, chunk, staged);
     __syncwarp();
     const int64_t t = chunk * kChunk + lane / 2;
     if (t < job.rows && n < job.cols) {
       if (job.gated) {
-        write_gated_four(job, t, n, from, from + kGatedRows);
+        write_four<T>(job, t, n, from, from + kGatedRows);
+      } else if (whole && kHeld > 0) {
+        write_eight_with<T>(job, t, n, from, residuals.of_chunk[kHeld > 0 ? chunk : 0]);
       } else if (whole) {
         write_eight(job, t, n, from);
       } else {
@@ -274,9 +377,11 @@ __device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob&
     at += steps;
     float sums[Shape::kSums];
     multiply_steps<T>(memory, steps, place, sums);
-    if (steps < cut.steps && !swap::join_pieces(cut, join, group, sums)) continue;
     const int64_t tile = int64_t{group} * Shape::kMates + rank;
-    write_strip(job, sums, tile * kTileRows + warp * kStripRows, staged + warp * kStagedFloats);
+    const int64_t first_row = tile * kTileRows + warp * kStripRows;
+    const Residuals<T, Shape::kTokens> residuals(job, first_row);
+    if (steps < cut.steps && !swap::join_pieces(cut, join, group, sums)) continue;
+    write_strip<T, Shape::kTokens>(job, sums, first_row, residuals, staged + warp * kStagedFloats);
   }
 }
 
@@ -291,15 +396,15 @@ __global__ void __launch_bounds__(kThreads, 2)
   device::let_successor_start();
   const SwapMemory<Shape> memory{hopper::address_in_shared(bytes)};
   SwapCopies<Shape> copies(memory, cut, weight_map, x_map, job.gated);
-  const bool copies_boxes = threadIdx.x == kMultiplying;
-  if (copies_boxes) {
+  const bool fills = threadIdx.x == kMultiplying;
+  if (fills) {
     for (int i = 0; i < Shape::kStages; ++i) {
       hopper::init_barrier(memory.full(i), 1);
+      hopper::init_barrier(memory.x_full(i), 1);
       hopper::init_barrier(memory.empty(i), Shape::kMates * swap::kWarps);
     }
     hopper::publish_barriers();
     hopper::order_before_async();
-    copies.fill_with_weight();
   }
   __syncwarp();
   if constexpr (Shape::kMates > 1) {
@@ -307,10 +412,13 @@ __global__ void __launch_bounds__(kThreads, 2)
   } else {
     __syncthreads();
   }
+  if (fills) copies.fill_with_weight();
   device::wait_for_predecessor();
+  if (threadIdx.x == 0) copies.add_x();
+  __syncwarp();
   if (threadIdx.x < kMultiplying) {
     multiply_share<T>(memory, job, cut, join, reinterpret_cast<float*>(bytes + Shape::kStagedAt));
-  } else if (copies_boxes) {
+  } else if (fills) {
     copies.run();
   }
   if constexpr (Shape::kMates > 1) {
@@ -356,31 +464,31 @@ int most_clusters() {
 
 template <typename T, typename Shape>
 swap::SwapCuts cuts_for(const MatmulJob& job) {
-  return swap::cut_product(job.weight_rows(), job.depth, Shape::kTokens, Shape::kMates,
-                           most_clusters<T, Shape>());
+  return swap::cut_product(job.weight_rows(), job.depth, Shape::kTokens, Shape::kDepth,
+                           Shape::kMates, most_clusters<T, Shape>());
 }
 
 template <typename T, typename Shape>
 void run_shape(const Launch& launch, const MatmulJob& job, int place) {
   const CUtensorMap x_map =
       device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates,
-                              kStepDepth, device::Swizzle::k128Bytes);
+                              kBoxDepth, device::Swizzle::k128Bytes);
   const SwapCut cut = cuts_for<T, Shape>(job).at(place);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
   device::launch_clusters(kName, *launch.queue, Shape::kMates,
                           dim3(static_cast<unsigned>(cut.blocks())), dim3(kThreads),
                           Shape::kSharedBytes, matmul_swap_kernel<T, Shape>, job,
-                          make_weight_map(job, kTileRows, kStepDepth), x_map, cut, join);
+                          make_weight_map(job, kTileRows, kBoxDepth), x_map, cut, join);
 }
 
 /// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
 template <typename F>
 auto with_shape(int64_t rows, const F& function) {
-  if (rows <= 8) return function(SwapShape<8, 11, 1>{});
-  if (rows <= 16) return function(SwapShape<16, 10, 1>{});
-  if (rows <= 32) return function(SwapShape<32, 9, 1>{});
-  if (rows <= 64) return function(SwapShape<64, 8, 4>{});
-  return function(SwapShape<128, 6, 4>{});
+  if (rows <= 8) return function(SwapShape<8, 2, 5, 3, 1>{});
+  if (rows <= 16) return function(SwapShape<16, 2, 5, 3, 1>{});
+  if (rows <= 32) return function(SwapShape<32, 2, 4, 3, 1>{});
+  if (rows <= 64) return function(SwapShape<64, 1, 8, 8, 4>{});
+  return function(SwapShape<128, 1, 6, 6, 4>{});
 }
 
 }  // namespace

@@ -13,7 +13,7 @@
 namespace millrace::ops::swap {
 
 inline constexpr int kTileRows = 128;  // of the weight
-inline constexpr int kStepDepth = 64;  // elements of K in a step
+inline constexpr int kBoxDepth = 64;   // elements of K in a box, of which a step has one or two
 inline constexpr int kWarps = 8;       // that multiply
 inline constexpr int kStripRows = kTileRows / kWarps;
 inline constexpr int kMaxBlocks = 256;
@@ -50,19 +50,19 @@ inline int ceil_div(int64_t a, int64_t b) {
 /// adding up takes some time at the end. Where blocks have no mates, measured with 96 to 132 of
 /// them: each gets less while all fetch, and shares in four pieces are slower than two equal ones
 /// (6144 x 4096).
-inline double time_of(const SwapCut& cut, int pieces, int tokens) {
+inline double time_of(const SwapCut& cut, int pieces, int tokens, int step_depth) {
   constexpr double kMemory = 4.6e6, kOfOne = 80e3;  // bytes per microsecond
-  constexpr double kTileBytes = kTileRows * kStepDepth * 2;
   constexpr double kJoin = 2, kJoined = 60e3;  // microseconds; bytes per microsecond
+  const double tile_bytes = kTileRows * step_depth * 2.0;  // of a step
   const bool is_alone = cut.mates == 1;
   const double weight_of_one = is_alone ? 39e3 : 66e3;
-  const double step_bytes = kTileBytes + tokens * kStepDepth * 2;
-  const double step = std::max(kTileBytes / weight_of_one, step_bytes / kOfOne);
+  const double step_bytes = tile_bytes + tokens * step_depth * 2;
+  const double step = std::max(tile_bytes / weight_of_one, step_bytes / kOfOne);
   const double longest = static_cast<double>(ceil_div(cut.units(), cut.shares)) * cut.unit * step;
   const double steps = static_cast<double>(cut.units()) * cut.unit * cut.mates;
   const int joins = is_alone && !cut.has_equal_pieces() ? pieces - 1 : 1;
   const double join = kJoin * joins + pieces * (kTileRows * 4.0 * tokens) / kJoined;
-  return std::max(longest, steps * kTileBytes / kMemory) + (pieces > 1 ? join : 0);
+  return std::max(longest, steps * tile_bytes / kMemory) + (pieces > 1 ? join : 0);
 }
 
 /// Ways to cut a product, the one of the lowest estimate first.
@@ -82,22 +82,23 @@ struct SwapCuts {
 
 /// Whole tiles, tiles in equal pieces, and equal shares that begin anywhere, for blocks in `most`
 /// clusters.
-inline SwapCuts cut_product(int64_t cols, int64_t depth, int tokens, int mates, int most) {
+inline SwapCuts cut_product(int64_t cols, int64_t depth, int tokens, int step_depth, int mates,
+                            int most) {
   const int groups = ceil_div(cols, int64_t{mates} * kTileRows);
-  const int steps = ceil_div(depth, kStepDepth);
+  const int steps = ceil_div(depth, step_depth);
   SwapCuts::Estimated whole, equal, shares;
   whole.cut = {mates, groups, steps, ceil_div(groups, ceil_div(groups, most)), steps};
-  whole.time = time_of(whole.cut, 1, tokens);
+  whole.time = time_of(whole.cut, 1, tokens, step_depth);
   // Three pieces where only four divide K came out slower by an eighth than four (4096 x 14336).
   for (int pieces = 2; pieces * groups <= most && pieces <= steps; ++pieces) {
     if (steps % pieces != 0) continue;
     const SwapCut cut = {mates, groups, steps, pieces * groups, 1};
-    const double time = time_of(cut, pieces, tokens);
+    const double time = time_of(cut, pieces, tokens, step_depth);
     if (time < equal.time) equal = {cut, time};
   }
   if (most <= int64_t{groups} * steps && steps > 1) {
     shares.cut = {mates, groups, steps, most, 1};
-    shares.time = time_of(shares.cut, std::min(steps, ceil_div(most, groups) + 1), tokens);
+    shares.time = time_of(shares.cut, std::min(steps, ceil_div(most, groups) + 1), tokens, step_depth);
   }
   SwapCuts result = {.cuts = {whole, equal, shares}};
   std::ranges::stable_sort(result.cuts, {}, &SwapCuts::Estimated::time);
