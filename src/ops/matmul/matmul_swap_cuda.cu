@@ -37,9 +37,9 @@ constexpr int kRowBytes = hopper::kSwizzledRow;
 constexpr int kGroupRows = 64;                      // of the weight, that a warpgroup multiplies
 constexpr int kMultiplying = swap::kWarps * kWarp;  // threads
 constexpr int kThreads = kMultiplying + kWarp;
-constexpr int kBoxBytes = kTileRows * kRowBytes;     // of the weight
-constexpr int kChunk = 16;                           // tokens that a warp stages before it writes
-constexpr int kStagedStride = 20;                    // floats, against bank conflicts
+constexpr int kBoxBytes = kTileRows * kRowBytes;  // of the weight
+constexpr int kChunk = 16;                        // tokens that a warp stages before it writes
+constexpr int kStagedStride = 20;                 // floats, against bank conflicts
 constexpr int kStagedFloats = kChunk * kStagedStride;
 
 /// Tiles of kTileRows weight rows and kTokens rows of x. kMates blocks, whose tiles lie side by
@@ -193,9 +193,9 @@ class SwapCopies {
   const CUtensorMap& weight_;
   const CUtensorMap& x_;
   bool gated_;
-  int count_;         // steps of the share
-  int group_, step_;  // whose weight is copied next
-  int copied_ = 0;    // stages of the weight
+  int count_;                       // steps of the share
+  int group_, step_;                // whose weight is copied next
+  int copied_ = 0;                  // stages of the weight
   SwapPlace<Shape::kStages> came_;  // the oldest stage that may be under way
 };
 
@@ -234,8 +234,8 @@ __device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps,
     hopper::start_products();
 #pragma unroll
     for (int box = 0; box < Shape::kBoxes; ++box) {
-      const uint64_t weight = hopper::k_major(memory.weight(slot) + box * kBoxBytes +
-                                              group * kGroupRows * kRowBytes);
+      const uint64_t weight =
+          hopper::k_major(memory.weight(slot) + box * kBoxBytes + group * kGroupRows * kRowBytes);
       const uint64_t x = hopper::k_major(memory.x(slot) + box * Shape::kXBoxBytes);
 #pragma unroll
       for (int i = 0; i < kBoxDepth / 16; ++i) {
@@ -471,8 +471,8 @@ swap::SwapCuts cuts_for(const MatmulJob& job) {
 template <typename T, typename Shape>
 void run_shape(const Launch& launch, const MatmulJob& job, int place) {
   const CUtensorMap x_map =
-      device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates,
-                              kBoxDepth, device::Swizzle::k128Bytes);
+      device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates, kBoxDepth,
+                              device::Swizzle::k128Bytes);
   const SwapCut cut = cuts_for<T, Shape>(job).at(place);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
   device::launch_clusters(kName, *launch.queue, Shape::kMates,

@@ -51,8 +51,8 @@ inline int ceil_div(int64_t a, int64_t b) {
 /// them: each gets less while all fetch, and shares in four pieces are slower than two equal ones
 /// (6144 x 4096).
 inline double time_of(const SwapCut& cut, int pieces, int tokens, int step_depth) {
-  constexpr double kMemory = 4.6e6, kOfOne = 80e3;  // bytes per microsecond
-  constexpr double kJoin = 2, kJoined = 60e3;  // microseconds; bytes per microsecond
+  constexpr double kMemory = 4.6e6, kOfOne = 80e3;         // bytes per microsecond
+  constexpr double kJoin = 2, kJoined = 60e3;              // microseconds; bytes per microsecond
   const double tile_bytes = kTileRows * step_depth * 2.0;  // of a step
   const bool is_alone = cut.mates == 1;
   const double weight_of_one = is_alone ? 39e3 : 66e3;
@@ -98,7 +98,8 @@ inline SwapCuts cut_product(int64_t cols, int64_t depth, int tokens, int step_de
   }
   if (most <= int64_t{groups} * steps && steps > 1) {
     shares.cut = {mates, groups, steps, most, 1};
-    shares.time = time_of(shares.cut, std::min(steps, ceil_div(most, groups) + 1), tokens, step_depth);
+    shares.time =
+        time_of(shares.cut, std::min(steps, ceil_div(most, groups) + 1), tokens, step_depth);
   }
   SwapCuts result = {.cuts = {whole, equal, shares}};
   std::ranges::stable_sort(result.cuts, {}, &SwapCuts::Estimated::time);
