@@ -168,6 +168,10 @@ void add_few_rows(std::vector<Case>* cases) {
       add("a tile and a part of one", type, plain, rows, 136, 192);
       add("tiles in pieces", type, rows % 2 == 0 ? plain : all, rows, 520, 2056);
     }
+    for (const int64_t rows : {8, 16, 32}) {
+      add("K of whole stages", type, all, rows, 904, 4096);
+      add("K ends within a stage", type, all, rows, 904, 4160);
+    }
     for (const int64_t rows : {8, 33, 128})
       add("tiles in pieces, an odd width, to f32", type, {.bias = true}, rows, 301, 1544);
     add("whole tiles, two of a block", type, all, type == kF16 ? 8 : 80, 17160, 72);

@@ -82,6 +82,8 @@ void add_16_bit(std::vector<Case>* cases) {
       add("a tile and a part of one", {rows, 72, 192}, rows % 2 == 0);
       add("tiles in pieces", {rows, 264, 1032}, rows % 2 == 1);
     }
+    for (const int64_t rows : {6, 16, 29})
+      add("K ends within a stage", {rows, 456, 2112}, rows == 16);
     for (const int64_t rows : {3, 33, 128})
       add("an odd width", {rows, 301, 1544}, rows == 33);
     add("whole tiles, two of a block", {type == kF16 ? 8 : 80, 8584, 72}, true);
