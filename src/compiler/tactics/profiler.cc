@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -55,6 +56,11 @@ Ratios ratios(const Profiler::Times& times, const std::vector<const ops::Tactic*
   for (auto& [tactic, ratio] : ratios.of)
     ratio /= times.at(ratios.fastest);
   return ratios;
+}
+
+/// Our kernels do; those of cuBLASLt have no launch_dependents.
+bool lets_next_start(const ops::Tactic& tactic) {
+  return !std::string_view(tactic.name).starts_with("matmul_cublaslt");
 }
 
 }  // namespace
@@ -124,10 +130,11 @@ std::optional<double> Profiler::known_or_timed(const Way& way, double best_us,
 }
 
 const ops::Tactic* Profiler::fastest(const Problem& problem,
-                                     const std::vector<const ops::Tactic*>& tactics,
-                                     Times* series) {
+                                     const std::vector<const ops::Tactic*>& tactics, Times* series,
+                                     double late_us) {
   const std::string key = problem.key();
-  if (const auto it = decided_.find(key); it != decided_.end()) return it->second;
+  const auto decision = std::pair(key, late_us);
+  if (const auto it = decided_.find(decision); it != decided_.end()) return it->second;
   const Ratios before = series == nullptr ? Ratios{} : ratios(*series, tactics);
   const ops::Tactic* best = nullptr;
   Times times;
@@ -149,10 +156,13 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
                        best == nullptr ? kNone : times.at(best), trial);
     if (!us) continue;
     times[tactic] = *us;
-    if (best == nullptr || *us < times.at(best)) best = tactic;
+    const auto in_step = [&](const ops::Tactic* t) {
+      return times.at(t) + (lets_next_start(*t) ? 0 : late_us);
+    };
+    if (best == nullptr || in_step(tactic) < in_step(best)) best = tactic;
   }
   if (best == nullptr) best = tactics[0];
-  decided_[key] = best;
+  decided_[decision] = best;
   if (series == nullptr) return best;
   for (const auto& [tactic, ratio] : before.of) {
     // Those left out are assumed to be as far behind as before.

@@ -40,8 +40,10 @@ class Profiler {
   /// Never throws for lack of memory.
   /// `series`: times of the same operation with fewer rows; becomes those with these rows. What was
   /// far slower than another of these tactics is not timed again.
+  /// `late_us`: what the next launch takes longer where this one does not let it start early, which
+  /// a trial does not see (cuBLASLt).
   const ops::Tactic* fastest(const Problem& problem, const std::vector<const ops::Tactic*>& tactics,
-                             Times* series = nullptr);
+                             Times* series = nullptr, double late_us = 0);
 
   /// Whether the launches as one take less time than one by one. No when it cannot be told: when a
   /// trial would not fit or an output is wrong, with a note.
@@ -74,8 +76,9 @@ class Profiler {
   int64_t max_bytes_;
   int64_t timed_ = 0, from_cache_ = 0;
   std::vector<std::string> notes_;
-  std::map<std::string, const ops::Tactic*> decided_;  // by problem key: layers repeat
-  std::map<std::string, bool> decided_chains_;         // by the keys of problems and tactics
+  // By problem key and late_us: layers repeat.
+  std::map<std::pair<std::string, double>, const ops::Tactic*> decided_;
+  std::map<std::string, bool> decided_chains_;  // by the keys of problems and tactics
   TrialStore store_;
 };
 

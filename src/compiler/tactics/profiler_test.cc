@@ -103,7 +103,8 @@ const ops::Tactic kRight = tactic("right", run_reference), kSlow = tactic("slow"
                   kShort = tactic("short", run_short), kFails = tactic("fails", run_and_fail),
                   kWatches = tactic("watches", run_and_watch),
                   kCounts = tactic("counts", run_and_count),
-                  kTakes10Us = tactic("takes 10 us", run_in_10_us);
+                  kTakes10Us = tactic("takes 10 us", run_in_10_us),
+                  kLibrary = tactic("matmul_cublaslt", run_reference);
 
 Problem product(int64_t rows = 8, int64_t columns = 16) {
   ir::Graph graph("g");
@@ -225,6 +226,16 @@ TEST_F(ProfilerTest, TakesTheFastest) {
   // Layers repeat: the same problem is not timed again.
   EXPECT_EQ(profiler.fastest(product(), {&kSlow, &kRight}), &kRight);
   EXPECT_EQ(profiler.timed(), 2);
+}
+
+TEST_F(ProfilerTest, CountsWhatTheNextLaunchLoses) {
+  Profiler profiler(*device_, cache_, kPlenty);
+  constexpr double kMuch = 1e6;
+  EXPECT_EQ(profiler.fastest(product(), {&kSlow, &kLibrary}), &kLibrary);
+  EXPECT_EQ(profiler.fastest(product(), {&kSlow, &kLibrary}, nullptr, kMuch), &kSlow);
+  EXPECT_EQ(profiler.timed(), 2);  // the times are the same
+  EXPECT_EQ(profiler.fastest(product(4), {&kLibrary, &kSlow}, nullptr, kMuch), &kSlow);
+  EXPECT_EQ(profiler.fastest(product(2), {&kSlow, &kRight}, nullptr, kMuch), &kRight);
 }
 
 TEST_F(ProfilerTest, DropsWrongTacticsHoweverFast) {
