@@ -15,8 +15,25 @@ namespace millrace::ops {
 /// Which elements are a pair: 0 and 1, then 2 and 3; or 0 and 2, then 1 and 3.
 enum class Pairs { kNeighbours, kAlternate };
 
-/// Four of e4m3. An instruction each takes the lower and the upper two.
+/// Two of e4m3, in bits 0 to 7 and 16 to 23, where there is no instruction for it: a half with their
+/// bits is smaller by the difference of the exponents' biases.
+__device__ inline uint32_t halves_of_spread_fp8(uint32_t two) {
+  const uint32_t bits = (two & 0x800080u) << 8 | (two & 0x7f007fu) << 7;
+  const __half2 larger =
+      __hmul2(reinterpret_cast<const __half2&>(bits), __half2half2(__float2half(256.0F)));
+  uint32_t halves = reinterpret_cast<const uint32_t&>(larger);
+  if ((two & 0x7fu) == 0x7fu) halves |= 0x7e00u;  // no number
+  if ((two & 0x7f0000u) == 0x7f0000u) halves |= 0x7e000000u;
+  return halves;
+}
+
+/// Four of e4m3. From compute capability 8.9 on an instruction each takes the lower and the upper
+/// two.
 __device__ inline uint2 halves_of_fp8(uint32_t four) {
+#if __CUDA_ARCH__ < 890
+  return {halves_of_spread_fp8(__byte_perm(four, 0, 0x4140)),
+          halves_of_spread_fp8(__byte_perm(four, 0, 0x4342))};
+#else
   uint2 halves;
   asm("{\n"
       ".reg .b16 low, high;\n"
@@ -27,6 +44,7 @@ __device__ inline uint2 halves_of_fp8(uint32_t four) {
       : "=r"(halves.x), "=r"(halves.y)
       : "r"(four));
   return halves;
+#endif
 }
 
 /// A byte behind 0x64 is a half that is 1024 larger than the byte.
