@@ -15,8 +15,8 @@ namespace millrace::ops {
 /// Which elements are a pair: 0 and 1, then 2 and 3; or 0 and 2, then 1 and 3.
 enum class Pairs { kNeighbours, kAlternate };
 
-/// Two of e4m3, in bits 0 to 7 and 16 to 23, where there is no instruction for it: a half with their
-/// bits is smaller by the difference of the exponents' biases.
+/// Two of e4m3, in bits 0 to 7 and 16 to 23, where there is no instruction for it: a half with
+/// their bits is smaller by the difference of the exponents' biases.
 __device__ inline uint32_t halves_of_spread_fp8(uint32_t two) {
   const uint32_t bits = (two & 0x800080u) << 8 | (two & 0x7f007fu) << 7;
   const __half2 larger =

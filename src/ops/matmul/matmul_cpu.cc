@@ -125,21 +125,29 @@ constexpr Tactic panels_tactic(const char* name) {
 
 #if defined(MILLRACE_CUDA)
 
-template <int kPlace>
-std::string cublaslt_why_not(const Launch& launch, const device::Properties& device) {
-  return matmul_cublaslt_why_not(launch, device, kPlace);
+/// One of several ways of a kernel: which is fastest is measured.
+template <auto kWhyNot, int kPlace>
+std::string why_not_at(const Launch& launch, const device::Properties& device) {
+  return kWhyNot(launch, device, kPlace);
 }
 
-template <int kPlace>
-void run_cublaslt(const Launch& launch) {
-  matmul_cublaslt(launch, kPlace);
+template <auto kRun, int kPlace>
+void run_at(const Launch& launch) {
+  kRun(launch, kPlace);
 }
 
 /// One of the library's proposals.
 template <int kPlace>
-constexpr MatmulKernel kCublaslt = {.run = run_cublaslt<kPlace>,
-                                    .why_not = cublaslt_why_not<kPlace>,
+constexpr MatmulKernel kCublaslt = {.run = run_at<matmul_cublaslt, kPlace>,
+                                    .why_not = why_not_at<matmul_cublaslt_why_not, kPlace>,
                                     .workspace = matmul_cublaslt_workspace};
+
+/// One of its cuts.
+template <int kPlace>
+constexpr MatmulKernel kSwap = {.run = run_at<matmul_swap_cuda, kPlace>,
+                                .why_not = why_not_at<matmul_swap_cuda_why_not, kPlace>,
+                                .workspace = matmul_swap_cuda_workspace,
+                                .gates = matmul_swap_cuda_gates};
 
 constexpr MatmulKernel kRow = {.run = matmul_row_cuda, .why_not = matmul_row_cuda_why_not};
 constexpr MatmulKernel kGemv = {.run = matmul_gemv_cuda,
@@ -147,22 +155,6 @@ constexpr MatmulKernel kGemv = {.run = matmul_gemv_cuda,
                                 .gates = matmul_gemv_cuda_gates,
                                 .norms = matmul_gemv_cuda_norms};
 constexpr MatmulKernel kStream = {.run = matmul_stream_cuda, .why_not = matmul_stream_cuda_why_not};
-/// One of its cuts: which is faster is measured.
-template <int kPlace>
-std::string swap_why_not(const Launch& launch, const device::Properties& device) {
-  return matmul_swap_cuda_why_not(launch, device, kPlace);
-}
-
-template <int kPlace>
-void run_swap(const Launch& launch) {
-  matmul_swap_cuda(launch, kPlace);
-}
-
-template <int kPlace>
-constexpr MatmulKernel kSwap = {.run = run_swap<kPlace>,
-                                .why_not = swap_why_not<kPlace>,
-                                .workspace = matmul_swap_cuda_workspace,
-                                .gates = matmul_swap_cuda_gates};
 constexpr MatmulKernel kRowsMma = {.run = matmul_rows_mma_cuda,
                                    .why_not = matmul_rows_mma_cuda_why_not};
 constexpr MatmulKernel kSplit = {.run = matmul_split_cuda,

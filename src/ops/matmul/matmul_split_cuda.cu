@@ -18,6 +18,7 @@
 #include "ops/matmul/matmul_outputs_cuda.cuh"
 #include "ops/matmul/matmul_stream_cuda.cuh"
 #include "ops/matmul/matmul_weight_map_cuda.cuh"
+#include "ops/matmul/matmul_wgmma_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -74,18 +75,6 @@ struct SplitMemory {
   }
 };
 
-/// A slot of the ring, and the parity of the phase that its barriers are in.
-template <int kStages>
-struct SplitRing {
-  int slot = 0, phase = 0;
-
-  __device__ void advance() {
-    if (++slot < kStages) return;
-    slot = 0;
-    phase ^= 1;
-  }
-};
-
 /// Rows of x that are copied: whole groups of swizzled rows for every mate.
 __host__ __device__ constexpr int copied_rows(int64_t rows) {
   return static_cast<int>((rows + 15) / 16 * 16);
@@ -133,7 +122,7 @@ class SplitCopies {
   __device__ void run() const {
     for (int i = 0; i < ahead(); ++i)
       copy_x(i, i);
-    SplitRing<Shape::kStages> ring;
+    RingPlace<Shape::kStages> ring;
     for (int i = ahead(); i < place_.stages(); ++i, ring.advance()) {
       hopper::wait_barrier(memory_.empty(ring.slot), ring.phase);
       copy_weight(ring.slot, i);
@@ -188,7 +177,7 @@ template <typename T, typename Shape>
 __device__ void multiply_piece(const SplitMemory<Shape>& memory, const SplitPlace<Shape>& place,
                                float (&sums)[Shape::kSums]) {
   const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
-  SplitRing<Shape::kStages> ring;
+  RingPlace<Shape::kStages> ring;
   int last_slot = 0;
 #pragma unroll
   for (int i = 0; i < Shape::kSums; ++i)

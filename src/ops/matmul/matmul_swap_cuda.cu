@@ -21,6 +21,7 @@
 #include "ops/matmul/matmul_stream_cuda.cuh"
 #include "ops/matmul/matmul_swap_cuda.cuh"
 #include "ops/matmul/matmul_weight_map_cuda.cuh"
+#include "ops/matmul/matmul_wgmma_cuda.cuh"
 
 namespace millrace::ops {
 namespace {
@@ -81,18 +82,6 @@ struct SwapMemory {
   __device__ uint32_t empty(int slot) const { return full(2 * Shape::kStages + slot); }
 };
 
-/// A slot of the ring, and the parity of the phase that its barriers are in.
-template <int kStages>
-struct SwapPlace {
-  int slot = 0, phase = 0;
-
-  __device__ void advance() {
-    if (++slot < kStages) return;
-    slot = 0;
-    phase ^= 1;
-  }
-};
-
 /// Copies the steps of this block's share, in order.
 template <typename Shape>
 class SwapCopies {
@@ -127,7 +116,7 @@ class SwapCopies {
 
   /// Of the thread that has filled the ring.
   __device__ void run() {
-    SwapPlace<Shape::kStages> place;
+    RingPlace<Shape::kStages> place;
     for (int i = Shape::kStages; i < count_; ++i) {
       hopper::wait_barrier(memory_.empty(place.slot), place.phase);
       copy_weight(place.slot);
@@ -196,7 +185,7 @@ class SwapCopies {
   int count_;                       // steps of the share
   int group_, step_;                // whose weight is copied next
   int copied_ = 0;                  // stages of the weight
-  SwapPlace<Shape::kStages> came_;  // the oldest stage that may be under way
+  RingPlace<Shape::kStages> came_;  // the oldest stage that may be under way
 };
 
 template <typename T, int kN>
@@ -222,7 +211,7 @@ __device__ void release(const SwapMemory<Shape>& memory, int slot) {
 /// sums = this warpgroup's 64 weight rows, over the next `steps` steps, times all tokens.
 template <typename T, typename Shape>
 __device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps,
-                               SwapPlace<Shape::kStages>& place, float (&sums)[Shape::kSums]) {
+                               RingPlace<Shape::kStages>& place, float (&sums)[Shape::kSums]) {
   const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
   [[maybe_unused]] int last_slot = 0;
   hopper::pin(sums);
@@ -370,7 +359,7 @@ __device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob&
   const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
   const int rank = static_cast<int>(blockIdx.x) % Shape::kMates;
   const int end = cut.begin(share + 1);
-  SwapPlace<Shape::kStages> place;
+  RingPlace<Shape::kStages> place;
   for (int at = cut.begin(share); at < end;) {
     const int group = at / cut.steps;
     const int steps = min((group + 1) * cut.steps, end) - at;
