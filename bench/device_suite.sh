@@ -113,7 +113,7 @@ latency() {
 
 group_decode() {
   local batch length
-  for batch in 1 2 4 8 16 32 128; do
+  for batch in 1 2 4 8 16 32 64 128; do
     length=$((batch == 1 ? 512 : 256))
     latency bench/models/llama-3.1-8b --max-batch-size 128 --max-seq-len 1024 --max-num-tokens 16384 \
       --input-len 128 --output-len "$length" --batch-size "$batch" --num-iters 3

@@ -2,12 +2,15 @@
 
 #include <chrono>
 
+#include "base/str.h"
+#include "base/version.h"
 #include "compiler/lower.h"
 #include "compiler/passes/plan_passes.h"
 #include "compiler/pipeline.h"
 #include "compiler/tactics/profiler.h"
 #include "compiler/trace_model.h"
 #include "compiler/weight_sources.h"
+#include "device/software.h"
 
 namespace millrace::compiler {
 namespace {
@@ -15,6 +18,12 @@ namespace {
 double ms_since(std::chrono::steady_clock::time_point start) {
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
   return took.count();
+}
+
+/// Whose kernels are timed: another version of the program, or of a library, has others.
+std::string software(device::Kind kind) {
+  const std::string program = str("millrace ", commit());
+  return kind == device::Kind::kCpu ? program : str(program, ", ", device::cuda_software());
 }
 
 int64_t trial_memory(const BuildOptions& options, const device::Device& device) {
@@ -60,7 +69,8 @@ engine::Engine build_engine(const BuildInput& input, const BuildOptions& options
 
   // How each launch runs, by its number of rows, and which go as one.
   const auto tactics_start = std::chrono::steady_clock::now();
-  TimingCache cache(options.timing_cache, device.properties());
+  TimingCache cache(options.timing_cache, device.properties(),
+                    options.profile ? software(kind) : "");
   Profiler profiler(device, cache, trial_memory(options, device));
   for (engine::PlannedGraph* planned : graphs_of(engine)) {
     select_tactics(*planned, device, options.profile ? &profiler : nullptr, options.deterministic);

@@ -5,6 +5,7 @@
 #include "device/cuda/profiler_range.h"
 #include "device/cuda/step_transfers.h"
 #include "device/device.h"
+#include "device/software.h"
 
 namespace millrace::device {
 namespace {
@@ -18,6 +19,10 @@ namespace {
 
 std::string cuda_unusable() {
   return "this program was built without CUDA";
+}
+
+std::string cuda_software() {
+  return "";
 }
 
 std::vector<Properties> cuda_devices() {

@@ -215,7 +215,7 @@ class AsyncDevice : public device::Device {
 class ProfilerTest : public testing::Test {
  protected:
   const std::unique_ptr<device::Device> device_ = device::make_cpu_device(1);
-  TimingCache cache_{"", device_->properties()};
+  TimingCache cache_{"", device_->properties(), ""};
 };
 
 TEST_F(ProfilerTest, TakesTheFastest) {
@@ -414,7 +414,7 @@ TEST_F(ProfilerTest, HoldsNoMoreThanTheLimit) {
   hungry.workspace = [](const ops::Launch&, const device::Properties&) { return 2 * kMiB; };
   const auto most_held = [&](int64_t rows, const std::vector<const ops::Tactic*>& tactics) {
     AsyncDevice device;
-    TimingCache no_times("", device.properties());
+    TimingCache no_times("", device.properties(), "");
     Profiler profiler(device, no_times, kLimit);
     profiler.fastest(product(1, kColumns), {&kRight});
     EXPECT_GT(device.most_held, 4 * kMiB);
@@ -463,7 +463,7 @@ TEST_F(ProfilerTest, SpreadsRowsOverExperts) {
                     first = tactic("first", run_with_first_expert);
   AsyncDevice async;
   for (device::Device* device : {device_.get(), static_cast<device::Device*>(&async)}) {
-    TimingCache no_times("", device->properties());
+    TimingCache no_times("", device->properties(), "");
     Profiler profiler(*device, no_times, kPlenty);
     for (const auto& [rows, choices, experts] :
          {std::array{64, 4, 60}, std::array{64, 4, 8}, std::array{128, 2, 3}}) {
@@ -578,7 +578,7 @@ TEST_F(ProfilerTest, TakesAChainThatIsFaster) {
                     slow = chain_tactic("slow chain", run_each_slowly);
   AsyncDevice asynchronous;
   for (device::Device* device : {device_.get(), static_cast<device::Device*>(&asynchronous)}) {
-    TimingCache cache("", device->properties());
+    TimingCache cache("", device->properties(), "");
     Profiler profiler(*device, cache, kPlenty);
     EXPECT_TRUE(profiler.is_faster(two_products(quick, kSlow)));
     EXPECT_FALSE(profiler.is_faster(two_products(slow, kRight)));
@@ -656,7 +656,7 @@ TEST_F(ProfilerTest, TimesAChainWithItsFlow) {
   const Problem square = product(32, 32);
   AsyncDevice asynchronous;
   for (device::Device* device : {device_.get(), static_cast<device::Device*>(&asynchronous)}) {
-    TimingCache cache("", device->properties());
+    TimingCache cache("", device->properties(), "");
     Profiler profiler(*device, cache, kPlenty);
     joined.clear();
     EXPECT_TRUE(profiler.is_faster({.problems = {square, square},

@@ -17,13 +17,14 @@ constexpr int kMethod = 4;
 
 }  // namespace
 
-TimingCache::TimingCache(std::string path, const device::Properties& device)
+TimingCache::TimingCache(std::string path, const device::Properties& device,
+                         std::string_view software)
     : path_(std::move(path)) {
   const std::string hardware =
       device.kind == device::Kind::kCpu
           ? str(device.name, "/", device::isa_name(device.isa), "/", device.threads)
           : str(device.name, "/sm", device.sm);
-  device_ = str(hardware, "/method", kMethod);
+  device_ = str(hardware, "/method", kMethod, "/", software);
   if (!path_.empty()) times_ = read(path_);
 }
 

@@ -1,12 +1,13 @@
 // Measured times of tactics, kept in a text file between builds: one line each, tab-separated,
 //   device  problem  tactic  microseconds
-// The device names the hardware, its instruction set, the number of threads and the way of timing,
-// so one file can serve many machines and versions.
+// The device names the hardware, its instruction set, the number of threads, the way of timing and
+// the software, so one file can serve many machines and versions.
 #pragma once
 
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "device/device.h"
 
@@ -15,8 +16,9 @@ namespace millrace::compiler {
 class TimingCache {
  public:
   /// Reads `path` when it is there; empty: in memory only. Lines that cannot be read are skipped
-  /// and counted in a warning: a cache is only ever a saving of time.
-  TimingCache(std::string path, const device::Properties& device);
+  /// and counted in a warning: a cache is only ever a saving of time. `software`: whose kernels
+  /// are timed.
+  TimingCache(std::string path, const device::Properties& device, std::string_view software);
 
   std::optional<double> find(const std::string& problem, const std::string& tactic) const;
   void add(const std::string& problem, const std::string& tactic, double microseconds);

@@ -28,6 +28,7 @@ void* open_library() {
 
 struct Opened {
   CublasLt functions;
+  size_t version = 0;
   std::string missing;
 };
 
@@ -54,8 +55,9 @@ Opened open() {
   find("cublasLtMatmulPreferenceSetAttribute", &f.set_preference);
   find("cublasLtMatmulAlgoGetHeuristic", &f.find_algorithms);
   find("cublasLtMatmul", &f.multiply);
-  if (opened.missing.empty() && version() / 10000 != kMajorVersion) {
-    opened.missing = str(kLibrary, " is version ", version(), ", not ", kMajorVersion);
+  if (opened.missing.empty()) opened.version = version();
+  if (opened.missing.empty() && opened.version / 10000 != kMajorVersion) {
+    opened.missing = str(kLibrary, " is version ", opened.version, ", not ", kMajorVersion);
   }
   return opened;
 }
@@ -69,6 +71,11 @@ const Opened& opened_once() {
 
 std::string cublaslt_missing() {
   return opened_once().missing;
+}
+
+std::string cublaslt_version() {
+  const Opened& opened = opened_once();
+  return opened.missing.empty() ? str(opened.version) : "none";
 }
 
 const CublasLt& cublaslt() {

@@ -24,6 +24,9 @@ struct CublasLt {
 /// Why the library cannot be used; empty when it can. The first call opens it.
 std::string cublaslt_missing();
 
+/// "130101"; "none" when cublaslt_missing().
+std::string cublaslt_version();
+
 /// Throws Error (kFailed) when cublaslt_missing().
 const CublasLt& cublaslt();
 

@@ -10,8 +10,10 @@
 #include "base/error.h"
 #include "base/thread_pool.h"
 #include "device/cuda/check_cuda.h"
+#include "device/cuda/cublaslt.h"
 #include "device/device.h"
 #include "device/named_range.h"
+#include "device/software.h"
 
 namespace millrace::device {
 
@@ -285,6 +287,12 @@ std::string cuda_unusable() {
                ", this program was compiled for ", compiled, kPtx > 0 ? " and later" : "");
   }
   return "";
+}
+
+std::string cuda_software() {
+  int driver = 0;
+  const bool known = cudaDriverGetVersion(&driver) == cudaSuccess && driver != 0;
+  return str("driver ", known ? str(driver) : "none", ", cuBLASLt ", cublaslt_version());
 }
 
 std::vector<Properties> cuda_devices() {
