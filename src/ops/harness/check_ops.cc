@@ -230,9 +230,9 @@ OpChecker::Expected::Expected(const OpChecker& checker, const CaseData& data) {
   }
   const bool on_cpu = checker.device_.properties().kind == device::Kind::kCpu;
   is_large = data.cost().flops > (on_cpu ? 2e8 : 2e9);  // many seconds; on a CPU under a sanitizer
-  // Small cases are what shows that threads do not matter.
+  // Small cases are what shows that threads do not matter, where they are run by threads.
   device::Queue queue = device.queue();
-  if (!is_large) queue.pool = checker.one_thread_.get();
+  if (!is_large && on_cpu) queue.pool = checker.one_thread_.get();
   run = std::make_unique<CaseRun>(data, tactic, device, CaseRun::Placement{queue, 1, 0});
   run->reset();
   if (is_large && op.exact != nullptr) return;
