@@ -23,6 +23,11 @@ inline constexpr int64_t kMaxTimedRows = 256;
 void select_tactics(engine::PlannedGraph& engine, device::Device& device, Profiler* profiler,
                     bool deterministic = false);
 
+/// Microseconds that a step loses where this node's launch, of so many rows, does not let the next
+/// one start early: attention of generated tokens has much to do before it needs what a product
+/// made.
+double late_us(const ir::Graph& graph, ir::NodeId node, int64_t rows);
+
 /// The tactic for chains that could run a launch as a part of one, or null.
 using ChainTactic = FunctionRef<const ops::Tactic*(const Problem&)>;
 /// Whether launches are to go as one.

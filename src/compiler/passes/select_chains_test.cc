@@ -1,5 +1,6 @@
 // Which launches are asked about, and what becomes of their tactics. How fast they are is made up.
 #include <algorithm>
+#include <map>
 
 #include <gtest/gtest.h>
 
@@ -105,6 +106,19 @@ std::string choices_text(const engine::PlannedLaunch& launch) {
 using Questions = std::vector<std::string>;
 
 // The head, which begins where rows without logits end, is asked about on its own.
+// Of all products that of Q, K and V alone stands in front of attention.
+TEST(SelectTactics, KnowsWhatStandsInFrontOfAttention) {
+  const engine::Engine engine = llama();
+  std::map<int64_t, int> late;  // products by weight rows
+  for (const ir::NodeId id : engine.graph.order()) {
+    const ir::Node& node = engine.graph.node(id);
+    EXPECT_EQ(late_us(engine.graph, id, 512), 0) << node.op;
+    if (node.op != ops::Matmul::kName || late_us(engine.graph, id, 128) == 0) continue;
+    ++late[engine.graph.type(node.inputs[1]).shape[0].value()];
+  }
+  EXPECT_EQ(late, (std::map<int64_t, int>{{64, 2}}));
+}
+
 TEST(SelectChains, FindsTheProductsBetweenAttentions) {
   engine::Engine engine = llama();
   EXPECT_EQ(asked(engine, kForProducts),

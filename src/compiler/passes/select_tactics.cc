@@ -57,7 +57,7 @@ class Selector {
     Profiler::Times times;
     for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
       const ops::Tactic* chosen = choose(make_problem(engine_.graph, id, bindings(symbol, rows)),
-                                         rows, last, times, late_us(id, rows));
+                                         rows, last, times, late_us(engine_.graph, id, rows));
       if (!list.empty() && list.back().tactic == chosen->name) {
         list.back().max_rows = rows;
       } else {
@@ -80,22 +80,6 @@ class Selector {
     }
     throw_bad_input(str("no tactic runs every number of rows of ", largest.key()), largest.op->name,
                     "leave --deterministic out");
-  }
-
-  /// What is lost behind a product that does not let the next launch start early. Attention of
-  /// generated tokens has much to do before it needs the product; measured with a Llama of 8B, 32
-  /// to 128 rows on an H200.
-  double late_us(ir::NodeId id, int64_t rows) const {
-    constexpr double kAttentionUs = 4;
-    constexpr int64_t kMaxRows = 256;  // more are prompts
-    if (rows > kMaxRows) return 0;
-    const ir::Graph& graph = engine_.graph;
-    for (const ir::ValueId out : graph.node(id).outputs) {
-      for (const ir::NodeId user : graph.users(out)) {
-        if (graph.node(user).op == ops::AttentionGeneration::kName) return kAttentionUs;
-      }
-    }
-    return 0;
   }
 
   // `last` and `times` are of the same node with half the rows.
@@ -124,6 +108,18 @@ class Selector {
 };
 
 }  // namespace
+
+double late_us(const ir::Graph& graph, ir::NodeId node, int64_t rows) {
+  constexpr double kAttentionUs = 4;  // a Llama of 8B, 32 to 128 rows on an H200
+  constexpr int64_t kMaxRows = 256;   // more are prompts
+  if (rows > kMaxRows) return 0;
+  for (const ir::ValueId out : graph.node(node).outputs) {
+    for (const ir::NodeId user : graph.users(out)) {
+      if (graph.node(user).op == ops::AttentionGeneration::kName) return kAttentionUs;
+    }
+  }
+  return 0;
+}
 
 void select_tactics(engine::PlannedGraph& engine, device::Device& device, Profiler* profiler,
                     bool deterministic) {
