@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 
+#include "device/cuda/occupancy.h"
 #include "ops/attention_generation/generation_cluster_cuda.cuh"
 #include "ops/attention_generation/generation_cluster_launch_cuda.h"
 #include "ops/attention_generation/generation_launch_cuda.cuh"
@@ -15,26 +16,12 @@ constexpr int kClusterSizes = 3;  // 2, 4 and 8 blocks
 /// Of each size of clusters, blocks that run at once. The shared memory is allowed first.
 template <typename K>
 std::array<int, kClusterSizes> blocks_at_once(K* kernel, int threads, int shared_bytes) {
-  device::check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                          cudaSharedmemCarveoutMaxShared),
-                     "attend_few", "shared memory");
-  device::allow_shared("attend_few", kernel, shared_bytes);
+  device::reserve_shared("attend_few", kernel, shared_bytes);
   std::array<int, kClusterSizes> at_once{};
   for (int i = 0; i < kClusterSizes; ++i) {
-    const int cluster = 2 << i;
-    cudaLaunchAttribute attribute{};
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-    cudaLaunchConfig_t config{};
-    config.gridDim = static_cast<unsigned>(cluster);
-    config.blockDim = static_cast<unsigned>(threads);
-    config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    int clusters = 0;
-    device::check_cuda(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "attend_few",
-                       "clusters that run at once");
-    at_once[static_cast<size_t>(i)] = clusters * cluster;
+    const int blocks = 2 << i;
+    at_once[static_cast<size_t>(i)] =
+        blocks * device::clusters_at_once("attend_few", kernel, blocks, threads, shared_bytes);
   }
   return at_once;
 }

@@ -41,13 +41,7 @@ void launch_size(const Launch& launch, const AttentionArgs& args, Work work) {
   constexpr int kShared =
       std::max(S::shared_bytes(S::kRows), Streamed::kSharedBytes + kBoxAlignment);
   constexpr auto* kKernel = attend_streams<T, kSize, Stored>;
-  static const bool allowed = [] {
-    // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
-    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       "attend_streams", "shared memory");
-    return device::allow_shared("attend_streams", kKernel, kShared);
-  }();
+  static const bool allowed = device::reserve_shared("attend_streams", kKernel, kShared);
   static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
   const CacheMaps maps = make_maps<typename Streamed::S>(args);

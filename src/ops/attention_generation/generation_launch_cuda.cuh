@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "device/cuda/occupancy.h"
 #include "ops/attention_generation/generation_kernel_cuda.cuh"
 
 namespace millrace::ops::generation {
@@ -16,13 +17,8 @@ inline int partial_rows(const Launch& launch, int group, int unit_rows) {
 /// Launches a kernel of these sizes whose blocks take the plan's items.
 template <typename S, void (*kKernel)(AttentionArgs, Work)>
 void launch_items(const Launch& launch, const AttentionArgs& args, Work work) {
-  static const bool allowed = [] {
-    // All of the cache as shared memory: else fewer blocks may fit than the grid is made for.
-    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       "attend_generation", "shared memory");
-    return device::allow_shared("attend_generation", kKernel, S::shared_bytes(S::kRows));
-  }();
+  static const bool allowed =
+      device::reserve_shared("attend_generation", kKernel, S::shared_bytes(S::kRows));
   static_cast<void>(allowed);
   work.partial_rows = partial_rows(launch, args.group, S::kRows);
   const int sequences =

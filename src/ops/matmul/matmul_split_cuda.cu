@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "base/str.h"
+#include "device/cuda/occupancy.h"
 #include "ops/common/fast_silu_cuda.cuh"
 #include "ops/common/hopper.cuh"
 #include "ops/matmul/matmul_cuda.h"
@@ -379,22 +380,9 @@ template <typename T, typename Shape>
 int most_clusters() {
   static const int most = [] {
     constexpr auto* kKernel = matmul_split_kernel<T, Shape>;
-    // All of the cache as shared memory: else small kernels would not find any.
-    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       kName, "shared memory");
-    CHECK(device::allow_shared(kName, kKernel, Shape::kSharedBytes));
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {Shape::kBlocks, 1, 1};
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(Shape::kBlocks);
-    config.blockDim = dim3(kThreads);
-    config.dynamicSmemBytes = Shape::kSharedBytes;
-    config.attrs = &attribute;
-    config.numAttrs = 1;
-    int count = 0;
-    device::check_cuda(cudaOccupancyMaxActiveClusters(&count, kKernel, &config), kName, "clusters");
+    CHECK(device::reserve_shared(kName, kKernel, Shape::kSharedBytes));
+    const int count =
+        device::clusters_at_once(kName, kKernel, Shape::kBlocks, kThreads, Shape::kSharedBytes);
     return std::max(count, 1);
   }();
   return most;

@@ -14,6 +14,7 @@
 #include <algorithm>
 
 #include "base/str.h"
+#include "device/cuda/occupancy.h"
 #include "ops/common/fast_silu_cuda.cuh"
 #include "ops/common/hopper.cuh"
 #include "ops/matmul/matmul_cuda.h"
@@ -416,36 +417,15 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-template <typename T, typename Shape>
-cudaLaunchConfig_t cluster_config(cudaLaunchAttribute* attribute) {
-  attribute->id = cudaLaunchAttributeClusterDimension;
-  attribute->val.clusterDim = {Shape::kMates, 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(Shape::kMates);
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = Shape::kSharedBytes;
-  config.attrs = attribute;
-  config.numAttrs = 1;
-  return config;
-}
-
 /// Clusters that run at the same time. Makes the kernel ready for launches.
 template <typename T, typename Shape>
 int most_clusters() {
   static const int most = [] {
     constexpr auto* kKernel = matmul_swap_kernel<T, Shape>;
-    // All of the cache as shared memory: else small kernels would not find any.
-    device::check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                            cudaSharedmemCarveoutMaxShared),
-                       kName, "shared memory");
-    CHECK(device::allow_shared(kName, kKernel, Shape::kSharedBytes));
-    int count = device::multiprocessors();
-    if (Shape::kMates > 1) {
-      cudaLaunchAttribute attribute;
-      const cudaLaunchConfig_t config = cluster_config<T, Shape>(&attribute);
-      device::check_cuda(cudaOccupancyMaxActiveClusters(&count, kKernel, &config), kName,
-                         "clusters");
-    }
+    CHECK(device::reserve_shared(kName, kKernel, Shape::kSharedBytes));
+    const int count = Shape::kMates == 1 ? device::multiprocessors()
+                                         : device::clusters_at_once(kName, kKernel, Shape::kMates,
+                                                                    kThreads, Shape::kSharedBytes);
     return std::clamp(count, 1, swap::kMaxBlocks / Shape::kMates);
   }();
   return most;

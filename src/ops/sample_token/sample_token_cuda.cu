@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 
+#include "device/cuda/occupancy.h"
 #include "ops/sample_token/choice_cuda.cuh"
 
 namespace millrace::ops {
@@ -187,22 +188,9 @@ struct RowLaunch {
   int capacity;  // of a list
 };
 
-/// Clusters of so many blocks that this GPU runs at a time: fewer than its size tells, where a
-/// group of multiprocessors is not a multiple of a cluster.
 int64_t clusters_at_once(unsigned blocks) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim = {blocks, 1, 1};
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(blocks);
-  config.blockDim = dim3(kRowThreads);
-  config.dynamicSmemBytes = kKeptBytes;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  int clusters = 0;
-  device::check_cuda(cudaOccupancyMaxActiveClusters(&clusters, sample_token_kernel, &config),
-                     "sample_token_cuda", "clusters");
-  return clusters;
+  return device::clusters_at_once("sample_token_cuda", sample_token_kernel,
+                                  static_cast<int>(blocks), kRowThreads, kKeptBytes);
 }
 
 /// Blocks of a row: as many as let all rows run at once.
