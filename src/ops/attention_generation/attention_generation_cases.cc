@@ -331,11 +331,11 @@ KvCaseSpec several(int tokens) {
   return spec;
 }
 
-/// More units than blocks run at once, of 8 KV heads. Where one sequence is far longer than the
-/// others, its keys are shared.
-KvCaseSpec many(bool one_is_long) {
+/// More units than blocks run at once, of 8 KV heads; of 140 sequences, more than four for each.
+/// Where one sequence is far longer than the others, its keys are shared.
+KvCaseSpec many(bool one_is_long, int sequences = 40) {
   KvCaseSpec spec{.sequences = {}, .row_gap = 1};
-  for (int i = 0; i < 40; ++i)
+  for (int i = 0; i < sequences; ++i)
     spec.sequences.push_back({i * 37 % 150, i == 20 ? 0 : 1, kGeneration});
   if (one_is_long) spec.sequences[7].past = 700;
   return spec;
@@ -394,6 +394,8 @@ std::vector<Case> many_eight_bit_cases() {
               stored_as(many(false), kF8E4M3, 64), kBF16, {.rotary_dim = 128, .packed = false}),
       appends("many, fp8, heads of 64, contiguous", kOneBillionHeads,
               stored_as(many(false), kF8E4M3, 0), kBF16, {.rotary_dim = 64}),
+      appends("many, fp8, one is long", kEightBillionHeads, stored_as(many(true), kF8E4M3, 64),
+              kF16, {.rotary_dim = 128}),
       appends("many, fp8, several pieces", {16, 8, 128, 128, 0.0884F, 0, 0},
               stored_as(many_pieces(), kF8E4M3, 64), kBF16, {.rotary_dim = 128}),
   };
@@ -419,7 +421,7 @@ std::vector<Case> append_cases() {
       appends("appends, 16-bit, edges", kEightBillionHeads, stored_as(edges(), kBF16, 64), kBF16,
               {.rotary_dim = 128}),
       appends("appends, 16-bit, many sequences", kEightBillionHeads,
-              stored_as(many(false), kBF16, 64), kBF16, {.rotary_dim = 128}),
+              stored_as(many(false, 140), kBF16, 64), kBF16, {.rotary_dim = 128}),
       appends("appends, 16-bit, many sequences, one is long", kEightBillionHeads,
               stored_as(many(true), kBF16, 64), kBF16, {.rotary_dim = 128}),
       appends("appends, 16-bit, Q, K and V apart", kOneBillionHeads,
@@ -552,6 +554,8 @@ std::vector<Case> timed_append_cases() {
       timed_append("1 x 128k of 8B, appends", 131071, 1),
       timed_append("64 x 4k of 8B, appends, int8", 4095, 64, ir::DType::kI8),
       timed_append("64 x 4k of 8B, appends, fp8", 4095, 64, ir::DType::kF8E4M3),
+      timed_append("1 x 128k of 8B, appends, int8", 131071, 1, ir::DType::kI8),
+      timed_append("1 x 128k of 8B, appends, fp8", 131071, 1, ir::DType::kF8E4M3),
       timed_append("16 x 4k of 13B, appends", 4095, 16, ir::DType::kBF16, kThirteenBillionHeads),
   };
 }

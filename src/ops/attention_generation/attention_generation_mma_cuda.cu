@@ -172,6 +172,18 @@ const char* why_no_token_kernel(const AttentionGeneration& a) {
   return nullptr;
 }
 
+/// By the host's copies of lengths; a captured step stays in its class.
+int longest_class(const Launch& launch) {
+  const Tensor& past = launch.in[GenerationInputs::kSequence + kHostPastLengths];
+  const Tensor& query = launch.in[GenerationInputs::kSequence + kHostQueryLength];
+  int longest = 0;
+  for (int64_t s = 0; s < past.dim(0); ++s) {
+    const int count = query.as<int32_t>()[s];
+    if (count > 0) longest = std::max(longest, length_class(past.as<int32_t>()[s] + count));
+  }
+  return longest;
+}
+
 enum class Kernels { kUsual, kClusters };
 
 void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
@@ -203,7 +215,7 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   const ir::DType stored = rows.cache->dtype;
   if (kind == Kind::kNarrow && why_no_token_kernel(a) == nullptr && fits_boxes(args) &&
       generation::has_streams()) {
-    return generation::launch_streams(launch, args, work, stored);
+    return generation::launch_streams(launch, args, work, stored, longest_class(launch) > 0);
   }
   if (ir::dtype_size(stored) == 1) {
     generation::launch_widening(launch, args, work, kind);
@@ -219,18 +231,11 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   });
 }
 
-/// Whether blocks in clusters would read slower than others: large clusters find fewer places. By
-/// the host's copies of lengths; a captured step stays in its class.
+/// Whether blocks in clusters would read slower than others: large clusters find fewer places.
 bool is_long(const Launch& launch, int kv_heads) {
-  const Tensor& past = launch.in[GenerationInputs::kSequence + kHostPastLengths];
-  const Tensor& query = launch.in[GenerationInputs::kSequence + kHostQueryLength];
-  int longest = 0;
-  for (int64_t s = 0; s < past.dim(0); ++s) {
-    const int count = query.as<int32_t>()[s];
-    if (count > 0) longest = std::max(longest, length_class(past.as<int32_t>()[s] + count));
-  }
-  const int blocks = generation::cluster_size(static_cast<int>(past.dim(0)) * kv_heads);
-  return longest > (blocks > 2 ? 0 : 1);
+  const int64_t sequences = launch.in[GenerationInputs::kSequence + kHostPastLengths].dim(0);
+  const int blocks = generation::cluster_size(static_cast<int>(sequences) * kv_heads);
+  return longest_class(launch) > (blocks > 2 ? 0 : 1);
 }
 
 }  // namespace

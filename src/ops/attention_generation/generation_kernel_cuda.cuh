@@ -141,7 +141,8 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
     // Pieces in the middle of a unit lie in the slots before.
     const int slot = w_.partial_slots - 1;
     if (first_piece_ == 0) {
-      for_each_vector([&](int i, int row, int d) { store_part(slot, row, d, result.unit[i]); });
+      for_each_vector(
+          [&](int i, int row, int d) { this->store_part(block_, slot, row, d, result.unit[i]); });
     }
     announce();
   }
@@ -241,22 +242,13 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   __device__ void add_piece(Result& result) {
     for_each_vector([&](int i, int row, int d) {
       if (first_piece_ > 0) {
-        store_part(now_.piece - first_piece_, row, d, result.piece[i]);
+        this->store_part(block_, now_.piece - first_piece_, row, d, result.piece[i]);
       } else if (now_.piece == 0) {
         result.unit[i] = result.piece[i];
       } else {
         add_part(result.unit[i], result.piece[i]);
       }
     });
-  }
-
-  __device__ void store_part(int slot, int row, int d, const Part& part) const {
-    float* to = this->partial(this->partial_number(block_, slot));
-    *reinterpret_cast<float4*>(to + row * kSize + d) = part.sum;
-    if (d == 0) {
-      to += w_.partial_rows * kSize + row * 2;
-      *reinterpret_cast<float2*>(to) = {part.largest, part.total};
-    }
   }
 
   /// Some pieces of the unit are stored; the block that stores the last ones joins them all.

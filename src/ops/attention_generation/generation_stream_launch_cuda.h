@@ -11,7 +11,8 @@ bool has_streams();
 /// REQUIRES: has_streams(); the op appends and rotates whole heads of 64 or 128 elements, which up
 /// to 8 query heads share, without a window; the cache has the type of the queries, or 8 bits; V
 /// lies behind K, the scales likewise, all at multiples of 16 bytes; the plan is for Kind::kNarrow.
+/// is_long: a sequence is in a higher length class than the first; units may be shared then.
 void launch_streams(const Launch& launch, const AttentionArgs& args, const Work& work,
-                    ir::DType stored);
+                    ir::DType stored, bool is_long);
 
 }  // namespace millrace::ops::generation

@@ -96,6 +96,16 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     return w_.partials + int64_t{number} * S::partial_floats(w_.partial_rows);
   }
 
+  /// Stores four elements of a partial result.
+  __device__ void store_part(unsigned sharer, int slot, int row, int d, const Part& part) const {
+    float* to = partial(partial_number(sharer, slot));
+    *reinterpret_cast<float4*>(to + row * kSize + d) = part.sum;
+    if (d == 0) {
+      to += w_.partial_rows * kSize + row * 2;
+      *reinterpret_cast<float2*>(to) = {part.largest, part.total};
+    }
+  }
+
   __device__ void write(const Walk& walk, int row, int d, const Part& part) const {
     const int64_t at = head_row(walk, row);
     const float factor = 1 / total_of(at, part.largest, part.total);
@@ -170,7 +180,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     return is_last;
   }
 
-  const Shares shares_;
+  Shares shares_;
   float largest_[kColumnTiles][2], total_[kColumnTiles][2];
   float sums_[kColumnTiles][kSize / 16][4];
 
