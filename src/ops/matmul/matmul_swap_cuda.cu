@@ -105,14 +105,11 @@ class SwapCopies {
     }
   }
 
-  /// x of these stages, after it, and when the barriers of all blocks of the cluster are there. Of
-  /// another thread: the one that fills may not be through.
-  __device__ void add_x() const {
-    int step = step_;
-    for (int i = 0; i < ahead(); ++i) {
-      copy_x(i, step);
-      if (++step == steps_) step = 0;
-    }
+  /// x of every `stride`-th of these stages from `first` on, after it, and when the barriers of all
+  /// blocks of the cluster are there. Not of the thread that fills, which may not be through.
+  __device__ void add_x(int first, int stride) const {
+    for (int i = first; i < ahead(); i += stride)
+      copy_x(i, (step_ + i) % steps_);
   }
 
   /// Of the thread that has filled the ring.
@@ -404,9 +401,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
   if (fills) copies.fill_with_weight();
   device::wait_for_predecessor();
-  if (threadIdx.x == 0) copies.add_x();
-  __syncwarp();
   if (threadIdx.x < kMultiplying) {
+    // One thread would need half a microsecond for all stages.
+    if (threadIdx.x % kWarp == 0) {
+      copies.add_x(static_cast<int>(threadIdx.x) / kWarp, swap::kWarps);
+    }
+    __syncwarp();
     multiply_share<T>(memory, job, cut, join, reinterpret_cast<float*>(bytes + Shape::kStagedAt));
   } else if (fills) {
     copies.run();
