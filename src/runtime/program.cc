@@ -100,24 +100,34 @@ void Program::tensors(const std::vector<ir::ValueId>& ids, const Frame* frame,
   }
 }
 
-std::vector<Program::Group> Program::groups(const ir::Bindings& sizes, const Range& range) const {
-  std::vector<int> active;
-  std::vector<ops::ChainLink> links;
-  for (int i = range.begin; i < range.end; ++i) {
+// Found as they are needed: a prompt's first launch shall not wait for the last one to be chosen.
+Program::Group Program::next_group(const ir::Bindings& sizes, const Range& range, int* next) const {
+  Group group{};
+  std::array<ops::ChainLink, ops::kMaxChain> links;
+  const size_t most = observations == nullptr ? links.size() : 1;
+  size_t found = 0;
+  for (int i = *next; i < range.end && found < most; ++i) {
     const Operation& op = launches_[static_cast<size_t>(i)];
     if (op.op->phase == ops::Phase::kContext && !range.context) continue;
     if (op.op->phase == ops::Phase::kGeneration && !range.generation) continue;
-    active.push_back(i);
-    links.push_back({tactic_for(op, sizes), rows(op, sizes)});
+    group.launches[found] = i;
+    links[found++] = {tactic_for(op, sizes), rows(op, sizes)};
+    if (links[0].tactic->run_chain == nullptr) break;
   }
+  if (found == 0) return group;
+  group.tactic = links[0].tactic;
+  group.count = ops::chain_length(std::span(links).first(found));
+  *next = group.launches[group.count - 1] + 1;
+  return group;
+}
+
+std::vector<Program::Group> Program::groups(const ir::Bindings& sizes, const Range& range) const {
   std::vector<Group> groups;
-  for (size_t i = 0; i < active.size(); i += groups.back().count) {
-    const size_t count =
-        observations == nullptr ? ops::chain_length(std::span(links).subspan(i)) : 1;
-    groups.push_back({links[i].tactic, count, {}});
-    std::copy_n(active.begin() + static_cast<int64_t>(i), count, groups.back().launches.begin());
+  for (int next = range.begin;;) {
+    const Group group = next_group(sizes, range, &next);
+    if (group.count == 0) return groups;
+    groups.push_back(group);
   }
-  return groups;
 }
 
 void Program::place(int index, const Frame& frame, const ir::Bindings& sizes,
@@ -136,8 +146,10 @@ void Program::place(int index, const Frame& frame, const ir::Bindings& sizes,
 int Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& range) const {
   std::array<Placed, ops::kMaxChain> placed;
   std::array<ops::Launch, ops::kMaxChain> launches;
-  const std::vector<Group> all = groups(sizes, range);
-  for (const Group& group : all) {
+  int count = 0;
+  for (int next = range.begin;; ++count) {
+    const Group group = next_group(sizes, range, &next);
+    if (group.count == 0) return count;
     for (size_t i = 0; i < group.count; ++i) {
       place(group.launches[i], frame, sizes, &placed[i]);
       launches[i] = placed[i].launch;
@@ -156,7 +168,6 @@ int Program::run(const Frame& frame, const ir::Bindings& sizes, const Range& ran
     }
     if (observations != nullptr) observations->back().end->record();
   }
-  return static_cast<int>(all.size());
 }
 
 Program::Description Program::describe(int index, const ir::Bindings& sizes) const {

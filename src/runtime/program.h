@@ -74,6 +74,8 @@ class Program {
   std::vector<Group> groups(const ir::Bindings& sizes, const Range& range) const;
 
  private:
+  /// The first group from launch `*next` on, which moves behind it. A count of 0: there is none.
+  Group next_group(const ir::Bindings& sizes, const Range& range, int* next) const;
   struct Choice {
     int64_t max_rows;
     const ops::Tactic* tactic;
