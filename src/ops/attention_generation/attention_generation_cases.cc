@@ -551,12 +551,14 @@ std::vector<Case> timed_append_cases() {
       timed_append("1 x 4k of 8B, appends", 4095, 1),
       timed_append("8 x 4k of 8B, appends", 4095, 8),
       timed_append("64 x 4k of 8B, appends", 4095, 64),
+      timed_append("1 x 32k of 8B, appends", 32767, 1),
       timed_append("1 x 128k of 8B, appends", 131071, 1),
       timed_append("64 x 4k of 8B, appends, int8", 4095, 64, ir::DType::kI8),
       timed_append("64 x 4k of 8B, appends, fp8", 4095, 64, ir::DType::kF8E4M3),
       timed_append("1 x 128k of 8B, appends, int8", 131071, 1, ir::DType::kI8),
       timed_append("1 x 128k of 8B, appends, fp8", 131071, 1, ir::DType::kF8E4M3),
       timed_append("16 x 4k of 13B, appends", 4095, 16, ir::DType::kBF16, kThirteenBillionHeads),
+      timed_append("64 x 4k of 13B, appends", 4095, 64, ir::DType::kBF16, kThirteenBillionHeads),
   };
 }
 

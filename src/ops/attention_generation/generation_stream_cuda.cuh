@@ -7,8 +7,19 @@
 #include "ops/attention_generation/generation_kernel_cuda.cuh"
 #include "ops/attention_generation/generation_token_cuda.cuh"
 #include "ops/common/hopper.cuh"
+#include "ops/common/streamed_cuda.cuh"
 
 namespace millrace::ops::generation {
+
+/// hopper::copy_box of what is read once.
+__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
+                                         int x, int y, int z, int w, int v) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(streamed_policy())
+      : "memory");
+}
 
 /// Units that the blocks of a launch have taken beyond their first two. Zeros between launches;
 /// launches that overlap use different ones.
@@ -285,7 +296,7 @@ class Stream : private Token<T, kSize, BoxSizes<kSize, static_cast<int>(sizeof(S
       const uint32_t to = shared_address_of(this->ring_ + fill_stage_ * S::kStage);
       const uint32_t full = barrier(fill_stage_);
       hopper::arrive_expecting(full, S::kStageBytes + kScaleBytes);
-      hopper::copy_box(to, maps_.vectors, full, 0, key, 0, 0, block);
+      copy_streamed_box(to, maps_.vectors, full, 0, key, 0, 0, block);
       if constexpr (kHasScale<Stored>) {
         const uint32_t scales = shared_address_of(this->scales_of(fill_stage_));
         hopper::copy_box(scales, maps_.scales, full, 2 * key, 0, block);

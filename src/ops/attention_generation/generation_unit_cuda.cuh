@@ -7,6 +7,7 @@
 #include "ops/attention_generation/generation_append_cuda.cuh"
 #include "ops/attention_generation/generation_sizes_cuda.cuh"
 #include "ops/common/kv_widen_cuda.cuh"
+#include "ops/common/streamed_cuda.cuh"
 
 namespace millrace::ops::generation {
 
@@ -14,9 +15,9 @@ namespace millrace::ops::generation {
 template <bool kMayMiss>
 __device__ inline void copy_to_shared(uint32_t to, const std::byte* from, bool is_there) {
   if constexpr (kMayMiss) {
-    copy_async(to, from, is_there);
+    copy_streamed(to, from, is_there);
   } else {
-    copy_async(to, from);
+    copy_streamed(to, from);
   }
 }
 

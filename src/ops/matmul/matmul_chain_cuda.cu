@@ -46,7 +46,7 @@ __device__ Exchange chain_exchanges[kExchanging];
 
 /// One thread: claims units, and copies their weights, until there are none.
 __device__ void copy_weights(const Chain& chain, const Memory& memory, Counters& counters) {
-  const uint64_t policy = evict_first();
+  const uint64_t policy = streamed_policy();
   unsigned* const claimed = &counters.claimed;
   Place place, landed;
   int until_full = min(kInFlight, chain.stages);

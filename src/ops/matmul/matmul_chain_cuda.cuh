@@ -7,6 +7,7 @@
 #include <cuda.h>
 
 #include "ops/common/hopper.cuh"
+#include "ops/common/streamed_cuda.cuh"
 #include "ops/common/tensor_core_cuda.cuh"
 #include "ops/matmul/matmul_cpu.h"
 
@@ -163,12 +164,6 @@ __device__ inline void copy_bytes(uint32_t to, const void* from, int bytes, uint
 /// What this thread knows of memory, by its ordinary accesses, its copies know, too.
 __device__ inline void order_before_copies() {
   asm volatile("fence.proxy.async;" ::: "memory");
-}
-
-__device__ inline uint64_t evict_first() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
 }
 
 /// What this thread, and those it met, wrote is seen by who finds it counted by read_count().

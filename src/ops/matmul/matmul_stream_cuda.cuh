@@ -9,6 +9,7 @@
 #include <cuda_fp16.h>
 
 #include "ops/common/cluster_cuda.cuh"
+#include "ops/common/streamed_cuda.cuh"
 
 namespace millrace::ops::stream {
 
@@ -62,13 +63,6 @@ __device__ inline float4 load_from_block(uint32_t address, int rank) {
                : "r"(cluster::address_in(static_cast<unsigned>(rank), address))
                : "memory");
   return v;
-}
-
-/// For copies of what is read once: it leaves the second-level cache first.
-__device__ inline uint64_t streamed_policy() {
-  uint64_t policy;
-  asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
 }
 
 /// hopper::copy_box of what is read once.
