@@ -13,6 +13,9 @@ namespace {
 
 // Times slower than another: of one operation, it will not be the fastest with more rows.
 constexpr double kOutclassed = 5;
+// Times repeat within half a percent (median). Of tactics that are as fast as the fastest, the
+// first one is taken: so builds agree.
+constexpr double kAsFast = 1.01;
 constexpr double kNone = std::numeric_limits<double>::infinity();
 
 using Clock = std::chrono::steady_clock;
@@ -138,6 +141,14 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   const Ratios before = series == nullptr ? Ratios{} : ratios(*series, tactics);
   const ops::Tactic* best = nullptr;
   Times times;
+  const auto in_step = [&](const ops::Tactic* t) {
+    return times.at(t) + (lets_next_start(*t) ? 0 : late_us);
+  };
+  const auto first_as_fast_as = [&](const ops::Tactic* fastest) {
+    return *std::ranges::find_if(tactics, [&](const ops::Tactic* t) {
+      return times.contains(t) && in_step(t) <= kAsFast * in_step(fastest);
+    });
+  };
   const int64_t room = max_bytes_ - Trial::tensor_bytes({&problem, 1});
   const int64_t workspace = largest_workspace(tactics, problem, device_, room);
   std::unique_ptr<Trial> trial;  // made when the first time is not in the cache
@@ -156,12 +167,9 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
                        best == nullptr ? kNone : times.at(best), trial);
     if (!us) continue;
     times[tactic] = *us;
-    const auto in_step = [&](const ops::Tactic* t) {
-      return times.at(t) + (lets_next_start(*t) ? 0 : late_us);
-    };
     if (best == nullptr || in_step(tactic) < in_step(best)) best = tactic;
   }
-  if (best == nullptr) best = tactics[0];
+  best = best == nullptr ? tactics[0] : first_as_fast_as(best);
   decided_[decision] = best;
   if (series == nullptr) return best;
   for (const auto& [tactic, ratio] : before.of) {

@@ -238,6 +238,19 @@ TEST_F(ProfilerTest, CountsWhatTheNextLaunchLoses) {
   EXPECT_EQ(profiler.fastest(product(2), {&kSlow, &kRight}, nullptr, kMuch), &kRight);
 }
 
+TEST_F(ProfilerTest, TakesTheFirstOfThoseThatAreAsFast) {
+  Profiler profiler(*device_, cache_, kPlenty);
+  const auto fastest = [&](double slow_us, double right_us, int64_t rows) {
+    cache_.add(product(rows).key(), kSlow.name, slow_us);
+    cache_.add(product(rows).key(), kRight.name, right_us);
+    return profiler.fastest(product(rows), {&kSlow, &kRight});
+  };
+  EXPECT_EQ(fastest(100.5, 100, 2), &kSlow);
+  EXPECT_EQ(fastest(103, 100, 3), &kRight);
+  EXPECT_EQ(fastest(100, 100.5, 4), &kSlow);
+  EXPECT_EQ(profiler.timed(), 0);
+}
+
 TEST_F(ProfilerTest, DropsWrongTacticsHoweverFast) {
   for (const ops::Tactic* wrong : {&kIdle, &kPartly, &kNan}) {
     SCOPED_TRACE(wrong->name);

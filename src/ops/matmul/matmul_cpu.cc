@@ -183,9 +183,9 @@ constexpr Tactic kChain = {.name = "matmul_chain_cuda",
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA(
         composed_tactic<kRow>("matmul_row_cuda"), composed_tactic<kGemv>("matmul_gemv_cuda"),
-        composed_tactic<kStream>("matmul_stream_cuda"),
         composed_tactic<kSwap<0>>("matmul_swap_cuda", false),
         composed_tactic<kSwap<1>>("matmul_swap_cuda_2", false),
+        composed_tactic<kStream>("matmul_stream_cuda"),
         composed_tactic<kSplit>("matmul_split_cuda", false),
         composed_tactic<kRowsMma>("matmul_rows_mma_cuda"),
         composed_tactic<kWgmma>("matmul_wgmma_cuda"), composed_tactic<kMma>("matmul_mma_cuda"),
