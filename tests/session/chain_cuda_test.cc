@@ -25,9 +25,12 @@ namespace {
 
 using ops::HostTensor;
 
-const ops::Tactic& chain_tactic() {
+// All products in one launch, for up to 4 rows; one launch for each, for 5 to 128.
+constexpr const char *kAsOne = "matmul_chain_cuda", *kSeries = "matmul_series_cuda";
+
+const ops::Tactic& chain_tactic(std::string_view name = kAsOne) {
   for (const ops::Tactic& tactic : ops::find_op(ops::Matmul::kName)->tactics) {
-    if (tactic.run_chain != nullptr) return tactic;
+    if (tactic.run_chain != nullptr && tactic.name == name) return tactic;
   }
   throw_failed("no tactic of matmul runs chains", "the test", "build with CUDA");
 }
@@ -99,8 +102,9 @@ const Places kShared = {{"attention", "b"}, {"residual", "c"}, {"a", "d"}};
 /// The launches of a chain with their tensors on a device.
 class OnDevice {
  public:
-  OnDevice(const Products& products, device::Device& device, const Places& places = {})
-      : products_(products), device_(device) {
+  OnDevice(const Products& products, device::Device& device, const Places& places = {},
+           const char* tactic = kAsOne)
+      : products_(products), device_(device), tactic_(chain_tactic(tactic)) {
     for (const std::vector<std::string>& names : places)
       allocate(names);
     for (const auto* tensors : {&products.inputs, &products.expected}) {
@@ -122,8 +126,8 @@ class OnDevice {
                            .attributes = &attributes_[i],
                            .workspace = nullptr,
                            .queue = &device.queue()});
-      if (chain_tactic().workspace == nullptr) continue;
-      workspace = std::max(workspace, chain_tactic().workspace(launches_[i], device.properties()));
+      if (tactic_.workspace == nullptr) continue;
+      workspace = std::max(workspace, tactic_.workspace(launches_[i], device.properties()));
     }
     workspace_ = device.allocate(workspace, "test");
     for (ops::Launch& launch : launches_)
@@ -134,12 +138,11 @@ class OnDevice {
   std::string why_not() const {
     std::string all;
     for (const ops::Launch& launch : launches_) {
-      if (chain_tactic().why_not != nullptr)
-        all += chain_tactic().why_not(launch, device_.properties());
+      if (tactic_.why_not != nullptr) all += tactic_.why_not(launch, device_.properties());
     }
     return all;
   }
-  void enqueue() const { chain_tactic().run_chain(launches_); }
+  void enqueue() const { tactic_.run_chain(launches_); }
   /// Inputs as they are to be; garbage everywhere else.
   void reset() const {
     for (const auto& memory : memory_)
@@ -179,6 +182,7 @@ class OnDevice {
 
   const Products& products_;
   device::Device& device_;
+  const ops::Tactic& tactic_;
   std::vector<std::unique_ptr<device::Memory>> memory_;
   std::unique_ptr<device::Memory> workspace_;
   std::map<std::string, std::byte*> at_;
@@ -212,6 +216,7 @@ struct ChainCase {
   ir::DType dtype;
   int64_t rows;
   Sizes sizes;
+  const char* tactic = kAsOne;
 };
 
 class ChainCudaTest : public testing::TestWithParam<ChainCase> {
@@ -224,9 +229,9 @@ class ChainCudaTest : public testing::TestWithParam<ChainCase> {
 };
 
 TEST_P(ChainCudaTest, AgreesWithTheReference) {
-  const auto& [dtype, rows, sizes] = GetParam();
+  const auto& [dtype, rows, sizes, tactic] = GetParam();
   const Products products = llama(dtype, rows, sizes);
-  const OnDevice chain(products, *device_);
+  const OnDevice chain(products, *device_, {}, tactic);
   ASSERT_EQ(chain.why_not(), "");
   chain.reset();
   chain.enqueue();
@@ -239,9 +244,9 @@ TEST_P(ChainCudaTest, AgreesWithTheReference) {
 
 // Where a block that is ahead would overwrite what another one still reads.
 TEST_P(ChainCudaTest, GivesTheSameBitsInSharedMemoryEveryTime) {
-  const auto& [dtype, rows, sizes] = GetParam();
+  const auto& [dtype, rows, sizes, tactic] = GetParam();
   const Products products = llama(dtype, rows, sizes);
-  const OnDevice apart(products, *device_), shared(products, *device_, kShared);
+  const OnDevice apart(products, *device_, {}, tactic), shared(products, *device_, kShared, tactic);
   ASSERT_EQ(shared.why_not(), "");
   apart.reset();
   apart.enqueue();
@@ -270,11 +275,25 @@ std::vector<ChainCase> chain_cases() {
   return cases;
 }
 
-INSTANTIATE_TEST_SUITE_P(Llama, ChainCudaTest, testing::ValuesIn(chain_cases()),
-                         [](const auto& made) {
-                           const ChainCase& c = made.param;
-                           return str(ir::dtype_name(c.dtype), "_", c.rows, "_", c.sizes.hidden);
-                         });
+// All shapes of both kernels, whole and not.
+std::vector<ChainCase> series_cases() {
+  std::vector<ChainCase> cases;
+  for (const int64_t rows : {5, 8, 13, 16, 17, 32, 33, 64, 100, 128}) {
+    for (const Sizes& sizes : {Sizes{256, 512, 384}, Sizes{1024, 2816, 1544}})
+      cases.push_back({ir::DType::kBF16, rows, sizes, kSeries});
+  }
+  cases.push_back({ir::DType::kBF16, 8, {2048, 5632, 2560}, kSeries});
+  cases.push_back({ir::DType::kBF16, 128, {2048, 5632, 2560}, kSeries});
+  return cases;
+}
+
+std::string name_of(const testing::TestParamInfo<ChainCase>& made) {
+  const ChainCase& c = made.param;
+  return str(ir::dtype_name(c.dtype), "_", c.rows, "_", c.sizes.hidden);
+}
+
+INSTANTIATE_TEST_SUITE_P(Llama, ChainCudaTest, testing::ValuesIn(chain_cases()), name_of);
+INSTANTIATE_TEST_SUITE_P(Series, ChainCudaTest, testing::ValuesIn(series_cases()), name_of);
 
 class ChainCudaLengthTest : public testing::TestWithParam<int> {};
 
@@ -330,7 +349,14 @@ TEST(ChainCudaQueueTest, TwoChainsAtOnce) {
 
 constexpr int kLayers = 2, kVocabulary = 512;
 
-engine::Engine small_engine(device::Device& device) {
+/// A chain's tactic, and a session whose steps it can run: of so many requests, with as many tokens
+/// of prompts in a step.
+struct EngineCase {
+  const char* tactic;
+  int requests, prompt_rows;
+};
+
+engine::Engine small_engine(const EngineCase& made, device::Device& device) {
   const HfConfig config = HfConfig::parse(
       str(R"({"architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 512,
               "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
@@ -340,8 +366,8 @@ engine::Engine small_engine(device::Device& device) {
   compiler::BuildOptions options;
   options.dtype = compiler::ComputeType::kBf16;
   options.dummy_seed = 1;
-  options.max_batch_size = 4;
-  options.max_num_tokens = 4;
+  options.max_batch_size = made.prompt_rows;
+  options.max_num_tokens = made.prompt_rows;
   options.profile = false;
   compiler::BuildReport report;
   return compiler::build_engine({.model = "small", .config = config}, options, device, &report);
@@ -351,21 +377,21 @@ struct Decoded {
   std::map<std::pair<int, int>, std::vector<float>> logits;  // by sequence and position
   std::vector<int> launches;                                 // by step
   int64_t captures = 0;
-  std::vector<int> with_next;  // of a step of two sequences, where it is not 0
+  std::vector<int> with_next;  // of a step of all sequences but one, where it is not 0
 };
 
-// Prompts that come in steps of at most 4 tokens, then steps of three tokens, whatever the logits
-// say: so these are of the same ids in every engine.
-Decoded decode(const engine::Engine& engine, const std::string& path) {
+// Prompts that come in steps of a few tokens, then steps of all sequences, whatever the logits say:
+// so these are of the same ids in every engine.
+Decoded decode(const EngineCase& made, const engine::Engine& engine, const std::string& path) {
   engine::write_engine(engine, path, nullptr);
   EngineOptions open;
   open.device = "cuda";
   const std::shared_ptr<Engine> opened = Engine::open(path, open);
   GenerationSession session(opened);
-  session.setup({.batch_size = 3, .max_context_length = 20, .max_new_tokens = 12});
-  std::vector<GenerationRequest> requests(3);
-  for (int r = 0; r < 3; ++r) {
-    for (int i = 0; i < 5 + 7 * r; ++i)
+  session.setup({.batch_size = made.requests, .max_context_length = 20, .max_new_tokens = 12});
+  std::vector<GenerationRequest> requests(static_cast<size_t>(made.requests));
+  for (int r = 0; r < made.requests; ++r) {
+    for (int i = 0; i < 5 + 7 * (r % 3); ++i)
       requests[static_cast<size_t>(r)].input_ids.push_back((37 * i + 101 * r) % kVocabulary);
     SamplingParams& sampling = requests[static_cast<size_t>(r)].sampling;
     sampling.max_new_tokens = 12;
@@ -382,38 +408,43 @@ Decoded decode(const engine::Engine& engine, const std::string& path) {
     }
   };
   const std::vector<GenerationOutput> outputs = session.decode(requests, options);
-  for (int r = 0; r < 3; ++r)
+  for (int r = 0; r < made.requests; ++r)
     EXPECT_EQ(outputs[static_cast<size_t>(r)].output_ids, std::vector<int32_t>(12, 7 + r));
   const SessionStats stats = session.stats();
   for (const StepTimes& step : stats.step_times)
     decoded.launches.push_back(step.launches);
   decoded.captures = stats.captures;
-  const runtime::MeasureOptions two{.regime = runtime::Regime::kGeneration, .rows = 2};
-  for (const runtime::MeasuredLaunch& launch : runtime::measure_step(opened->loaded(), two)) {
+  const runtime::MeasureOptions most{.regime = runtime::Regime::kGeneration,
+                                     .rows = made.requests - 1};
+  for (const runtime::MeasuredLaunch& launch : runtime::measure_step(opened->loaded(), most)) {
     if (launch.with_next > 0) decoded.with_next.push_back(launch.with_next);
   }
   return decoded;
 }
 
+class ChainCudaEngineTest : public testing::TestWithParam<EngineCase> {};
+
 // Between them lie some 8 roundings a layer to bf16, of u = 2^-8 each.
-TEST(ChainCudaEngineTest, GivesTheLogitsOfSingleLaunches) {
+TEST_P(ChainCudaEngineTest, GivesTheLogitsOfSingleLaunches) {
   ASSERT_EQ(device::cuda_unusable(), "");
   const auto device = device::make_cuda_device();
-  engine::Engine engine = small_engine(*device);
-  const std::string path = testing::TempDir() + "/chain.engine";
-  const Decoded alone = decode(engine, path);
+  const EngineCase made = GetParam();
+  engine::Engine engine = small_engine(made, *device);
+  const std::string path = testing::TempDir() + "/" + made.tactic + ".engine";
+  const Decoded alone = decode(made, engine, path);
   compiler::select_chains(
       engine,
       [&](const compiler::Problem& problem) {
         const bool is_product = problem.op == ops::find_op(ops::Matmul::kName);
-        return is_product && chain_tactic().why_not(problem.launch(), device->properties()).empty()
-                   ? &chain_tactic()
+        const ops::Tactic& tactic = chain_tactic(made.tactic);
+        return is_product && tactic.why_not(problem.launch(), device->properties()).empty()
+                   ? &tactic
                    : nullptr;
       },
       [](const compiler::Chain&) { return true; });
   compiler::plan_memory(engine, device->properties());
   compiler::verify_memory_plan(engine);
-  const Decoded chained = decode(engine, path);
+  const Decoded chained = decode(made, engine, path);
   std::filesystem::remove(path);
   EXPECT_EQ(alone.with_next, std::vector<int>());
   EXPECT_EQ(chained.with_next, std::vector<int>(kLayers, 3));
@@ -423,7 +454,10 @@ TEST(ChainCudaEngineTest, GivesTheLogitsOfSingleLaunches) {
   ASSERT_EQ(chained.launches.size(), alone.launches.size());
   for (size_t i = 0; i < alone.launches.size(); ++i) {
     const int fewer = alone.launches[i] - chained.launches[i];
-    EXPECT_TRUE(fewer == 3 * kLayers || fewer == 3 * (kLayers - 1)) << fewer << ", step " << i;
+    if (made.tactic == kAsOne)
+      EXPECT_TRUE(fewer == 3 * kLayers || fewer == 3 * (kLayers - 1)) << fewer << ", step " << i;
+    else
+      EXPECT_GE(fewer, 0) << "step " << i;  // some have too few rows
   }
   EXPECT_EQ(alone.launches.back() - chained.launches.back(), 3 * kLayers);
   EXPECT_GT(chained.captures, 0);
@@ -440,6 +474,10 @@ TEST(ChainCudaEngineTest, GivesTheLogitsOfSingleLaunches) {
         << "sequence " << at.first << ", position " << at.second;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Tactics, ChainCudaEngineTest,
+                         testing::Values(EngineCase{kAsOne, 3, 4}, EngineCase{kSeries, 7, 8}),
+                         [](const auto& made) { return std::string(made.param.tactic); });
 
 }  // namespace
 }  // namespace millrace

@@ -35,18 +35,17 @@ class Profiler {
   /// Microseconds.
   using Times = std::map<const ops::Tactic*, double>;
 
-  /// The fastest of these tactics (at least one). A tactic whose trial would not fit, or whose
-  /// outputs are wrong, is dropped with a note; when none is left, the first one wins unmeasured.
-  /// Never throws for lack of memory.
-  /// `series`: times of the same operation with fewer rows; becomes those with these rows. What was
-  /// far slower than another of these tactics is not timed again.
-  /// `late_us`: what the next launch takes longer where this one does not let it start early, which
-  /// a trial does not see (cuBLASLt).
+  /// The fastest of these tactics (at least one); the first of those that are as fast. A tactic
+  /// whose trial would not fit, or whose outputs are wrong, is dropped with a note; when none is
+  /// left, the first one wins unmeasured. Never throws for lack of memory. `series`: times of the
+  /// same operation with fewer rows; becomes those with these rows. What was far slower than
+  /// another of these tactics is not timed again. `late_us`: what the next launch takes longer
+  /// where this one does not let it start early, which a trial does not see (cuBLASLt).
   const ops::Tactic* fastest(const Problem& problem, const std::vector<const ops::Tactic*>& tactics,
                              Times* series = nullptr, double late_us = 0);
 
-  /// Whether the launches as one take less time than one by one. No when it cannot be told: when a
-  /// trial would not fit or an output is wrong, with a note.
+  /// Whether the launches as one take no more time than one by one. No when it cannot be told: when
+  /// a trial would not fit or an output is wrong, with a note.
   bool is_faster(const Chain& chain);
 
   int64_t timed() const { return timed_; }

@@ -619,6 +619,17 @@ TEST_F(ProfilerTest, RemembersChains) {
   EXPECT_EQ(profiler.timed(), 0);
 }
 
+TEST_F(ProfilerTest, TakesAChainThatIsAsFast) {
+  const ops::Tactic slow = chain_tactic("chain", run_each_slowly);
+  for (const double us : {100.5, 103.0}) {
+    TimingCache cache("", device_->properties(), "");
+    cache.add(two_keys(), "chain", us);
+    cache.add(two_keys(), "right > right", 100);
+    Profiler profiler(*device_, cache, kPlenty);
+    EXPECT_EQ(profiler.is_faster(two_products(slow, kRight)), us < 101) << us;
+  }
+}
+
 TEST_F(ProfilerTest, DropsAChainOfWhichOneLaunchIsWrong) {
   for (const auto wrong : {run_all_but_the_last, run_all_but_the_first}) {
     const ops::Tactic chain = chain_tactic("wrong", wrong);

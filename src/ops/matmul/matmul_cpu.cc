@@ -178,6 +178,18 @@ constexpr Tactic kChain = {.name = "matmul_chain_cuda",
                            .batch_invariant = false,
                            .run_chain = matmul_chain_cuda};
 
+void run_series_of_one(const Launch& launch) {
+  matmul_series_cuda({&launch, 1});
+}
+
+constexpr Tactic kSeries = {.name = "matmul_series_cuda",
+                            .device = device::Kind::kCuda,
+                            .why_not = matmul_series_cuda_why_not,
+                            .workspace = matmul_series_cuda_workspace,
+                            .run = run_series_of_one,
+                            .batch_invariant = false,
+                            .run_chain = matmul_series_cuda};
+
 #endif  // MILLRACE_CUDA
 
 constexpr Tactic kTactics[] = {
@@ -193,7 +205,7 @@ constexpr Tactic kTactics[] = {
         composed_tactic<kCublaslt<0>>("matmul_cublaslt", false),
         composed_tactic<kCublaslt<1>>("matmul_cublaslt_2", false),
         composed_tactic<kCublaslt<2>>("matmul_cublaslt_3", false),
-        composed_tactic<kCublaslt<3>>("matmul_cublaslt_4", false), kChain, )  //
+        composed_tactic<kCublaslt<3>>("matmul_cublaslt_4", false), kChain, kSeries, )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),

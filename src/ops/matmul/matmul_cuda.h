@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "ops/matmul/matmul_handed_norm.h"
 #include "ops/op.h"
 
 namespace millrace::ops {
@@ -42,6 +43,10 @@ void matmul_wgmma_cuda(const Launch& launch);
 /// both f16.
 std::string matmul_split_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_split_cuda(const Launch& launch);
+/// Likewise, in bf16, without a norm of its own; hands one on, or has one handed on.
+void matmul_split_handed_cuda(const Launch& launch, const HandedNorm& norm);
+/// Parts of the outputs whose squares it sums (HandedNorm); 0: it cannot hand a norm on.
+int matmul_split_parts(const Launch& launch);
 
 /// Up to 64 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
 std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties& device);
@@ -54,10 +59,18 @@ std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Propert
 int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties& device);
 bool matmul_swap_cuda_gates(const Launch& launch);
 void matmul_swap_cuda(const Launch& launch, int place);
+/// As of matmul_split_cuda, up to 32 rows.
+void matmul_swap_handed_cuda(const Launch& launch, int place, const HandedNorm& norm);
+int matmul_swap_parts(const Launch& launch);
 
 /// Consecutive products of few rows in one launch on Hopper: x and weight both bf16 or both f16.
 std::string matmul_chain_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_chain_cuda(std::span<const Launch> launches);
+
+/// Consecutive products of 5 to 128 rows, the norms between them in their launches: all in bf16.
+std::string matmul_series_cuda_why_not(const Launch& launch, const device::Properties& device);
+int64_t matmul_series_cuda_workspace(const Launch& launch, const device::Properties& device);
+void matmul_series_cuda(std::span<const Launch> launches);
 
 /// Any number of rows on tensor cores: x and weight both bf16 or both f16.
 std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);

@@ -34,12 +34,12 @@ __device__ inline void stage_chunk(const float (&sums)[kCount], int chunk, float
   }
 }
 
-/// Eight outputs from two units of staged sums; `residual`: what is to be added to them, as it lies
-/// in memory.
+/// values = eight outputs from two units of staged sums, which are written; `residual`: what is to
+/// be added to them, as it lies in memory.
 template <typename T>
 __device__ inline void write_staged(const MatmulJob& job, int64_t t, int64_t n, const float* low,
-                                    const float* high, const Pack<T, 8>& residual) {
-  float values[8];
+                                    const float* high, const Pack<T, 8>& residual,
+                                    float (&values)[8]) {
   load_floats<4>(low, values);
   load_floats<4>(high, values + 4);
   activate_eight(job, n, values);
@@ -59,11 +59,18 @@ __device__ inline void write_staged_singly(const MatmulJob& job, int64_t t, int6
     write_out(job, t, n + j, j < 4 ? low[j] : high[j - 4]);
 }
 
+/// Of write_rows: nobody wants to see the outputs.
+struct NobodySees {
+  __device__ void operator()(int, int64_t, int64_t, const float (&)[8]) const {}
+};
+
 /// This warp's 16 rows of a tile, `cols` columns of it; (first_t, first_n) is the first output. A
-/// lane writes eights of columns in two rows. Residuals are read one chunk ahead.
-template <typename T, int kCount>
+/// lane writes eights of columns in two rows. Residuals are read one chunk ahead. see(half, t, n,
+/// values): what is written of row t, which is the lane's first or second one, from column n on.
+template <typename T, int kCount, typename See = NobodySees>
 __device__ inline void write_rows(const MatmulJob& job, const float (&sums)[kCount],
-                                  int64_t first_t, int64_t first_n, int cols, float* staged) {
+                                  int64_t first_t, int64_t first_n, int cols, float* staged,
+                                  const See& see = {}) {
   constexpr int kChunks = (kCount * 2 + kOutCols - 1) / kOutCols;
   const int lane = threadIdx.x % kWarp;
   const int row = lane / 4;
@@ -92,7 +99,9 @@ __device__ inline void write_rows(const MatmulJob& job, const float (&sums)[kCou
       const int offset = 8 * half * kOutCols;
       if (t + 8 * half >= job.rows || n >= end) continue;
       if (whole) {
-        write_staged(job, t + 8 * half, n, low + offset, high + offset, residual[half]);
+        float values[8];
+        write_staged(job, t + 8 * half, n, low + offset, high + offset, residual[half], values);
+        see(half, t + 8 * half, n, values);
       } else {
         write_staged_singly(job, t + 8 * half, n, low + offset, high + offset);
       }

@@ -16,6 +16,7 @@
 #include "ops/common/fast_silu_cuda.cuh"
 #include "ops/common/hopper.cuh"
 #include "ops/matmul/matmul_cuda.h"
+#include "ops/matmul/matmul_handed_norm_cuda.cuh"
 #include "ops/matmul/matmul_outputs_cuda.cuh"
 #include "ops/matmul/matmul_stream_cuda.cuh"
 #include "ops/matmul/matmul_weight_map_cuda.cuh"
@@ -33,7 +34,8 @@ constexpr int kGroupRows = 64;                // of x, that a warpgroup multipli
 constexpr int kWarps = 8;                     // that multiply
 constexpr int kMultiplying = kWarps * kWarp;  // threads
 constexpr int kThreads = kMultiplying + kWarp;
-constexpr int kXBytes = kTileRows * kRowBytes;  // of a stage
+constexpr int kHandedThreads = kThreads + kWarp;  // a warp finds the factors of a norm
+constexpr int kXBytes = kTileRows * kRowBytes;    // of a stage
 
 /// Tiles of kN weight rows. A cluster has kMates tiles and kSplits pieces of K. On an H200 a launch
 /// takes kStart nanoseconds and kStep for each stage of a block, where memory is busy with no
@@ -47,6 +49,11 @@ struct SplitShape {
   static constexpr int kStageBytes = kXBytes + kN * kRowBytes;
   static constexpr int kBarriersAt = kStages * kStageBytes;
   static constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8;
+  // Whole tiles have no registers to spare for it.
+  static constexpr bool kHandsOn = kSplits > 1;
+  static constexpr int kFactorsAt = kSharedBytes + 8;
+  static constexpr int kWeightsAt = kFactorsAt + kTileRows * 4;
+  static constexpr int kHandedBytes = kWeightsAt + kN * 4;
   // When all stages are used up, their place is that of sums for other blocks, and of outputs.
   static constexpr int kStagedAt = kSplits > 1 ? kTileRows* kN * 4 : 0;
   // Columns come in pairs of eights (of a gated product one of the gate, one of up).
@@ -56,7 +63,7 @@ struct SplitShape {
       (kOutCols * 4 > kMostPairs * 16 + 16 ? kOutCols * 4 : kMostPairs * 16 + 16);  // of a warp
   static_assert(kStageBytes % 1024 == 0 && kN % 16 == 0);
   static_assert(kStagedAt + kWarps * kStagedBytes <= kBarriersAt);
-  static_assert(kSharedBytes <= 208 * 1024, "small kernels need room");
+  static_assert(kHandedBytes <= 208 * 1024, "small kernels need room");
 };
 
 /// The shared memory of a block.
@@ -70,6 +77,8 @@ struct SplitMemory {
   __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
   /// All mates are done with it: one arrival of every multiplying warp.
   __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
+  /// Where norms are handed on: the factors behind it are there.
+  __device__ uint32_t factors_there() const { return base + Shape::kSharedBytes; }
   /// Four sums of a thread.
   __device__ uint32_t sums(int four) const {
     return base + (four * kMultiplying + static_cast<int>(threadIdx.x)) * 16;
@@ -312,14 +321,56 @@ __device__ void write_gated(const MatmulJob& job, const float (&sums)[kPairs * 8
   }
 }
 
+/// sums = the sums of this warp's rows times the factors of these rows.
+template <int kCount>
+__device__ void multiply_by_factors(float (&sums)[kCount], const float* factors) {
+  const float* of_lane = factors + threadIdx.x / kWarp * 16 + threadIdx.x % kWarp / 4;
+  const float low = of_lane[0], high = of_lane[8];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+    sums[i] *= i % 4 < 2 ? low : high;
+}
+
+/// write_rows(), and hands them on. `weights`: of the norm, from column n on.
+template <typename T, int kCount>
+__device__ void write_and_hand_on(const MatmulJob& job, const HandedNorm& norm,
+                                  const float (&sums)[kCount], int row, int64_t n, int cols,
+                                  const float* weights, float* staged) {
+  float squares[2] = {};
+  write_rows<T>(job, sums, row, n, cols, staged,
+                [&](int half, int64_t t, int64_t at, const float(&values)[8]) {
+                  squares[half] += hand_on<T>(norm, t * job.cols + at, weights + (at - n), values);
+                });
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    squares[half] += __shfl_xor_sync(0xffffffffu, squares[half], 1);
+    squares[half] += __shfl_xor_sync(0xffffffffu, squares[half], 2);
+    if (lane % 4 == 0) norm.squares[row + lane / 4 + 8 * half] = squares[half];
+  }
+}
+
 /// Writes this warp's 16 rows of the outputs that begin at weight row `first` of the tiles' order.
-template <typename T, int kPairs>
-__device__ void write_sums(const MatmulJob& job, const float (&sums)[kPairs * 8], int64_t first,
-                           int pairs, std::byte* staged) {
+template <typename T, int kPairs, bool kHanded, bool kHandsOn>
+__device__ void write_sums(const MatmulJob& job, const HandedNorm& norm, float (&sums)[kPairs * 8],
+                           int64_t first, int pairs, const float* weights, const float* factors,
+                           uint32_t factors_there, std::byte* staged) {
   const int row = static_cast<int>(threadIdx.x) / kWarp * 16;
   const int64_t n = job.gated ? first / 2 : first;
   if (n >= job.cols || row >= job.rows) return;
   auto* const floats = reinterpret_cast<float*>(staged);
+  if constexpr (kHanded) {
+    if (norm.x_squares != nullptr) {
+      hopper::wait_barrier(factors_there, 0);
+      multiply_by_factors(sums, factors);
+    }
+  }
+  if constexpr (kHanded && kHandsOn) {
+    if (norm.scaled != nullptr) {
+      write_and_hand_on<T>(job, norm, sums, row, n, pairs * 16, weights, floats);
+      return;
+    }
+  }
   if (job.gated && job.bias == nullptr && job.out_type == job.x_type) {
     write_gated<T, kPairs>(job, sums, n, pairs, staged);
   } else if (job.gated) {
@@ -329,9 +380,10 @@ __device__ void write_sums(const MatmulJob& job, const float (&sums)[kPairs * 8]
   }
 }
 
-template <typename T, typename Shape>
-__global__ void __launch_bounds__(kThreads, 1)
-    matmul_split_kernel(const __grid_constant__ MatmulJob job,
+/// kHanded: knows norms that are handed on.
+template <typename T, typename Shape, bool kHanded>
+__global__ void __launch_bounds__(kHanded ? kHandedThreads : kThreads, 1)
+    matmul_split_kernel(const __grid_constant__ MatmulJob job, HandedNorm norm,
                         const __grid_constant__ CUtensorMap x_map,
                         const __grid_constant__ CUtensorMap weight_map) {
   extern __shared__ __align__(1024) unsigned char bytes[];
@@ -345,14 +397,23 @@ __global__ void __launch_bounds__(kThreads, 1)
       hopper::init_barrier(memory.full(i), 1);
       hopper::init_barrier(memory.empty(i), Shape::kMates * kWarps);
     }
+    if constexpr (kHanded) hopper::init_barrier(memory.factors_there(), 1);
     hopper::publish_barriers();
     hopper::order_before_async();
     copies.fill_with_weight();
   }
   __syncwarp();
+  const int64_t first = int64_t{place.tile} * Shape::kN;
+  auto* const factors = reinterpret_cast<float*>(bytes + Shape::kFactorsAt);
+  auto* const weights = reinterpret_cast<float*>(bytes + Shape::kWeightsAt);
+  if constexpr (kHanded) {
+    if (norm.scaled != nullptr && threadIdx.x < Shape::kN && first + threadIdx.x < job.cols)
+      weights[threadIdx.x] = norm.weight[first + threadIdx.x];
+    // This block's part of the columns.
+    norm.squares += (int64_t{place.tile} * Shape::kSplits + place.piece) * kTileRows;
+  }
   stream::meet_cluster();
   device::wait_for_predecessor();
-  const int64_t first = int64_t{place.tile} * Shape::kN;
   std::byte* const staged = reinterpret_cast<std::byte*>(bytes) + Shape::kStagedAt +
                             threadIdx.x / kWarp * Shape::kStagedBytes;
   float sums[Shape::kSums];
@@ -360,17 +421,25 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_piece<T>(memory, place, sums);
   } else if (copies_boxes) {
     copies.run();
+  } else if (kHanded && threadIdx.x >= kThreads && norm.x_squares != nullptr) {
+    find_factors<kTileRows>(norm, job.depth, factors);
+    __syncwarp();
+    if (threadIdx.x == kThreads) hopper::arrive(memory.factors_there());
   }
   __syncwarp();
   if constexpr (Shape::kSplits > 1) {
     float joined[Shape::kMostPairs * 8];
     join_pieces(memory, place, sums, joined);
     const SplitPart<Shape> part(place.piece);
-    if (threadIdx.x < kMultiplying)
-      write_sums<T, Shape::kMostPairs>(job, joined, first + part.begin * 16, part.count, staged);
+    if (threadIdx.x < kMultiplying) {
+      write_sums<T, Shape::kMostPairs, kHanded, Shape::kHandsOn>(
+          job, norm, joined, first + part.begin * 16, part.count, weights + part.begin * 16,
+          factors, memory.factors_there(), staged);
+    }
   } else if (threadIdx.x < kMultiplying) {
     hopper::sync_named(1, kMultiplying);  // no warp reads stages any more
-    write_sums<T, Shape::kPairs>(job, sums, first, Shape::kPairs, staged);
+    write_sums<T, Shape::kPairs, kHanded, Shape::kHandsOn>(
+        job, norm, sums, first, Shape::kPairs, weights, factors, memory.factors_there(), staged);
   }
   __syncwarp();
   stream::leave_cluster();  // the others' reads and arrivals still come to this block's memory
@@ -379,7 +448,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename T, typename Shape>
 int most_clusters() {
   static const int most = [] {
-    constexpr auto* kKernel = matmul_split_kernel<T, Shape>;
+    constexpr auto* kKernel = matmul_split_kernel<T, Shape, false>;
     CHECK(device::reserve_shared(kName, kKernel, Shape::kSharedBytes));
     const int count =
         device::clusters_at_once(kName, kKernel, Shape::kBlocks, kThreads, Shape::kSharedBytes);
@@ -405,29 +474,50 @@ int64_t time_of(const MatmulJob& job) {
   return Shape::kStart + rounds * stages * Shape::kStep;
 }
 
-template <typename T, typename Shape>
-void run_shape(const Launch& launch, const MatmulJob& job) {
+/// How a product is run: as it is, or handing norms on.
+struct SplitRun {
+  void (*run)(const Launch&, const MatmulJob&, const HandedNorm&) = nullptr;
+  int parts = 0;  // of the columns, whose squares are summed; 0: it hands nothing on
+};
+
+template <typename T, typename Shape, bool kHanded>
+void run_shape(const Launch& launch, const MatmulJob& job, const HandedNorm& norm) {
+  constexpr auto* kKernel = matmul_split_kernel<T, Shape, kHanded>;
+  constexpr int kBytes = kHanded ? Shape::kHandedBytes : Shape::kSharedBytes;
+  constexpr int kCount = kHanded ? kHandedThreads : kThreads;
+  if constexpr (kHanded) {
+    static const bool allowed = device::reserve_shared(kName, kKernel, kBytes);
+    CHECK(allowed);
+  }
   const CUtensorMap x_map =
       device::make_matrix_map(job.x, job.rows, job.depth, copied_rows(job.rows) / Shape::kMates,
                               kStageDepth, device::Swizzle::k128Bytes);
   device::launch_clusters(kName, *launch.queue, Shape::kBlocks,
                           dim3(static_cast<unsigned>(cluster_count<Shape>(job) * Shape::kBlocks)),
-                          dim3(kThreads), Shape::kSharedBytes, matmul_split_kernel<T, Shape>, job,
-                          x_map, make_weight_map(job, Shape::kN, kStageDepth));
+                          dim3(kCount), kBytes, kKernel, job, norm, x_map,
+                          make_weight_map(job, Shape::kN, kStageDepth));
 }
 
-template <typename T, typename... Shapes>
-void run_best(const Launch& launch, const MatmulJob& job) {
+template <typename T, bool kHanded, typename... Shapes>
+SplitRun find_best(const MatmulJob& job) {
   int64_t best = std::numeric_limits<int64_t>::max();
-  void (*run)(const Launch&, const MatmulJob&) = nullptr;
+  SplitRun run;
   const auto offer = [&]<typename Shape>(Shape) {
     const int64_t time = time_of<T, Shape>(job);
     if (time >= best) return;
     best = time;
-    run = run_shape<T, Shape>;
+    run.run = run_shape<T, Shape, kHanded>;
+    const int64_t tiles = ceil_div(job.weight_rows(), Shape::kN);
+    run.parts = Shape::kHandsOn ? static_cast<int>(tiles) * Shape::kSplits : 0;
   };
   (offer(Shapes{}), ...);
-  run(launch, job);
+  return run;
+}
+
+template <typename T, bool kHanded>
+SplitRun best_run(const MatmulJob& job) {
+  return find_best<T, kHanded, SplitShape<224, 4, 1, 6000, 810>, SplitShape<112, 6, 2, 5600, 370>,
+                   SplitShape<144, 6, 4, 7000, 540>, SplitShape<208, 4, 4, 8000, 630>>(job);
 }
 
 }  // namespace
@@ -442,9 +532,17 @@ std::string matmul_split_cuda_why_not(const Launch& launch, const device::Proper
 
 void matmul_split_cuda(const Launch& launch) {
   run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) {
-    run_best<T, SplitShape<224, 4, 1, 6000, 810>, SplitShape<112, 6, 2, 5600, 370>,
-             SplitShape<144, 6, 4, 7000, 540>, SplitShape<208, 4, 4, 8000, 630>>(launch, job);
+    best_run<T, false>(job).run(launch, job, {});
   });
+}
+
+void matmul_split_handed_cuda(const Launch& launch, const HandedNorm& norm) {
+  const MatmulJob job = matmul_job(launch);
+  best_run<__nv_bfloat16, true>(job).run(launch, job, norm);
+}
+
+int matmul_split_parts(const Launch& launch) {
+  return best_run<__nv_bfloat16, true>(matmul_job(launch)).parts;
 }
 
 }  // namespace millrace::ops

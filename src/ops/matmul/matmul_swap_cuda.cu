@@ -19,6 +19,7 @@
 #include "ops/common/hopper.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
+#include "ops/matmul/matmul_handed_norm_cuda.cuh"
 #include "ops/matmul/matmul_stream_cuda.cuh"
 #include "ops/matmul/matmul_swap_cuda.cuh"
 #include "ops/matmul/matmul_weight_map_cuda.cuh"
@@ -39,6 +40,7 @@ constexpr int kRowBytes = hopper::kSwizzledRow;
 constexpr int kGroupRows = 64;                      // of the weight, that a warpgroup multiplies
 constexpr int kMultiplying = swap::kWarps * kWarp;  // threads
 constexpr int kThreads = kMultiplying + kWarp;
+constexpr int kHandedThreads = kThreads + kWarp;  // a warp finds the factors of a norm
 constexpr int kBoxBytes = kTileRows * kRowBytes;  // of the weight
 constexpr int kChunk = 16;                        // tokens that a warp stages before it writes
 constexpr int kStagedStride = 20;                 // floats, against bank conflicts
@@ -63,11 +65,16 @@ struct SwapShape {
   static constexpr int kStagedAt = kStages * kStageBytes;
   static constexpr int kBarriersAt = kStagedAt + swap::kWarps * kStagedFloats * 4;
   static constexpr int kSharedBytes = kBarriersAt + 3 * kStages * 8;
+  static constexpr int kHandedBytes = kSharedBytes + 8 + kTokens * 4;
   static_assert(kInFlight <= kStages);
   static_assert(kTokens % (8 * kMates) == 0, "parts of x are whole groups of swizzled rows");
   static_assert(kSharedBytes > 114 * 1024, "two blocks must not fit");
   static_assert(kSharedBytes <= 208 * 1024, "small kernels need room");
 };
+
+/// Whether products of this shape hand norms on. Those of more rows are matmul_split_cuda's.
+template <typename Shape>
+inline constexpr bool kHandsOn = Shape::kTokens <= 32;
 
 /// The shared memory of a block: stages, staged outputs, and three barriers for each stage.
 template <typename Shape>
@@ -81,6 +88,8 @@ struct SwapMemory {
   __device__ uint32_t x_full(int slot) const { return full(Shape::kStages + slot); }
   /// The stage is used up in all blocks of the cluster: one arrival of every multiplying warp.
   __device__ uint32_t empty(int slot) const { return full(2 * Shape::kStages + slot); }
+  /// Where norms are handed on: the factors behind it are there.
+  __device__ uint32_t factors_there() const { return base + Shape::kSharedBytes; }
 };
 
 /// Copies the steps of this block's share, in order.
@@ -286,11 +295,20 @@ struct Residuals {
   }
 };
 
-/// Outputs [t, n .. n + 7]; rows of 8 m outputs, n a multiple of 8.
+/// The weights of a norm that is handed on, of this lane's eight columns; loaded like Residuals.
+struct NormWeights {
+  float of_column[8] = {};
+
+  __device__ NormWeights(const HandedNorm& norm, const MatmulJob& job, int64_t first_row) {
+    const int64_t n = first_row + threadIdx.x % 2 * 8;
+    if (norm.scaled != nullptr && n < job.cols) load_floats<8>(norm.weight + n, of_column);
+  }
+};
+
+/// values = outputs [t, n .. n + 7], which are written; rows of 8 m outputs, n a multiple of 8.
 template <typename T>
 __device__ void write_eight_with(const MatmulJob& job, int64_t t, int64_t n, const float* sums,
-                                 const Pack<T, 8>& residual) {
-  float values[8];
+                                 const Pack<T, 8>& residual, float (&values)[8]) {
   load_floats<8>(sums, values);
   activate_eight(job, n, values);
 #pragma unroll
@@ -315,11 +333,21 @@ __device__ void write_four(const MatmulJob& job, int64_t t, int64_t n, const flo
   store_floats<4>(values, static_cast<T*>(job.out) + t * job.cols + n);
 }
 
+/// sums = the sums of these tokens times the factors of their rows of x.
+template <int kCount>
+__device__ void multiply_by_factors(float (&sums)[kCount], const float* factors) {
+  const float* of_lane = factors + threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i)
+    sums[i] *= of_lane[i / 4 * 8 + i % 2];
+}
+
 /// Writes this warp's strip of a tile, from weight row first_row of all tiles on: a lane has eight
 /// sums of a token. Of a gated product they are four of the gate and of up each.
-template <typename T, int kTokens>
-__device__ void write_strip(const MatmulJob& job, const float (&sums)[kTokens / 2],
-                            int64_t first_row, const Residuals<T, kTokens>& residuals,
+template <typename T, int kTokens, bool kHanded>
+__device__ void write_strip(const MatmulJob& job, const HandedNorm& norm,
+                            const float (&sums)[kTokens / 2], int64_t first_row,
+                            const Residuals<T, kTokens>& residuals, const NormWeights& weights,
                             float* staged) {
   constexpr int kHeld = kHeldChunks<kTokens>;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -332,11 +360,15 @@ __device__ void write_strip(const MatmulJob& job, const float (&sums)[kTokens / 
     stage_chunk(sums, chunk, staged);
     __syncwarp();
     const int64_t t = chunk * kChunk + lane / 2;
+    float squares = 0;
     if (t < job.rows && n < job.cols) {
       if (job.gated) {
         write_four<T>(job, t, n, from, from + kGatedRows);
       } else if (whole && kHeld > 0) {
-        write_eight_with<T>(job, t, n, from, residuals.of_chunk[kHeld > 0 ? chunk : 0]);
+        float values[8];
+        write_eight_with<T>(job, t, n, from, residuals.of_chunk[kHeld > 0 ? chunk : 0], values);
+        if (kHanded && norm.scaled != nullptr)
+          squares = hand_on<T>(norm, t * job.cols + n, weights.of_column, values);
       } else if (whole) {
         write_eight(job, t, n, from);
       } else {
@@ -345,14 +377,20 @@ __device__ void write_strip(const MatmulJob& job, const float (&sums)[kTokens / 
           write_out(job, t, n + j, from[j]);
       }
     }
+    if (kHanded && norm.scaled != nullptr) {
+      squares += __shfl_xor_sync(0xffffffffu, squares, 1);
+      if (lane % 2 == 0 && t < kTokens && first_row < job.cols)
+        norm.squares[first_row / kStripRows * kTokens + t] = squares;
+    }
     __syncwarp();
   }
 }
 
 /// Of the multiplying warps: all of this block's share.
-template <typename T, typename Shape>
+template <typename T, typename Shape, bool kHanded>
 __device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob& job,
-                               const SwapCut& cut, const SwapJoin& join, float* staged) {
+                               const HandedNorm& norm, const SwapCut& cut, const SwapJoin& join,
+                               float* staged, const float* factors) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
   const int rank = static_cast<int>(blockIdx.x) % Shape::kMates;
@@ -367,15 +405,22 @@ __device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob&
     const int64_t tile = int64_t{group} * Shape::kMates + rank;
     const int64_t first_row = tile * kTileRows + warp * kStripRows;
     const Residuals<T, Shape::kTokens> residuals(job, first_row);
+    const NormWeights weights(norm, job, kHanded ? first_row : job.cols);
     if (steps < cut.steps && !swap::join_pieces(cut, join, group, sums)) continue;
-    write_strip<T, Shape::kTokens>(job, sums, first_row, residuals, staged + warp * kStagedFloats);
+    if (kHanded && norm.x_squares != nullptr) {
+      hopper::wait_barrier(memory.factors_there(), 0);
+      multiply_by_factors(sums, factors);
+    }
+    write_strip<T, Shape::kTokens, kHanded>(job, norm, sums, first_row, residuals, weights,
+                                            staged + warp * kStagedFloats);
   }
 }
 
-/// Registers are for two blocks: what one leaves is for small kernels.
-template <typename T, typename Shape>
-__global__ void __launch_bounds__(kThreads, 2)
+/// Registers are for two blocks: what one leaves is for small kernels. kHanded: knows norms.
+template <typename T, typename Shape, bool kHanded>
+__global__ void __launch_bounds__(kHanded ? kHandedThreads : kThreads, 2)
     matmul_swap_kernel(const __grid_constant__ MatmulJob job,
+                       const __grid_constant__ HandedNorm norm,
                        const __grid_constant__ CUtensorMap weight_map,
                        const __grid_constant__ CUtensorMap x_map,
                        const __grid_constant__ SwapCut cut, const __grid_constant__ SwapJoin join) {
@@ -383,6 +428,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   device::let_successor_start();
   const SwapMemory<Shape> memory{hopper::address_in_shared(bytes)};
   SwapCopies<Shape> copies(memory, cut, weight_map, x_map, job.gated);
+  auto* const factors = reinterpret_cast<float*>(bytes + Shape::kSharedBytes + 8);
   const bool fills = threadIdx.x == kMultiplying;
   if (fills) {
     for (int i = 0; i < Shape::kStages; ++i) {
@@ -390,6 +436,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       hopper::init_barrier(memory.x_full(i), 1);
       hopper::init_barrier(memory.empty(i), Shape::kMates * swap::kWarps);
     }
+    if constexpr (kHanded) hopper::init_barrier(memory.factors_there(), 1);
     hopper::publish_barriers();
     hopper::order_before_async();
   }
@@ -407,9 +454,14 @@ __global__ void __launch_bounds__(kThreads, 2)
       copies.add_x(static_cast<int>(threadIdx.x) / kWarp, swap::kWarps);
     }
     __syncwarp();
-    multiply_share<T>(memory, job, cut, join, reinterpret_cast<float*>(bytes + Shape::kStagedAt));
+    multiply_share<T, Shape, kHanded>(memory, job, norm, cut, join,
+                                      reinterpret_cast<float*>(bytes + Shape::kStagedAt), factors);
   } else if (fills) {
     copies.run();
+  } else if (kHanded && threadIdx.x >= kThreads && norm.x_squares != nullptr) {
+    find_factors<Shape::kTokens>(norm, job.depth, factors);
+    __syncwarp();
+    if (threadIdx.x == kThreads) hopper::arrive(memory.factors_there());
   }
   if constexpr (Shape::kMates > 1) {
     __syncwarp();
@@ -421,7 +473,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <typename T, typename Shape>
 int most_clusters() {
   static const int most = [] {
-    constexpr auto* kKernel = matmul_swap_kernel<T, Shape>;
+    constexpr auto* kKernel = matmul_swap_kernel<T, Shape, false>;
     CHECK(device::reserve_shared(kName, kKernel, Shape::kSharedBytes));
     const int count = Shape::kMates == 1 ? device::multiprocessors()
                                          : device::clusters_at_once(kName, kKernel, Shape::kMates,
@@ -437,17 +489,23 @@ swap::SwapCuts cuts_for(const MatmulJob& job) {
                            Shape::kMates, most_clusters<T, Shape>());
 }
 
-template <typename T, typename Shape>
-void run_shape(const Launch& launch, const MatmulJob& job, int place) {
+template <typename T, typename Shape, bool kHanded>
+void run_shape(const Launch& launch, const MatmulJob& job, const HandedNorm& norm, int place) {
+  constexpr auto* kKernel = matmul_swap_kernel<T, Shape, kHanded>;
+  constexpr int kBytes = kHanded ? Shape::kHandedBytes : Shape::kSharedBytes;
+  constexpr int kCount = kHanded ? kHandedThreads : kThreads;
+  if constexpr (kHanded) {
+    static const bool allowed = device::reserve_shared(kName, kKernel, kBytes);
+    CHECK(allowed);
+  }
   const CUtensorMap x_map =
       device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates, kBoxDepth,
                               device::Swizzle::k128Bytes);
   const SwapCut cut = cuts_for<T, Shape>(job).at(place);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
   device::launch_clusters(kName, *launch.queue, Shape::kMates,
-                          dim3(static_cast<unsigned>(cut.blocks())), dim3(kThreads),
-                          Shape::kSharedBytes, matmul_swap_kernel<T, Shape>, job,
-                          make_weight_map(job, kTileRows, kBoxDepth), x_map, cut, join);
+                          dim3(static_cast<unsigned>(cut.blocks())), dim3(kCount), kBytes, kKernel,
+                          job, norm, make_weight_map(job, kTileRows, kBoxDepth), x_map, cut, join);
 }
 
 /// Calls `function(SwapShape<...>{})` with the shape for this number of rows. Up to 32 rows, memory
@@ -499,8 +557,20 @@ bool matmul_swap_cuda_gates(const Launch& launch) {
 
 void matmul_swap_cuda(const Launch& launch, int place) {
   run_16_bit(launch, [&]<typename T>(T, const MatmulJob& job) {
-    with_shape(job.rows, [&]<typename Shape>(Shape) { run_shape<T, Shape>(launch, job, place); });
+    with_shape(job.rows,
+               [&]<typename Shape>(Shape) { run_shape<T, Shape, false>(launch, job, {}, place); });
   });
+}
+
+void matmul_swap_handed_cuda(const Launch& launch, int place, const HandedNorm& norm) {
+  const MatmulJob job = matmul_job(launch);
+  with_shape(job.rows, [&]<typename Shape>(Shape) {
+    if constexpr (kHandsOn<Shape>) run_shape<__nv_bfloat16, Shape, true>(launch, job, norm, place);
+  });
+}
+
+int matmul_swap_parts(const Launch& launch) {
+  return static_cast<int>((launch.out[0].dim(1) + kStripRows - 1) / kStripRows);
 }
 
 }  // namespace millrace::ops
