@@ -34,12 +34,18 @@ __device__ inline void stage_chunk(const float (&sums)[kCount], int chunk, float
   }
 }
 
-/// values = eight outputs from two units of staged sums, which are written; `residual`: what is to
-/// be added to them, as it lies in memory.
-template <typename T>
+/// Of write_rows: nobody wants to see the outputs.
+struct NobodySees {
+  __device__ void operator()(int, int64_t, int64_t, const float (&)[8]) const {}
+};
+
+/// Eight outputs from two units of staged sums; `residual`: what is to be added to them, as it lies
+/// in memory; see(half, t, n, values), see write_rows.
+template <typename T, typename See>
 __device__ inline void write_staged(const MatmulJob& job, int64_t t, int64_t n, const float* low,
-                                    const float* high, const Pack<T, 8>& residual,
-                                    float (&values)[8]) {
+                                    const float* high, const Pack<T, 8>& residual, int half,
+                                    const See& see) {
+  float values[8];
   load_floats<4>(low, values);
   load_floats<4>(high, values + 4);
   activate_eight(job, n, values);
@@ -49,6 +55,7 @@ __device__ inline void write_staged(const MatmulJob& job, int64_t t, int64_t n, 
       values[i] += to_float(residual.at[i]);
   }
   store_eight(job, t * job.cols + n, values);
+  see(half, t, n, values);
 }
 
 /// The same where rows of the outputs are not aligned, or end among the eight.
@@ -58,11 +65,6 @@ __device__ inline void write_staged_singly(const MatmulJob& job, int64_t t, int6
   for (int j = 0; j < 8 && n + j < job.cols; ++j)
     write_out(job, t, n + j, j < 4 ? low[j] : high[j - 4]);
 }
-
-/// Of write_rows: nobody wants to see the outputs.
-struct NobodySees {
-  __device__ void operator()(int, int64_t, int64_t, const float (&)[8]) const {}
-};
 
 /// This warp's 16 rows of a tile, `cols` columns of it; (first_t, first_n) is the first output. A
 /// lane writes eights of columns in two rows. Residuals are read one chunk ahead. see(half, t, n,
@@ -99,9 +101,7 @@ __device__ inline void write_rows(const MatmulJob& job, const float (&sums)[kCou
       const int offset = 8 * half * kOutCols;
       if (t + 8 * half >= job.rows || n >= end) continue;
       if (whole) {
-        float values[8];
-        write_staged(job, t + 8 * half, n, low + offset, high + offset, residual[half], values);
-        see(half, t + 8 * half, n, values);
+        write_staged(job, t + 8 * half, n, low + offset, high + offset, residual[half], half, see);
       } else {
         write_staged_singly(job, t + 8 * half, n, low + offset, high + offset);
       }
