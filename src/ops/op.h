@@ -96,6 +96,9 @@ struct Tactic {
   void (*run)(const Launch&) = nullptr;
   /// A row of the result has the same bits in any batch. Deterministic engines take no other.
   bool batch_invariant = true;
+  /// The launch behind it may begin while its last blocks run. Not so kernels of a library that
+  /// know nothing of dependents.
+  bool lets_next_start = true;
   /// Enqueues consecutive launches of the op, at most kMaxChain, as one; why_not holds for each.
   /// Each reads what those before it wrote, and memory is planned for one after the other: a launch
   /// has its outputs and its workspace from the end of the one before on, the workspace to its own

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
-#include <string_view>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -59,11 +58,6 @@ Ratios ratios(const Profiler::Times& times, const std::vector<const ops::Tactic*
   for (auto& [tactic, ratio] : ratios.of)
     ratio /= times.at(ratios.fastest);
   return ratios;
-}
-
-/// Our kernels do; those of cuBLASLt have no launch_dependents.
-bool lets_next_start(const ops::Tactic& tactic) {
-  return !std::string_view(tactic.name).starts_with("matmul_cublaslt");
 }
 
 }  // namespace
@@ -142,7 +136,7 @@ const ops::Tactic* Profiler::fastest(const Problem& problem,
   const ops::Tactic* best = nullptr;
   Times times;
   const auto in_step = [&](const ops::Tactic* t) {
-    return times.at(t) + (lets_next_start(*t) ? 0 : late_us);
+    return times.at(t) + (t->lets_next_start ? 0 : late_us);
   };
   const auto first_as_fast_as = [&](const ops::Tactic* fastest) {
     return *std::ranges::find_if(tactics, [&](const ops::Tactic* t) {

@@ -37,10 +37,11 @@ class Profiler {
 
   /// The fastest of these tactics (at least one); the first of those that are as fast. A tactic
   /// whose trial would not fit, or whose outputs are wrong, is dropped with a note; when none is
-  /// left, the first one wins unmeasured. Never throws for lack of memory. `series`: times of the
-  /// same operation with fewer rows; becomes those with these rows. What was far slower than
-  /// another of these tactics is not timed again. `late_us`: what the next launch takes longer
-  /// where this one does not let it start early, which a trial does not see (cuBLASLt).
+  /// left, the first one wins unmeasured. Never throws for lack of memory.
+  /// `series`: times of the same operation with fewer rows; becomes those with these rows. What was
+  /// far slower than another of these tactics is not timed again.
+  /// `late_us`: what the next launch takes longer where this one does not let it start early
+  /// (Tactic::lets_next_start), which a trial does not see.
   const ops::Tactic* fastest(const Problem& problem, const std::vector<const ops::Tactic*>& tactics,
                              Times* series = nullptr, double late_us = 0);
 

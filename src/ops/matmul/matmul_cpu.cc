@@ -142,6 +142,13 @@ constexpr MatmulKernel kCublaslt = {.run = run_at<matmul_cublaslt, kPlace>,
                                     .why_not = why_not_at<matmul_cublaslt_why_not, kPlace>,
                                     .workspace = matmul_cublaslt_workspace};
 
+template <int kPlace>
+constexpr Tactic cublaslt_tactic(const char* name) {
+  Tactic tactic = composed_tactic<kCublaslt<kPlace>>(name, false);
+  tactic.lets_next_start = false;
+  return tactic;
+}
+
 /// One of its cuts.
 template <int kPlace>
 constexpr MatmulKernel kSwap = {.run = run_at<matmul_swap_cuda, kPlace>,
@@ -202,10 +209,9 @@ constexpr Tactic kTactics[] = {
         composed_tactic<kRowsMma>("matmul_rows_mma_cuda"),
         composed_tactic<kWgmma>("matmul_wgmma_cuda"), composed_tactic<kMma>("matmul_mma_cuda"),
         composed_tactic<kRows>("matmul_rows_cuda"), composed_tactic<kAny>("matmul_cuda"),
-        composed_tactic<kCublaslt<0>>("matmul_cublaslt", false),
-        composed_tactic<kCublaslt<1>>("matmul_cublaslt_2", false),
-        composed_tactic<kCublaslt<2>>("matmul_cublaslt_3", false),
-        composed_tactic<kCublaslt<3>>("matmul_cublaslt_4", false), kChain, kSeries, )  //
+        cublaslt_tactic<0>("matmul_cublaslt"), cublaslt_tactic<1>("matmul_cublaslt_2"),
+        cublaslt_tactic<2>("matmul_cublaslt_3"), cublaslt_tactic<3>("matmul_cublaslt_4"), kChain,
+        kSeries, )  //
     MILLRACE_ON_X86(
         rows_tactic<CpuIsa::kAvx512, matmul_rows_avx512>("matmul_rows_avx512"),
         panels_tactic<CpuIsa::kAvx512Bf16, kPanelsAvx512Bf16>("matmul_panels_avx512bf16"),
