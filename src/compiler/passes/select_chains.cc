@@ -1,7 +1,7 @@
 // select_chains: which consecutive launches go as one, by the number of their rows.
 //
 //   matmul o_proj  matmul gate_up  matmul down_proj  matmul qkv    T <= 2: matmul_chain_cuda
-//                                                                  T <= 16: matmul_series_cuda
+//                                                                  T <= 128: matmul_series_cuda
 //
 // Launches are consecutive where no other stands between them in a step of generated tokens. The
 // runtime finds the chains again by the tactics (ops::chain_length).

@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "device/cuda/launch.h"
 #include "ops/common/queue_number_cuda.h"
+#include "ops/common/vector_access_cuda.cuh"
 #include "ops/matmul/matmul_composed_cuda.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_handed_norm.h"
@@ -85,8 +86,8 @@ bool hands_on(const Launch& from, const Launch& to) {
   const auto& a = from.attrs<Matmul>();
   return to.attrs<Matmul>().normed() && to.in[0].data == from.out[0].data && !a.gated &&
          from.out[0].dtype == ir::DType::kBF16 && to.in.back().dtype == ir::DType::kF32 &&
-         from.out[0].dim(1) <= kMostCols && parts_of(from) > 0 &&
-         parts_of(from) * square_rows(from.in[0].dim(0)) <= kMostSquares;
+         aligned_to_16(to.in.back().as<float>()) && from.out[0].dim(1) <= kMostCols &&
+         parts_of(from) > 0 && parts_of(from) * square_rows(from.in[0].dim(0)) <= kMostSquares;
 }
 
 /// A launch whose x is normed already, or will be by the factors of its rows.
