@@ -11,16 +11,6 @@
 
 namespace millrace::ops::generation {
 
-/// hopper::copy_box of what is read once.
-__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
-                                         int x, int y, int z, int w, int v) {
-  asm volatile(
-      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v), "l"(streamed_policy())
-      : "memory");
-}
-
 /// Units that the blocks of a launch have taken beyond their first two. Zeros between launches;
 /// launches that overlap use different ones.
 static __device__ unsigned units_taken[kNumberedQueues];

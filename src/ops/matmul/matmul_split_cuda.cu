@@ -15,6 +15,7 @@
 #include "device/cuda/occupancy.h"
 #include "ops/common/fast_silu_cuda.cuh"
 #include "ops/common/hopper.cuh"
+#include "ops/common/streamed_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_handed_norm_cuda.cuh"
 #include "ops/matmul/matmul_outputs_cuda.cuh"
@@ -145,9 +146,9 @@ class SplitCopies {
     const uint32_t to = memory_.weight(slot), full = memory_.full(slot);
     hopper::arrive_expecting(full, (Shape::kN + place_.x_rows) * kRowBytes);
     if (gated_) {
-      stream::copy_streamed_box(to, weight_, full, k, 0, 0, place_.tile * (Shape::kN / kGatedPair));
+      copy_streamed_box(to, weight_, full, k, 0, 0, place_.tile * (Shape::kN / kGatedPair));
     } else {
-      stream::copy_streamed_box(to, weight_, full, k, place_.tile * Shape::kN);
+      copy_streamed_box(to, weight_, full, k, place_.tile * Shape::kN);
     }
   }
 

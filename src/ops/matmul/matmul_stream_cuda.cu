@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "device/cuda/tensor_map.h"
 #include "ops/common/hopper.cuh"
+#include "ops/common/streamed_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_stream_cuda.cuh"
@@ -148,8 +149,8 @@ class StreamCopies {
     hopper::arrive_expecting(memory_.full(slot), Shape::kStageBytes);
 #pragma unroll
     for (int box = 0; box < Shape::kBoxes; ++box) {
-      stream::copy_streamed_box(memory_.weight(slot) + box * Shape::kWeightBox, weight_,
-                                memory_.full(slot), k + box * kBoxDepth, row);
+      copy_streamed_box(memory_.weight(slot) + box * Shape::kWeightBox, weight_, memory_.full(slot),
+                        k + box * kBoxDepth, row);
     }
   }
 

@@ -9,7 +9,6 @@
 #include <cuda_fp16.h>
 
 #include "ops/common/cluster_cuda.cuh"
-#include "ops/common/streamed_cuda.cuh"
 
 namespace millrace::ops::stream {
 
@@ -63,25 +62,6 @@ __device__ inline float4 load_from_block(uint32_t address, int rank) {
                : "r"(cluster::address_in(static_cast<unsigned>(rank), address))
                : "memory");
   return v;
-}
-
-/// hopper::copy_box of what is read once.
-__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
-                                         int x, int y) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(x), "r"(y), "l"(streamed_policy())
-      : "memory");
-}
-
-__device__ inline void copy_streamed_box(uint32_t to, const CUtensorMap& map, uint32_t barrier,
-                                         int x, int y, int z, int w) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "l"(streamed_policy())
-      : "memory");
 }
 
 /// Starts to copy a box to blocks of the cluster, to the same place in each, where the barrier at

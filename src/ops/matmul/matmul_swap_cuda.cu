@@ -17,6 +17,7 @@
 #include "device/cuda/occupancy.h"
 #include "ops/common/fast_silu_cuda.cuh"
 #include "ops/common/hopper.cuh"
+#include "ops/common/streamed_cuda.cuh"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_handed_norm_cuda.cuh"
@@ -159,10 +160,10 @@ class SwapCopies {
       const uint32_t to = memory_.weight(slot) + box * kBoxBytes;
       const int k = step_ * Shape::kDepth + box * kBoxDepth;
       if (gated_) {
-        stream::copy_streamed_box(to, weight_, memory_.full(slot), k, 0, 0,
-                                  tile * (kTileRows / kGatedPair));
+        copy_streamed_box(to, weight_, memory_.full(slot), k, 0, 0,
+                          tile * (kTileRows / kGatedPair));
       } else {
-        stream::copy_streamed_box(to, weight_, memory_.full(slot), k, tile * kTileRows);
+        copy_streamed_box(to, weight_, memory_.full(slot), k, tile * kTileRows);
       }
     }
   }
