@@ -42,6 +42,7 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
         owned_(groups_ / kCluster) {}
 
   /// All threads of all blocks of the cluster, with the same arguments. The sequence has one token.
+  /// Each warp rehearses its first tile, as in Stream::run().
   __device__ void run(int sequence, int kv_head) {
     start_barrier();
     walk_.sequence = sequence;
@@ -54,14 +55,20 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
     }
     const int last = walk_.plan.tiles - 1;
     new_key_ = this->cached_at(this->block_of(walk_, last), kv_head, walk_.plan.first_position);
-    cluster::wait();
-    device::wait_for_predecessor();
     const bool has_new_key = last % kStep == first;
-    auto read = this->read_token(walk_.plan.row_start, kv_head, has_new_key);
-    this->take_token(read, walk_, has_new_key);
-    this->start_sums();
-    add_tiles(first);
-    this->share_sums();
+    typename Base::Read read{};
+#pragma unroll 1
+    while (true) {
+      this->take_token(read, walk_, has_new_key);
+      this->start_sums();
+      add_tiles(first);
+      this->share_sums();
+      if (!rehearses_) break;
+      rehearses_ = false;
+      cluster::wait();
+      device::wait_for_predecessor();
+      read = this->read_token(walk_.plan.row_start, kv_head, has_new_key);
+    }
     __syncthreads();
     send();
     collect();
@@ -105,16 +112,20 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
     commit_copies();
   }
 
+  /// A rehearsal takes what lies in the warp's place for a tile: no copy goes there.
   __device__ void add_tiles(int first) {
     const int tiles = walk_.plan.tiles;
-    int stage = 0;
+    int stage = rehearses_ ? kTileStages : 0;
 #pragma unroll 1
     for (int tile = first; tile < tiles; tile += kStep) {
-      wait_for_copies<kTileStages - 1>();
-      __syncwarp();
-      if (tile == tiles - 1) append(stage);
-      __syncwarp();
+      if (!rehearses_) {
+        wait_for_copies<kTileStages - 1>();
+        __syncwarp();
+        if (tile == tiles - 1) append(stage);
+        __syncwarp();
+      }
       this->add_stages(stage, 1, walk_.plan, tile);
+      if (rehearses_) return;
       if (tile == tiles - 1) this->cache_new_key(new_key_);
       fetch(stage, tile + kTileStages * kStep);
       stage = stage + 1 == kTileStages ? 0 : stage + 1;
@@ -177,6 +188,7 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
   std::byte* const places_;
   const unsigned rank_;
   const int groups_, owned_;  // of four elements: of all rows, and those that this block writes
+  bool rehearses_ = true;
   Walk walk_;
   int64_t new_key_ = 0;  // its bytes from the planes of block 0
 };
