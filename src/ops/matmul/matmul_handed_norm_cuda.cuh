@@ -1,18 +1,18 @@
 // What kernels do with a HandedNorm. For .cu files.
 #pragma once
 
-#include "ops/common/hopper.cuh"
 #include "ops/common/vector_access_cuda.cuh"
 #include "ops/matmul/matmul_handed_norm.h"
 
 namespace millrace::ops {
 
 /// Of one warp, after wait_for_predecessor(): factors[t] = 1 / rms of row t of x, which has `depth`
-/// columns. Parts are added up in the same order every time.
-template <int kTokens>
+/// columns. Parts are added up in the same order every time, kAtOnce of them (for each four rows)
+/// on their way together: more rows need more, or the factors come too late.
+template <int kTokens, int kAtOnce>
 __device__ inline void find_factors(const HandedNorm& norm, int64_t depth, float* factors) {
   constexpr int kFours = kTokens / 4;  // a lane adds up four rows
-  constexpr int kGroups = kWarp / kFours, kAtOnce = 8;
+  constexpr int kGroups = kWarp / kFours;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, four = lane % kFours;
   const auto* from = reinterpret_cast<const float4*>(norm.x_squares) + four;
   float sum[4] = {};
@@ -40,57 +40,6 @@ __device__ inline void find_factors(const HandedNorm& norm, int64_t depth, float
     if (lane < kFours)
       factors[four * 4 + i] = rsqrtf(sum[i] / static_cast<float>(depth) + norm.eps);
   }
-}
-
-/// Floats of shared memory for find_many_factors: of the warps, then the factors.
-template <int kTokens, int kWarps>
-inline constexpr int kFactorFloats = (kWarps + 1) * kTokens;
-
-/// The same by kWarps warps, of more rows than one could look at in time: the factors lie at
-/// shared[kWarps * kTokens]. The warps meet at named barrier `barrier`.
-template <int kTokens, int kWarps>
-__device__ inline void find_many_factors(const HandedNorm& norm, int64_t depth, float* shared,
-                                         int barrier) {
-  constexpr int kThreads = kWarps * kWarp, kFours = kTokens / 4;  // a thread adds up four rows
-  constexpr int kGroups = kThreads / kFours, kAtOnce = 8;
-  static_assert(kFours <= kWarp);
-  const int thread = static_cast<int>(threadIdx.x), four = thread % kFours;
-  const auto* from = reinterpret_cast<const float4*>(norm.x_squares) + four;
-  float4 sum{};
-#pragma unroll 1
-  for (int part = thread / kFours; part < norm.x_parts; part += kAtOnce * kGroups) {
-    float4 parts[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int at = part + i * kGroups;
-      parts[i] = at < norm.x_parts ? __ldcg(from + int64_t{at} * kFours) : float4{};
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      sum.x += parts[i].x;
-      sum.y += parts[i].y;
-      sum.z += parts[i].z;
-      sum.w += parts[i].w;
-    }
-  }
-#pragma unroll
-  for (int step = kFours; step < kWarp; step *= 2) {
-    sum.x += __shfl_xor_sync(0xffffffffu, sum.x, step);
-    sum.y += __shfl_xor_sync(0xffffffffu, sum.y, step);
-    sum.z += __shfl_xor_sync(0xffffffffu, sum.z, step);
-    sum.w += __shfl_xor_sync(0xffffffffu, sum.w, step);
-  }
-  if (thread % kWarp < kFours)
-    reinterpret_cast<float4*>(shared)[thread / kWarp * kFours + four] = sum;
-  hopper::sync_named(barrier, kThreads);
-  if (thread < kTokens) {
-    float squares = 0;
-#pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp)
-      squares += shared[warp * kTokens + thread];
-    shared[kWarps * kTokens + thread] = rsqrtf(squares / static_cast<float>(depth) + norm.eps);
-  }
-  hopper::sync_named(barrier, kThreads);
 }
 
 /// Hands on eight neighbouring outputs of a row, scaled[at .. at + 7], 16-byte aligned. Returns the

@@ -35,7 +35,8 @@ constexpr int kGroupRows = 64;                // of x, that a warpgroup multipli
 constexpr int kWarps = 8;                     // that multiply
 constexpr int kMultiplying = kWarps * kWarp;  // threads
 constexpr int kThreads = kMultiplying + kWarp;
-constexpr int kXBytes = kTileRows * kRowBytes;  // of a stage
+constexpr int kHandedThreads = kThreads + kWarp;  // a warp finds the factors of a norm
+constexpr int kXBytes = kTileRows * kRowBytes;    // of a stage
 
 /// Tiles of kN weight rows. A cluster has kMates tiles and kSplits pieces of K. On an H200 a launch
 /// takes kStart nanoseconds and kStep for each stage of a block, where memory is busy with no
@@ -51,8 +52,8 @@ struct SplitShape {
   static constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8;
   // Whole tiles have no registers to spare for it.
   static constexpr bool kHandsOn = kSplits > 1;
-  static constexpr int kFactorsAt = (kSharedBytes + 15) / 16 * 16;
-  static constexpr int kWeightsAt = kFactorsAt + kFactorFloats<kTileRows, kWarps> * 4;
+  static constexpr int kFactorsAt = kSharedBytes + 8;
+  static constexpr int kWeightsAt = kFactorsAt + kTileRows * 4;
   static constexpr int kHandedBytes = kWeightsAt + kN * 4;
   // When all stages are used up, their place is that of sums for other blocks, and of outputs.
   static constexpr int kStagedAt = kSplits > 1 ? kTileRows* kN * 4 : 0;
@@ -63,7 +64,7 @@ struct SplitShape {
       (kOutCols * 4 > kMostPairs * 16 + 16 ? kOutCols * 4 : kMostPairs * 16 + 16);  // of a warp
   static_assert(kStageBytes % 1024 == 0 && kN % 16 == 0);
   static_assert(kStagedAt + kWarps * kStagedBytes <= kBarriersAt);
-  static_assert(kHandedBytes <= 212 * 1024, "small kernels need room");
+  static_assert(kHandedBytes <= 208 * 1024, "small kernels need room");
 };
 
 /// The shared memory of a block.
@@ -77,6 +78,8 @@ struct SplitMemory {
   __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
   /// All mates are done with it: one arrival of every multiplying warp.
   __device__ uint32_t empty(int slot) const { return full(slot) + Shape::kStages * 8; }
+  /// Where norms are handed on: the factors behind it are there.
+  __device__ uint32_t factors_there() const { return base + Shape::kSharedBytes; }
   /// Four sums of a thread.
   __device__ uint32_t sums(int four) const {
     return base + (four * kMultiplying + static_cast<int>(threadIdx.x)) * 16;
@@ -352,13 +355,16 @@ __device__ void write_and_hand_on(const MatmulJob& job, const HandedNorm& norm,
 template <typename T, int kPairs, bool kHanded, bool kHandsOn>
 __device__ void write_sums(const MatmulJob& job, const HandedNorm& norm, float (&sums)[kPairs * 8],
                            int64_t first, int pairs, const float* weights, const float* factors,
-                           std::byte* staged) {
+                           uint32_t factors_there, std::byte* staged) {
   const int row = static_cast<int>(threadIdx.x) / kWarp * 16;
   const int64_t n = job.gated ? first / 2 : first;
   if (n >= job.cols || row >= job.rows) return;
   auto* const floats = reinterpret_cast<float*>(staged);
   if constexpr (kHanded) {
-    if (norm.x_squares != nullptr) multiply_by_factors(sums, factors);
+    if (norm.x_squares != nullptr) {
+      hopper::wait_barrier(factors_there, 0);
+      multiply_by_factors(sums, factors);
+    }
   }
   if constexpr (kHanded && kHandsOn) {
     if (norm.scaled != nullptr) {
@@ -377,7 +383,7 @@ __device__ void write_sums(const MatmulJob& job, const HandedNorm& norm, float (
 
 /// kHanded: knows norms that are handed on.
 template <typename T, typename Shape, bool kHanded>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kHanded ? kHandedThreads : kThreads, 1)
     matmul_split_kernel(const __grid_constant__ MatmulJob job, HandedNorm norm,
                         const __grid_constant__ CUtensorMap x_map,
                         const __grid_constant__ CUtensorMap weight_map) {
@@ -392,6 +398,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       hopper::init_barrier(memory.full(i), 1);
       hopper::init_barrier(memory.empty(i), Shape::kMates * kWarps);
     }
+    if constexpr (kHanded) hopper::init_barrier(memory.factors_there(), 1);
     hopper::publish_barriers();
     hopper::order_before_async();
     copies.fill_with_weight();
@@ -408,10 +415,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   stream::meet_cluster();
   device::wait_for_predecessor();
-  if constexpr (kHanded) {
-    if (norm.x_squares != nullptr && threadIdx.x < kMultiplying)
-      find_many_factors<kTileRows, kWarps>(norm, job.depth, factors, 1);
-  }
   std::byte* const staged = reinterpret_cast<std::byte*>(bytes) + Shape::kStagedAt +
                             threadIdx.x / kWarp * Shape::kStagedBytes;
   float sums[Shape::kSums];
@@ -419,6 +422,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     multiply_piece<T>(memory, place, sums);
   } else if (copies_boxes) {
     copies.run();
+  } else if (kHanded && threadIdx.x >= kThreads && norm.x_squares != nullptr) {
+    find_factors<kTileRows, 32>(norm, job.depth, factors);
+    __syncwarp();
+    if (threadIdx.x == kThreads) hopper::arrive(memory.factors_there());
   }
   __syncwarp();
   if constexpr (Shape::kSplits > 1) {
@@ -428,12 +435,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x < kMultiplying) {
       write_sums<T, Shape::kMostPairs, kHanded, Shape::kHandsOn>(
           job, norm, joined, first + part.begin * 16, part.count, weights + part.begin * 16,
-          factors + kWarps * kTileRows, staged);
+          factors, memory.factors_there(), staged);
     }
   } else if (threadIdx.x < kMultiplying) {
     hopper::sync_named(1, kMultiplying);  // no warp reads stages any more
     write_sums<T, Shape::kPairs, kHanded, Shape::kHandsOn>(
-        job, norm, sums, first, Shape::kPairs, weights, factors + kWarps * kTileRows, staged);
+        job, norm, sums, first, Shape::kPairs, weights, factors, memory.factors_there(), staged);
   }
   __syncwarp();
   stream::leave_cluster();  // the others' reads and arrivals still come to this block's memory
@@ -478,6 +485,7 @@ template <typename T, typename Shape, bool kHanded>
 void run_shape(const Launch& launch, const MatmulJob& job, const HandedNorm& norm) {
   constexpr auto* kKernel = matmul_split_kernel<T, Shape, kHanded>;
   constexpr int kBytes = kHanded ? Shape::kHandedBytes : Shape::kSharedBytes;
+  constexpr int kCount = kHanded ? kHandedThreads : kThreads;
   if constexpr (kHanded) {
     static const bool allowed = device::reserve_shared(kName, kKernel, kBytes);
     CHECK(allowed);
@@ -487,7 +495,7 @@ void run_shape(const Launch& launch, const MatmulJob& job, const HandedNorm& nor
                               kStageDepth, device::Swizzle::k128Bytes);
   device::launch_clusters(kName, *launch.queue, Shape::kBlocks,
                           dim3(static_cast<unsigned>(cluster_count<Shape>(job) * Shape::kBlocks)),
-                          dim3(kThreads), kBytes, kKernel, job, norm, x_map,
+                          dim3(kCount), kBytes, kKernel, job, norm, x_map,
                           make_weight_map(job, Shape::kN, kStageDepth));
 }
 

@@ -460,7 +460,7 @@ __global__ void __launch_bounds__(kHanded ? kHandedThreads : kThreads, 2)
   } else if (fills) {
     copies.run();
   } else if (kHanded && threadIdx.x >= kThreads && norm.x_squares != nullptr) {
-    find_factors<Shape::kTokens>(norm, job.depth, factors);
+    find_factors<Shape::kTokens, 16>(norm, job.depth, factors);
     __syncwarp();
     if (threadIdx.x == kThreads) hopper::arrive(memory.factors_there());
   }
