@@ -89,7 +89,7 @@ class ChainSelector {
       const int64_t max_rows = std::min(maxima_.at(symbol), kMaxTimedRows);
       int64_t above = 0;
       for (int64_t rows = 1; above < max_rows; rows = std::min(2 * rows, max_rows)) {
-        if (!choose(neighbours, symbol, above, rows)) break;
+        choose(neighbours, symbol, above, rows);
         above = rows;
       }
     }
@@ -110,8 +110,7 @@ class ChainSelector {
     return flow;
   }
 
-  // False when there is no chain with so many rows: there is none with more.
-  bool choose(const std::vector<engine::PlannedLaunch*>& neighbours, const std::string& symbol,
+  void choose(const std::vector<engine::PlannedLaunch*>& neighbours, const std::string& symbol,
               int64_t above, int64_t rows) {
     const ir::Bindings sizes = sizes_of_rows(maxima_, symbol, rows);
     std::vector<Problem> problems;
@@ -120,12 +119,10 @@ class ChainSelector {
       problems.push_back(make_problem(engine_.graph, node(*launch), sizes));
       links.push_back({tactic_(problems.back()), rows});
     }
-    bool found = false;
     size_t length = 0;
     for (size_t i = 0; i < links.size(); i += length) {
       length = ops::chain_length(std::span(links).subspan(i));
       if (length == 1) continue;
-      found = true;
       Chain chain{.problems = {}, .alone = {}, .tactic = links[i].tactic, .flow = {}};
       for (size_t k = i; k < i + length; ++k) {
         chain.problems.push_back(problems[k]);
@@ -136,7 +133,6 @@ class ChainSelector {
       for (size_t k = i; k < i + length; ++k)
         set_tactic(neighbours[k]->choices, above, rows, chain.tactic->name);
     }
-    return found;
   }
 
   engine::PlannedGraph& engine_;

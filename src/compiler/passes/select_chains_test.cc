@@ -197,6 +197,14 @@ TEST(SelectChains, ChangesTheRowsInWhichItIsFaster) {
                                 " | 1 matmul_ref, 2 chain, 4 matmul_ref, 8 chain, 64 matmul_ref"));
 }
 
+TEST(SelectChains, ThereMayBeSomeForManyRowsAlone) {
+  engine::Engine engine = products(2);
+  const auto many = [](const Problem& problem) {
+    return problem.in[0].dim(0) > 8 ? &kChain : nullptr;
+  };
+  EXPECT_EQ(asked(engine, many), (Questions{"16: 8 8", "32: 8 8", "64: 8 8"}));
+}
+
 TEST(SelectChains, TheLastBucketIsTheLargestStep) {
   engine::Engine engine = products(2);
   engine.regimes[0].maxima[0].max = 3;
