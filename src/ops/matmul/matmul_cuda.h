@@ -52,14 +52,14 @@ int matmul_split_parts(const Launch& launch);
 std::string matmul_stream_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_stream_cuda(const Launch& launch);
 
-/// Up to 128 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
+/// Up to 32 rows by TMA and wgmma, at the speed of memory: x and weight both bf16 or both f16.
 /// `place`: how it is cut; 0 is expected to be the fastest.
 std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Properties& device,
                                      int place);
 int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Properties& device);
 bool matmul_swap_cuda_gates(const Launch& launch);
 void matmul_swap_cuda(const Launch& launch, int place);
-/// As of matmul_split_cuda, up to 32 rows.
+/// As of matmul_split_cuda.
 void matmul_swap_handed_cuda(const Launch& launch, int place, const HandedNorm& norm);
 int matmul_swap_parts(const Launch& launch);
 

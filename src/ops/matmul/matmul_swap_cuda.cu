@@ -1,7 +1,7 @@
-// Up to 128 rows on Hopper's tensor cores, at the speed of memory: the weight is streamed once, as
-// the operand of wgmma that has 64 rows; rows of x ("tokens") are its columns, padded to 8, 16, 32,
-// 64 or 128. In every block one thread keeps a ring of stages in shared memory full by TMA, and
-// fills it with the weight before the kernel before has ended.
+// Up to 32 rows on Hopper's tensor cores, at the speed of memory: the weight is streamed once, as
+// the operand of wgmma that has 64 rows; rows of x ("tokens") are its columns, padded to 8, 16 or
+// 32. In every block one thread keeps a ring of stages in shared memory full by TMA, and fills it
+// with the weight before the kernel before has ended.
 //
 // A gated product's tile has 64 rows of the gate and 64 of up in groups of 8 that alternate: a warp
 // has both sums of an output. The copy engine brings them so.
@@ -36,7 +36,7 @@ using swap::SwapCut;
 using swap::SwapJoin;
 
 constexpr const char* kName = "matmul_swap_cuda";
-constexpr int kMaxSwapRows = 128;
+constexpr int kMaxSwapRows = 32;
 constexpr int kRowBytes = hopper::kSwizzledRow;
 constexpr int kGroupRows = 64;                      // of the weight, that a warpgroup multiplies
 constexpr int kMultiplying = swap::kWarps * kWarp;  // threads
@@ -47,17 +47,16 @@ constexpr int kChunk = 16;                        // tokens that a warp stages b
 constexpr int kStagedStride = 20;                 // floats, against bank conflicts
 constexpr int kStagedFloats = kChunk * kStagedStride;
 
-/// Tiles of kTileRows weight rows and kTokens rows of x. kMates blocks, whose tiles lie side by
-/// side, are a cluster: each copies its part of x to all of them. A stage has kBoxes boxes of each
-/// operand along K; kInFlight stages of the weight are under way at once.
-template <int kTokens_, int kBoxes_, int kStages_, int kInFlight_, int kMates_>
+/// Tiles of kTileRows weight rows and kTokens rows of x. A stage has kBoxes boxes of each operand
+/// along K: memory gives more where 256 neighbouring bytes are asked for together. Rings are deep
+/// so that they fill while the kernel before ends, but with all of their stages under way at once
+/// its last blocks, and x, wait behind them: a layer of the 8B shape at 8 rows then takes 7 us
+/// longer. So kInFlight stages of the weight are.
+template <int kTokens_, int kStages_>
 struct SwapShape {
-  static constexpr int kTokens = kTokens_, kBoxes = kBoxes_, kStages = kStages_;
-  static constexpr int kInFlight = kInFlight_, kMates = kMates_;
+  static constexpr int kTokens = kTokens_, kStages = kStages_;
+  static constexpr int kBoxes = 2, kInFlight = 3;
   static constexpr int kSums = kTokens / 2;  // of a thread
-  /// Products of few tokens take much less time than memory does: a stage is better given back
-  /// early than multiplied without a pause.
-  static constexpr bool kReleasesAtOnce = kTokens <= 32;
   static constexpr int kDepth = kBoxes * kBoxDepth;
   static constexpr int kWeightBytes = kBoxes * kBoxBytes;
   static constexpr int kXBoxBytes = kTokens * kRowBytes;
@@ -68,14 +67,9 @@ struct SwapShape {
   static constexpr int kSharedBytes = kBarriersAt + 3 * kStages * 8;
   static constexpr int kHandedBytes = kSharedBytes + 8 + kTokens * 4;
   static_assert(kInFlight <= kStages);
-  static_assert(kTokens % (8 * kMates) == 0, "parts of x are whole groups of swizzled rows");
   static_assert(kSharedBytes > 114 * 1024, "two blocks must not fit");
   static_assert(kSharedBytes <= 208 * 1024, "small kernels need room");
 };
-
-/// Whether products of this shape hand norms on. Those of more rows are matmul_split_cuda's.
-template <typename Shape>
-inline constexpr bool kHandsOn = Shape::kTokens <= 32;
 
 /// The shared memory of a block: stages, staged outputs, and three barriers for each stage.
 template <typename Shape>
@@ -87,7 +81,7 @@ struct SwapMemory {
   /// An operand of a stage is there: one arrival, and its bytes.
   __device__ uint32_t full(int slot) const { return base + Shape::kBarriersAt + slot * 8; }
   __device__ uint32_t x_full(int slot) const { return full(Shape::kStages + slot); }
-  /// The stage is used up in all blocks of the cluster: one arrival of every multiplying warp.
+  /// The stage is used up: one arrival of every multiplying warp.
   __device__ uint32_t empty(int slot) const { return full(2 * Shape::kStages + slot); }
   /// Where norms are handed on: the factors behind it are there.
   __device__ uint32_t factors_there() const { return base + Shape::kSharedBytes; }
@@ -100,11 +94,11 @@ class SwapCopies {
   __device__ SwapCopies(const SwapMemory<Shape>& memory, const SwapCut& cut,
                         const CUtensorMap& weight, const CUtensorMap& x, bool gated)
       : memory_(memory), steps_(cut.steps), weight_(weight), x_(x), gated_(gated) {
-    const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
+    const auto share = static_cast<int>(blockIdx.x);
     const int begin = cut.begin(share);
     count_ = cut.begin(share + 1) - begin;
-    group_ = begin / steps_;
-    step_ = begin - group_ * steps_;
+    tile_ = begin / steps_;
+    step_ = begin - tile_ * steps_;
   }
 
   /// Of one thread, before wait_for_predecessor().
@@ -115,8 +109,8 @@ class SwapCopies {
     }
   }
 
-  /// x of every `stride`-th of these stages from `first` on, after it, and when the barriers of all
-  /// blocks of the cluster are there. Not of the thread that fills, which may not be through.
+  /// x of every `stride`-th of these stages from `first` on, after it. Not of the thread that
+  /// fills, which may not be through.
   __device__ void add_x(int first, int stride) const {
     for (int i = first; i < ahead(); i += stride)
       copy_x(i, (step_ + i) % steps_);
@@ -135,13 +129,12 @@ class SwapCopies {
   }
 
  private:
-  __device__ static int rank() { return static_cast<int>(blockIdx.x) % Shape::kMates; }
   __device__ int ahead() const { return min(count_, Shape::kStages); }
 
   __device__ void advance() {
     if (++step_ < steps_) return;
     step_ = 0;
-    ++group_;
+    ++tile_;
   }
 
   /// All stages before but kInFlight - 1 have come.
@@ -154,16 +147,15 @@ class SwapCopies {
   __device__ void copy_weight(int slot) {
     wait_for_earlier();
     hopper::arrive_expecting(memory_.full(slot), Shape::kWeightBytes);
-    const int tile = group_ * Shape::kMates + rank();
 #pragma unroll
     for (int box = 0; box < Shape::kBoxes; ++box) {
       const uint32_t to = memory_.weight(slot) + box * kBoxBytes;
       const int k = step_ * Shape::kDepth + box * kBoxDepth;
       if (gated_) {
         copy_streamed_box(to, weight_, memory_.full(slot), k, 0, 0,
-                          tile * (kTileRows / kGatedPair));
+                          tile_ * (kTileRows / kGatedPair));
       } else {
-        copy_streamed_box(to, weight_, memory_.full(slot), k, tile * kTileRows);
+        copy_streamed_box(to, weight_, memory_.full(slot), k, tile_ * kTileRows);
       }
     }
   }
@@ -172,16 +164,8 @@ class SwapCopies {
     hopper::arrive_expecting(memory_.x_full(slot), Shape::kXBytes);
 #pragma unroll
     for (int box = 0; box < Shape::kBoxes; ++box) {
-      const uint32_t to = memory_.x(slot) + box * Shape::kXBoxBytes;
-      const int k = step * Shape::kDepth + box * kBoxDepth;
-      if constexpr (Shape::kMates > 1) {
-        constexpr uint32_t kAll = (1U << Shape::kMates) - 1;
-        const int first = rank() * (Shape::kTokens / Shape::kMates);
-        stream::copy_box_to_blocks(to + first * kRowBytes, x_, memory_.x_full(slot), k, first,
-                                   kAll);
-      } else {
-        hopper::copy_box(to, x_, memory_.x_full(slot), k, 0);
-      }
+      hopper::copy_box(memory_.x(slot) + box * Shape::kXBoxBytes, x_, memory_.x_full(slot),
+                       step * Shape::kDepth + box * kBoxDepth, 0);
     }
   }
 
@@ -191,37 +175,16 @@ class SwapCopies {
   const CUtensorMap& x_;
   bool gated_;
   int count_;                       // steps of the share
-  int group_, step_;                // whose weight is copied next
+  int tile_, step_;                 // whose weight is copied next
   int copied_ = 0;                  // stages of the weight
   RingPlace<Shape::kStages> came_;  // the oldest stage that may be under way
 };
-
-template <typename T, int kN>
-__device__ void multiply_tokens(float (&sums)[kN / 2], uint64_t weight, uint64_t x, bool add) {
-  if constexpr (kN <= 32) {
-    stream::multiply_few<T, kN>(sums, weight, x, add);
-  } else {
-    hopper::multiply<T, kN, false>(sums, weight, x, add);
-  }
-}
-
-/// This warp is done with a stage.
-template <typename Shape>
-__device__ void release(const SwapMemory<Shape>& memory, int slot) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  if constexpr (Shape::kMates > 1) {
-    if (lane < Shape::kMates) stream::give_back(memory.empty(slot), lane);
-  } else {
-    if (lane == 0) hopper::arrive(memory.empty(slot));
-  }
-}
 
 /// sums = this warpgroup's 64 weight rows, over the next `steps` steps, times all tokens.
 template <typename T, typename Shape>
 __device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps,
                                RingPlace<Shape::kStages>& place, float (&sums)[Shape::kSums]) {
   const int group = static_cast<int>(threadIdx.x) / hopper::kWarpgroup;
-  [[maybe_unused]] int last_slot = 0;
   hopper::pin(sums);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
@@ -237,24 +200,18 @@ __device__ void multiply_steps(const SwapMemory<Shape>& memory, int steps,
 #pragma unroll
       for (int i = 0; i < kBoxDepth / 16; ++i) {
         constexpr int kNext = 16 * 2 / 16;  // 16 elements, in the descriptors' units of 16 bytes
-        multiply_tokens<T, Shape::kTokens>(sums, weight + i * kNext, x + i * kNext,
-                                           box > 0 || i > 0 || step > 0);
+        stream::multiply_few<T, Shape::kTokens>(sums, weight + i * kNext, x + i * kNext,
+                                                box > 0 || i > 0 || step > 0);
       }
     }
     hopper::commit_products();
     place.advance();
-    if constexpr (Shape::kReleasesAtOnce) {
-      hopper::wait_products<0>();
-      release(memory, slot);
-    } else {
-      hopper::wait_products<1>();  // the stage before is no longer read
-      if (step > 0) release(memory, last_slot);
-      last_slot = slot;
-    }
+    // Products of few rows take much less time than memory does: a stage is better given back early
+    // than multiplied without a pause.
+    hopper::wait_products<0>();
+    if (threadIdx.x % kWarp == 0) hopper::arrive(memory.empty(slot));
   }
-  hopper::wait_products<0>();
   hopper::pin(sums);
-  if constexpr (!Shape::kReleasesAtOnce) release(memory, last_slot);
 }
 
 /// Sums of tokens [16 chunk, + 16) to shared memory: [token][weight row].
@@ -272,22 +229,21 @@ __device__ void stage_chunk(const float (&sums)[kCount], int chunk, float* stage
   }
 }
 
-/// Chunks whose residuals a lane holds.
 template <int kTokens>
-inline constexpr int kHeldChunks = kTokens <= 32 ? (kTokens + kChunk - 1) / kChunk : 0;
+inline constexpr int kChunks = (kTokens + kChunk - 1) / kChunk;
 
 /// What this lane adds to its outputs of a strip. Loaded before the pieces of a tile are added up,
 /// so that it is there when they are.
 template <typename T, int kTokens>
 struct Residuals {
-  Pack<T, 8> of_chunk[std::max(kHeldChunks<kTokens>, 1)] = {};
+  Pack<T, 8> of_chunk[kChunks<kTokens>] = {};
 
   __device__ Residuals(const MatmulJob& job, int64_t first_row) {
-    if (kHeldChunks<kTokens> == 0 || job.residual == nullptr || job.cols % 8 != 0) return;
+    if (job.residual == nullptr || job.cols % 8 != 0) return;
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const int64_t n = first_row + lane % 2 * 8;
 #pragma unroll
-    for (int chunk = 0; chunk < kHeldChunks<kTokens>; ++chunk) {
+    for (int chunk = 0; chunk < kChunks<kTokens>; ++chunk) {
       const int64_t t = chunk * kChunk + lane / 2;
       if (t >= job.rows || n >= job.cols) continue;
       of_chunk[chunk] = *reinterpret_cast<const Pack<T, 8>*>(static_cast<const T*>(job.residual) +
@@ -350,13 +306,12 @@ __device__ void write_strip(const MatmulJob& job, const HandedNorm& norm,
                             const float (&sums)[kTokens / 2], int64_t first_row,
                             const Residuals<T, kTokens>& residuals, const NormWeights& weights,
                             float* staged) {
-  constexpr int kHeld = kHeldChunks<kTokens>;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t n = job.gated ? first_row / 2 + lane % 2 * 4 : first_row + lane % 2 * 8;
   const float* from = staged + lane / 2 * kStagedStride + lane % 2 * (job.gated ? 4 : 8);
   const bool whole = job.cols % 8 == 0;
-#pragma unroll(kHeld == 0 ? 1 : kHeld)
-  for (int chunk = 0; chunk * kChunk < kTokens; ++chunk) {
+#pragma unroll
+  for (int chunk = 0; chunk < kChunks<kTokens>; ++chunk) {
     if (chunk * kChunk >= job.rows) break;
     stage_chunk(sums, chunk, staged);
     __syncwarp();
@@ -365,13 +320,11 @@ __device__ void write_strip(const MatmulJob& job, const HandedNorm& norm,
     if (t < job.rows && n < job.cols) {
       if (job.gated) {
         write_four<T>(job, t, n, from, from + kGatedRows);
-      } else if (whole && kHeld > 0) {
+      } else if (whole) {
         float values[8];
-        write_eight_with<T>(job, t, n, from, residuals.of_chunk[kHeld > 0 ? chunk : 0], values);
+        write_eight_with<T>(job, t, n, from, residuals.of_chunk[chunk], values);
         if (kHanded && norm.scaled != nullptr)
           squares = hand_on<T>(norm, t * job.cols + n, weights.of_column, values);
-      } else if (whole) {
-        write_eight(job, t, n, from);
       } else {
 #pragma unroll 1
         for (int j = 0; j < 8 && n + j < job.cols; ++j)
@@ -393,21 +346,19 @@ __device__ void multiply_share(const SwapMemory<Shape>& memory, const MatmulJob&
                                const HandedNorm& norm, const SwapCut& cut, const SwapJoin& join,
                                float* staged, const float* factors) {
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
-  const int share = static_cast<int>(blockIdx.x) / Shape::kMates;
-  const int rank = static_cast<int>(blockIdx.x) % Shape::kMates;
+  const auto share = static_cast<int>(blockIdx.x);
   const int end = cut.begin(share + 1);
   RingPlace<Shape::kStages> place;
   for (int at = cut.begin(share); at < end;) {
-    const int group = at / cut.steps;
-    const int steps = min((group + 1) * cut.steps, end) - at;
+    const int tile = at / cut.steps;
+    const int steps = min((tile + 1) * cut.steps, end) - at;
     at += steps;
     float sums[Shape::kSums];
     multiply_steps<T>(memory, steps, place, sums);
-    const int64_t tile = int64_t{group} * Shape::kMates + rank;
-    const int64_t first_row = tile * kTileRows + warp * kStripRows;
+    const int64_t first_row = int64_t{tile} * kTileRows + warp * kStripRows;
     const Residuals<T, Shape::kTokens> residuals(job, first_row);
     const NormWeights weights(norm, job, kHanded ? first_row : job.cols);
-    if (steps < cut.steps && !swap::join_pieces(cut, join, group, sums)) continue;
+    if (steps < cut.steps && !swap::join_pieces(cut, join, tile, sums)) continue;
     if (kHanded && norm.x_squares != nullptr) {
       hopper::wait_barrier(memory.factors_there(), 0);
       multiply_by_factors(sums, factors);
@@ -435,18 +386,13 @@ __global__ void __launch_bounds__(kHanded ? kHandedThreads : kThreads, 2)
     for (int i = 0; i < Shape::kStages; ++i) {
       hopper::init_barrier(memory.full(i), 1);
       hopper::init_barrier(memory.x_full(i), 1);
-      hopper::init_barrier(memory.empty(i), Shape::kMates * swap::kWarps);
+      hopper::init_barrier(memory.empty(i), swap::kWarps);
     }
     if constexpr (kHanded) hopper::init_barrier(memory.factors_there(), 1);
     hopper::publish_barriers();
     hopper::order_before_async();
   }
-  __syncwarp();
-  if constexpr (Shape::kMates > 1) {
-    stream::meet_cluster();
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
   if (fills) copies.fill_with_weight();
   device::wait_for_predecessor();
   if (threadIdx.x < kMultiplying) {
@@ -464,30 +410,13 @@ __global__ void __launch_bounds__(kHanded ? kHandedThreads : kThreads, 2)
     __syncwarp();
     if (threadIdx.x == kThreads) hopper::arrive(memory.factors_there());
   }
-  if constexpr (Shape::kMates > 1) {
-    __syncwarp();
-    stream::leave_cluster();  // the others' copies and arrivals still come to this block's memory
-  }
 }
 
-/// Clusters that run at the same time. Makes the kernel ready for launches.
-template <typename T, typename Shape>
-int most_clusters() {
-  static const int most = [] {
-    constexpr auto* kKernel = matmul_swap_kernel<T, Shape, false>;
-    CHECK(device::reserve_shared(kName, kKernel, Shape::kSharedBytes));
-    const int count = Shape::kMates == 1 ? device::multiprocessors()
-                                         : device::clusters_at_once(kName, kKernel, Shape::kMates,
-                                                                    kThreads, Shape::kSharedBytes);
-    return std::clamp(count, 1, swap::kMaxBlocks / Shape::kMates);
-  }();
-  return most;
-}
-
-template <typename T, typename Shape>
+/// The cuts of a product for as many blocks as there are multiprocessors.
+template <typename Shape>
 swap::SwapCuts cuts_for(const MatmulJob& job) {
   return swap::cut_product(job.weight_rows(), job.depth, Shape::kTokens, Shape::kDepth,
-                           Shape::kMates, most_clusters<T, Shape>());
+                           std::min(device::multiprocessors(), swap::kMaxBlocks));
 }
 
 template <typename T, typename Shape, bool kHanded>
@@ -495,31 +424,23 @@ void run_shape(const Launch& launch, const MatmulJob& job, const HandedNorm& nor
   constexpr auto* kKernel = matmul_swap_kernel<T, Shape, kHanded>;
   constexpr int kBytes = kHanded ? Shape::kHandedBytes : Shape::kSharedBytes;
   constexpr int kCount = kHanded ? kHandedThreads : kThreads;
-  if constexpr (kHanded) {
-    static const bool allowed = device::reserve_shared(kName, kKernel, kBytes);
-    CHECK(allowed);
-  }
-  const CUtensorMap x_map =
-      device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens / Shape::kMates, kBoxDepth,
-                              device::Swizzle::k128Bytes);
-  const SwapCut cut = cuts_for<T, Shape>(job).at(place);
+  static const bool allowed = device::reserve_shared(kName, kKernel, kBytes);
+  CHECK(allowed);
+  const CUtensorMap x_map = device::make_matrix_map(job.x, job.rows, job.depth, Shape::kTokens,
+                                                    kBoxDepth, device::Swizzle::k128Bytes);
+  const SwapCut cut = cuts_for<Shape>(job).at(place);
   const SwapJoin join = {static_cast<float4*>(launch.workspace), queue_number(*launch.queue)};
-  device::launch_clusters(kName, *launch.queue, Shape::kMates,
-                          dim3(static_cast<unsigned>(cut.blocks())), dim3(kCount), kBytes, kKernel,
-                          job, norm, make_weight_map(job, kTileRows, kBoxDepth), x_map, cut, join);
+  device::launch_kernel(kName, *launch.queue, dim3(static_cast<unsigned>(cut.shares)), dim3(kCount),
+                        kBytes, kKernel, job, norm, make_weight_map(job, kTileRows, kBoxDepth),
+                        x_map, cut, join);
 }
 
-/// Calls `function(SwapShape<...>{})` with the shape for this number of rows. Up to 32 rows, memory
-/// gives more where 256 neighbouring bytes are asked for together. Rings are deep so that they fill
-/// while the kernel before ends, but with all of their stages under way at once its last blocks,
-/// and x, wait behind them: a layer of the 8B shape at 8 rows then takes 7 us longer.
+/// Calls `function(SwapShape<...>{})` with the shape for this number of rows.
 template <typename F>
 auto with_shape(int64_t rows, const F& function) {
-  if (rows <= 8) return function(SwapShape<8, 2, 5, 3, 1>{});
-  if (rows <= 16) return function(SwapShape<16, 2, 5, 3, 1>{});
-  if (rows <= 32) return function(SwapShape<32, 2, 4, 3, 1>{});
-  if (rows <= 64) return function(SwapShape<64, 1, 8, 8, 4>{});
-  return function(SwapShape<128, 1, 6, 6, 4>{});
+  if (rows <= 8) return function(SwapShape<8, 5>{});
+  if (rows <= 16) return function(SwapShape<16, 5>{});
+  return function(SwapShape<32, 4>{});
 }
 
 }  // namespace
@@ -532,7 +453,7 @@ std::string matmul_swap_cuda_why_not(const Launch& launch, const device::Propert
   const MatmulJob job = matmul_job(launch);
   if (job.rows == 0 || job.cols == 0) return "there is nothing to cut";
   return with_shape(job.rows, [&]<typename Shape>(Shape) -> std::string {
-    if (cuts_for<__nv_bfloat16, Shape>(job).count > place) return "";
+    if (cuts_for<Shape>(job).count > place) return "";
     return "there is no other cut";
   });
 }
@@ -541,10 +462,10 @@ int64_t matmul_swap_cuda_workspace(const Launch& launch, const device::Propertie
   const MatmulJob job = matmul_job(launch);
   if (job.rows == 0 || job.cols == 0) return 0;
   int64_t floats = 0;
-  // Fewer rows are cut in another way. What type they have does not matter.
+  // Fewer rows are cut in another way.
   for (int64_t rows = 1; rows < 2 * job.rows; rows *= 2) {
     with_shape(rows, [&]<typename Shape>(Shape) {
-      const swap::SwapCuts cuts = cuts_for<__nv_bfloat16, Shape>(job);
+      const swap::SwapCuts cuts = cuts_for<Shape>(job);
       for (int place = 0; place < cuts.count; ++place)
         floats = std::max(floats, swap::partial_floats(cuts.at(place), Shape::kTokens));
     });
@@ -566,7 +487,7 @@ void matmul_swap_cuda(const Launch& launch, int place) {
 void matmul_swap_handed_cuda(const Launch& launch, int place, const HandedNorm& norm) {
   const MatmulJob job = matmul_job(launch);
   with_shape(job.rows, [&]<typename Shape>(Shape) {
-    if constexpr (kHandsOn<Shape>) run_shape<__nv_bfloat16, Shape, true>(launch, job, norm, place);
+    run_shape<__nv_bfloat16, Shape, true>(launch, job, norm, place);
   });
 }
 

@@ -13,21 +13,19 @@
 namespace millrace::ops::swap {
 
 inline constexpr int kTileRows = 128;  // of the weight
-inline constexpr int kBoxDepth = 64;   // elements of K in a box, of which a step has one or two
+inline constexpr int kBoxDepth = 64;   // elements of K in a box
 inline constexpr int kWarps = 8;       // that multiply
 inline constexpr int kStripRows = kTileRows / kWarps;
 inline constexpr int kMaxBlocks = 256;
 
-/// A group is as many tiles, side by side, as blocks share x (their mates). The steps along K of
-/// all groups, one group after the other, are divided into equal shares, which begin at multiples
-/// of `unit` steps. The blocks of a cluster have a share, a tile of the group each.
+/// The steps along K of all tiles, one tile after the other, are divided into equal shares, which
+/// begin at multiples of `unit` steps. A block has a share.
 struct SwapCut {
-  int mates = 1;
-  int groups = 0, steps = 0;  // steps of each group
+  int tiles = 0, steps = 0;  // steps of each tile
   int shares = 1;
   int unit = 1;
 
-  __host__ __device__ int64_t units() const { return int64_t{groups} * steps / unit; }
+  __host__ __device__ int64_t units() const { return int64_t{tiles} * steps / unit; }
   __host__ __device__ int begin(int share) const {
     return static_cast<int>(share * units() / shares) * unit;
   }
@@ -35,8 +33,7 @@ struct SwapCut {
   __host__ __device__ int owner(int step) const {
     return static_cast<int>(((step / unit + int64_t{1}) * shares - 1) / units());
   }
-  __host__ __device__ int blocks() const { return shares * mates; }
-  __host__ __device__ bool has_equal_pieces() const { return shares % groups == 0; }
+  __host__ __device__ bool has_equal_pieces() const { return shares % tiles == 0; }
   /// Whether tiles are in pieces.
   __host__ __device__ bool divides_tiles() const { return unit < steps; }
 };
@@ -45,22 +42,19 @@ inline int ceil_div(int64_t a, int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
-/// An estimate of a cut's microseconds on an H200, where a tile is in `pieces` pieces. What a
+/// An estimate of a cut's microseconds on an H200, where a tile is in `pieces` pieces: what a
 /// multiprocessor can fetch of the weight, what it can fetch in all, and what memory gives to all;
-/// adding up takes some time at the end. Where blocks have no mates, measured with 96 to 132 of
-/// them: each gets less while all fetch, and shares in four pieces are slower than two equal ones
-/// (6144 x 4096).
+/// adding up takes some time at the end. Measured with 96 to 132 blocks: each gets less while all
+/// fetch, and shares in four pieces are slower than two equal ones (6144 x 4096).
 inline double time_of(const SwapCut& cut, int pieces, int tokens, int step_depth) {
-  constexpr double kMemory = 4.6e6, kOfOne = 80e3;         // bytes per microsecond
+  constexpr double kMemory = 4.6e6, kOfOne = 80e3, kWeightOfOne = 39e3;  // bytes per microsecond
   constexpr double kJoin = 2, kJoined = 60e3;              // microseconds; bytes per microsecond
   const double tile_bytes = kTileRows * step_depth * 2.0;  // of a step
-  const bool is_alone = cut.mates == 1;
-  const double weight_of_one = is_alone ? 39e3 : 66e3;
   const double step_bytes = tile_bytes + tokens * step_depth * 2;
-  const double step = std::max(tile_bytes / weight_of_one, step_bytes / kOfOne);
+  const double step = std::max(tile_bytes / kWeightOfOne, step_bytes / kOfOne);
   const double longest = static_cast<double>(ceil_div(cut.units(), cut.shares)) * cut.unit * step;
-  const double steps = static_cast<double>(cut.units()) * cut.unit * cut.mates;
-  const int joins = is_alone && !cut.has_equal_pieces() ? pieces - 1 : 1;
+  const double steps = static_cast<double>(cut.units()) * cut.unit;
+  const int joins = cut.has_equal_pieces() ? 1 : pieces - 1;
   const double join = kJoin * joins + pieces * (kTileRows * 4.0 * tokens) / kJoined;
   return std::max(longest, steps * tile_bytes / kMemory) + (pieces > 1 ? join : 0);
 }
@@ -80,26 +74,24 @@ struct SwapCuts {
   }
 };
 
-/// Whole tiles, tiles in equal pieces, and equal shares that begin anywhere, for blocks in `most`
-/// clusters.
-inline SwapCuts cut_product(int64_t cols, int64_t depth, int tokens, int step_depth, int mates,
-                            int most) {
-  const int groups = ceil_div(cols, int64_t{mates} * kTileRows);
+/// Whole tiles, tiles in equal pieces, and equal shares that begin anywhere, for `most` blocks.
+inline SwapCuts cut_product(int64_t cols, int64_t depth, int tokens, int step_depth, int most) {
+  const int tiles = ceil_div(cols, kTileRows);
   const int steps = ceil_div(depth, step_depth);
   SwapCuts::Estimated whole, equal, shares;
-  whole.cut = {mates, groups, steps, ceil_div(groups, ceil_div(groups, most)), steps};
+  whole.cut = {tiles, steps, ceil_div(tiles, ceil_div(tiles, most)), steps};
   whole.time = time_of(whole.cut, 1, tokens, step_depth);
   // Three pieces where only four divide K came out slower by an eighth than four (4096 x 14336).
-  for (int pieces = 2; pieces * groups <= most && pieces <= steps; ++pieces) {
+  for (int pieces = 2; pieces * tiles <= most && pieces <= steps; ++pieces) {
     if (steps % pieces != 0) continue;
-    const SwapCut cut = {mates, groups, steps, pieces * groups, 1};
+    const SwapCut cut = {tiles, steps, pieces * tiles, 1};
     const double time = time_of(cut, pieces, tokens, step_depth);
     if (time < equal.time) equal = {cut, time};
   }
-  if (most <= int64_t{groups} * steps && steps > 1) {
-    shares.cut = {mates, groups, steps, most, 1};
+  if (most <= int64_t{tiles} * steps && steps > 1) {
+    shares.cut = {tiles, steps, most, 1};
     shares.time =
-        time_of(shares.cut, std::min(steps, ceil_div(most, groups) + 1), tokens, step_depth);
+        time_of(shares.cut, std::min(steps, ceil_div(most, tiles) + 1), tokens, step_depth);
   }
   SwapCuts result = {.cuts = {whole, equal, shares}};
   std::ranges::stable_sort(result.cuts, {}, &SwapCuts::Estimated::time);
@@ -121,7 +113,7 @@ struct SwapJoin {
 /// Floats of the sums that are stored by all blocks: a block has two pieces at most, one that
 /// begins its tile and one that does not.
 inline int64_t partial_floats(const SwapCut& cut, int tokens) {
-  return cut.divides_tiles() ? int64_t{cut.blocks()} * 2 * kTileRows * tokens : 0;
+  return cut.divides_tiles() ? int64_t{cut.shares} * 2 * kTileRows * tokens : 0;
 }
 
 /// Where this lane's sums of a block's piece lie.
@@ -149,22 +141,22 @@ __device__ inline unsigned count_piece(unsigned* counter) {
   return before;
 }
 
-/// sums = the pieces of blocks `first`, + mates, ... `last` of this warp's strip, in that order.
+/// sums = the pieces of blocks first .. last of this warp's strip, in that order.
 template <int kCount>
-__device__ inline void add_pieces(const SwapJoin& join, int first, int last, int mates,
+__device__ inline void add_pieces(const SwapJoin& join, int first, int last,
                                   float (&sums)[kCount]) {
   constexpr int kPacks = kCount / 4;
-  constexpr int kAtOnce = kPacks <= 4 ? 4 : kPacks <= 8 ? 2 : 1;  // pieces whose loads fly together
+  constexpr int kAtOnce = 4;  // pieces whose loads fly together
 #pragma unroll
   for (int i = 0; i < kCount; ++i)
     sums[i] = 0;
 #pragma unroll 1
-  for (int block = first; block <= last; block += kAtOnce * mates) {
+  for (int block = first; block <= last; block += kAtOnce) {
     float4 parts[kAtOnce][kPacks];
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
       // Behind the last one stands the first one again, which is not added.
-      const int from = block + j * mates <= last ? block + j * mates : first;
+      const int from = block + j <= last ? block + j : first;
       const float4* part = partial_at<kCount>(join, from, from == first);
 #pragma unroll
       for (int i = 0; i < kPacks; ++i)
@@ -172,7 +164,7 @@ __device__ inline void add_pieces(const SwapJoin& join, int first, int last, int
     }
 #pragma unroll
     for (int j = 0; j < kAtOnce; ++j) {
-      if (block + j * mates > last) break;
+      if (block + j > last) break;
 #pragma unroll
       for (int i = 0; i < kPacks; ++i) {
         sums[4 * i] += parts[j][i].x;
@@ -184,23 +176,22 @@ __device__ inline void add_pieces(const SwapJoin& join, int first, int last, int
   }
 }
 
-/// This warp has the sums of a piece of its strip of a tile, of group `group`. True if it is the
-/// last one to have them: `sums` then are those of the whole K. After wait_for_predecessor().
+/// This warp has the sums of a piece of its strip of a tile. True if it is the last one to have
+/// them: `sums` then are those of the whole K. After wait_for_predecessor().
 template <int kCount>
-__device__ inline bool join_pieces(const SwapCut& cut, const SwapJoin& join, int group,
+__device__ inline bool join_pieces(const SwapCut& cut, const SwapJoin& join, int tile,
                                    float (&sums)[kCount]) {
   const auto block = static_cast<int>(blockIdx.x);
-  const int rank = block % cut.mates;
-  const int first = cut.owner(group * cut.steps) * cut.mates + rank;
-  const int last = cut.owner((group + 1) * cut.steps - 1) * cut.mates + rank;
+  const int first = cut.owner(tile * cut.steps);
+  const int last = cut.owner((tile + 1) * cut.steps - 1);
   float4* to = partial_at<kCount>(join, block, block == first);
 #pragma unroll
   for (int i = 0; i < kCount / 4; ++i)
     to[i * kWarp] = {sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]};
   unsigned* counter = &stored_pieces[join.queue][first][threadIdx.x / kWarp];
-  if (count_piece(counter) != static_cast<unsigned>((last - first) / cut.mates)) return false;
+  if (count_piece(counter) != static_cast<unsigned>(last - first)) return false;
   if (threadIdx.x % kWarp == 0) *counter = 0;  // for the next launch
-  add_pieces(join, first, last, cut.mates, sums);
+  add_pieces(join, first, last, sums);
   return true;
 }
 
