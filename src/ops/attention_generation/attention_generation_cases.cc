@@ -528,37 +528,51 @@ std::vector<Case> few_cases() {
   };
 }
 
-Case timed_append(std::string name, int past, size_t batch, ir::DType stored = ir::DType::kBF16,
-                  const AttentionShape& shape = kEightBillionHeads) {
-  Case c = appends(std::move(name), shape,
-                   {.sequences = std::vector<KvCaseSequence>(batch, {past, 1, kGeneration}),
-                    .dtype = stored,
-                    .tokens_per_block = 64},
-                   ir::DType::kBF16, {.rotary_dim = 128});
+/// Sequences of `length` tokens, the last `tokens` of them new.
+Case timed_append(std::string name, int length, size_t batch, ir::DType stored = ir::DType::kBF16,
+                  const AttentionShape& shape = kEightBillionHeads, int tokens = 1) {
+  Case c = appends(
+      std::move(name), shape,
+      {.sequences = std::vector<KvCaseSequence>(batch, {length - tokens, tokens, kGeneration}),
+       .dtype = stored,
+       .tokens_per_block = 64},
+      ir::DType::kBF16, {.rotary_dim = shape.head_size});
   c.benchmark = true;
   return c;
 }
 
-/// As a step of Llama 3.1 8B runs it, or of Llama 2 13B, whose heads share nothing.
+/// As a step of Llama 3.1 8B runs it, or of Llama 2 13B, whose heads share nothing, or of Gemma 2
+/// 9B. Four tokens of each sequence are what speculation brings.
 std::vector<Case> timed_append_cases() {
+  using enum ir::DType;
+  constexpr AttentionShape kGemmaHeads{.heads = 16,
+                                       .kv_heads = 8,
+                                       .head_size = 256,
+                                       .v_head_size = 256,
+                                       .scale = 0.0625F,
+                                       .softcap = 50};
   return {
-      timed_append("1 x 384 of 8B, appends", 383, 1),
-      timed_append("2 x 384 of 8B, appends", 383, 2),
-      timed_append("4 x 384 of 8B, appends", 383, 4),
-      timed_append("8 x 384 of 8B, appends", 383, 8),
-      timed_append("32 x 384 of 8B, appends", 383, 32),
-      timed_append("128 x 384 of 8B, appends", 383, 128),
-      timed_append("1 x 4k of 8B, appends", 4095, 1),
-      timed_append("8 x 4k of 8B, appends", 4095, 8),
-      timed_append("64 x 4k of 8B, appends", 4095, 64),
-      timed_append("1 x 32k of 8B, appends", 32767, 1),
-      timed_append("1 x 128k of 8B, appends", 131071, 1),
-      timed_append("64 x 4k of 8B, appends, int8", 4095, 64, ir::DType::kI8),
-      timed_append("64 x 4k of 8B, appends, fp8", 4095, 64, ir::DType::kF8E4M3),
-      timed_append("1 x 128k of 8B, appends, int8", 131071, 1, ir::DType::kI8),
-      timed_append("1 x 128k of 8B, appends, fp8", 131071, 1, ir::DType::kF8E4M3),
-      timed_append("16 x 4k of 13B, appends", 4095, 16, ir::DType::kBF16, kThirteenBillionHeads),
-      timed_append("64 x 4k of 13B, appends", 4095, 64, ir::DType::kBF16, kThirteenBillionHeads),
+      timed_append("1 x 384 of 8B, appends", 384, 1),
+      timed_append("2 x 384 of 8B, appends", 384, 2),
+      timed_append("4 x 384 of 8B, appends", 384, 4),
+      timed_append("8 x 384 of 8B, appends", 384, 8),
+      timed_append("32 x 384 of 8B, appends", 384, 32),
+      timed_append("128 x 384 of 8B, appends", 384, 128),
+      timed_append("1 x 1k of 8B, appends", 1024, 1),
+      timed_append("1 x 4k of 8B, appends", 4096, 1),
+      timed_append("8 x 4k of 8B, appends", 4096, 8),
+      timed_append("64 x 4k of 8B, appends", 4096, 64),
+      timed_append("1 x 32k of 8B, appends", 32768, 1),
+      timed_append("1 x 128k of 8B, appends", 131072, 1),
+      timed_append("64 x 4k of 8B, appends, int8", 4096, 64, kI8),
+      timed_append("64 x 4k of 8B, appends, fp8", 4096, 64, kF8E4M3),
+      timed_append("1 x 128k of 8B, appends, int8", 131072, 1, kI8),
+      timed_append("1 x 128k of 8B, appends, fp8", 131072, 1, kF8E4M3),
+      timed_append("16 x 4k of 13B, appends", 4096, 16, kBF16, kThirteenBillionHeads),
+      timed_append("64 x 4k of 13B, appends", 4096, 64, kBF16, kThirteenBillionHeads),
+      timed_append("4 tokens x 8 x 4k of 8B, appends", 4096, 8, kBF16, kEightBillionHeads, 4),
+      timed_append("4 tokens x 1 x 32k of 8B, appends", 32768, 1, kBF16, kEightBillionHeads, 4),
+      timed_append("8 x 4k of Gemma 2 9B, appends", 4096, 8, kBF16, kGemmaHeads),
   };
 }
 
