@@ -63,29 +63,36 @@ std::vector<Case> sample_token_cases() {
   Case kinds = case_of("a row of each kind in many", p, 36, 800);
   mixed.inputs[3] = ints({70, kSamplingRowWords}, row_words(every_other(70, greedy, k)));
   kinds.inputs[3] = ints({36, kSamplingRowWords}, row_words(every_other(36, all, greedy)));
-  return {case_of("greedy, width that no vector divides", greedy, 3, 77),
-          case_of("greedy, one token", greedy, 1, 1), case_of("temperature", warm, 7, 133),
-          case_of("top_k", k, 5, 3001), case_of("top_k above the vocabulary", k, 3, 31),
-          case_of("top_p", p, 5, 3001), case_of("top_p of flat rows", p, 3, 3001, 0.01),
-          case_of("top_k of wide rows", k, 5, 3001, 100),
-          case_of("top_p of wide rows", p, 3, 3001, 1e4), case_of("min_p", min_p, 5, 500),
-          case_of("typical_p", typical, 5, 500),
-          case_of("all limits, more rows than tasks", all, 35, 400),
-          case_of("top_k of hundreds", many, 20, 3004), case_of("more than a chunk", p, 3, 40003),
-          case_of("more than a list takes", p, 3, 40004, 0.01), std::move(padding),
-          std::move(mixed), std::move(odd), std::move(kinds),
-          benchmark(case_of("greedy 1 x 128256", greedy, 1, 128256)),
-          benchmark(case_of("greedy 16 x 128256", greedy, 16, 128256)),
-          benchmark(case_of("temperature 1 x 128256", warm, 1, 128256)),
-          benchmark(case_of("top_p 1 x 128256", p, 1, 128256)),
-          benchmark(case_of("top_p of flat rows 1 x 128256", p, 1, 128256, 0.1)),
-          benchmark(case_of("all limits 1 x 128256", all, 1, 128256)),
-          benchmark(case_of("all limits 8 x 128256", all, 8, 128256)),
-          // Where a CPU makes the numbers these take long: only where there may be a GPU to time.
-          MILLRACE_ON_CUDA(benchmark(case_of("greedy 128 x 128256", greedy, 128, 128256)),
-                           benchmark(case_of("temperature 128 x 128256", warm, 128, 128256)),
-                           benchmark(case_of("top_p 128 x 128256", p, 128, 128256)),
-                           benchmark(case_of("all limits 128 x 128256", all, 128, 128256)), )};
+  return {
+      case_of("greedy, width that no vector divides", greedy, 3, 77),
+      case_of("greedy, one token", greedy, 1, 1), case_of("temperature", warm, 7, 133),
+      case_of("top_k", k, 5, 3001), case_of("top_k above the vocabulary", k, 3, 31),
+      case_of("top_p", p, 5, 3001), case_of("top_p of flat rows", p, 3, 3001, 0.01),
+      case_of("top_k of wide rows", k, 5, 3001, 100),
+      case_of("top_p of wide rows", p, 3, 3001, 1e4), case_of("min_p", min_p, 5, 500),
+      case_of("typical_p", typical, 5, 500),
+      case_of("all limits, more rows than tasks", all, 35, 400),
+      case_of("top_k of hundreds", many, 20, 3004), case_of("more than a chunk", p, 3, 40003),
+      case_of("more than a list takes", p, 3, 40004, 0.01), std::move(padding), std::move(mixed),
+      std::move(odd), std::move(kinds), benchmark(case_of("greedy 1 x 128256", greedy, 1, 128256)),
+      benchmark(case_of("greedy 16 x 128256", greedy, 16, 128256)),
+      benchmark(case_of("temperature 1 x 128256", warm, 1, 128256)),
+      benchmark(case_of("top_p 1 x 128256", p, 1, 128256)),
+      benchmark(case_of("top_p of flat rows 1 x 128256", p, 1, 128256, 0.1)),
+      benchmark(case_of("all limits 1 x 128256", all, 1, 128256)),
+      benchmark(case_of("all limits 8 x 128256", all, 8, 128256)),
+      // On a CPU these take long: only where there may be a GPU. One draw in a thousand would show,
+      // and none may differ. Rows are wide: without limits hundreds of tokens have a share.
+      MILLRACE_ON_CUDA(case_of("temperature, 2000 draws", warm, 2000, 4096, 1),
+                       case_of("top_k, 2000 draws", k, 2000, 4096, 1),
+                       case_of("top_p, 2000 draws", p, 2000, 4096, 1),
+                       case_of("min_p, 2000 draws", min_p, 2000, 4096, 1),
+                       case_of("typical_p, 2000 draws", typical, 2000, 4096, 1),
+                       case_of("all limits, 2000 draws", all, 2000, 4096, 1),
+                       benchmark(case_of("greedy 128 x 128256", greedy, 128, 128256)),
+                       benchmark(case_of("temperature 128 x 128256", warm, 128, 128256)),
+                       benchmark(case_of("top_p 128 x 128256", p, 128, 128256)),
+                       benchmark(case_of("all limits 128 x 128256", all, 128, 128256)), )};
 }
 
 }  // namespace millrace::ops
