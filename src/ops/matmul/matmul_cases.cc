@@ -1,4 +1,5 @@
 #include <cmath>
+#include <string_view>
 
 #include "base/str.h"
 #include "ops/harness/cases.h"
@@ -63,6 +64,35 @@ void add_epilogues(std::vector<Case>* cases) {
            .inputs = with_epilogue(inputs(kBF16, rows, 101, 60), rows == 3 ? kBF16 : kF32)});
     }
   }
+}
+
+/// What outputs of 16 bits may be off behind an activation. Tactics that run as two kernels round
+/// what it is applied to, and all round the result, as the reference does: by half a unit each. The
+/// slope, x f'(x) / f(x), makes at most 1.3 halves of the first, 2 of a square.
+double activated_tolerance(std::string_view activation, ir::DType out) {
+  const double slope = activation == "relu2" ? 2 : 1.3;
+  return out == kF32 ? 0 : (slope + 1 + 1) / 2 * default_tolerance(out);
+}
+
+/// f(x * weight^T + bias) and nothing behind it: a kernel that cannot do f has another one do it.
+void add_activations(std::vector<Case>* cases) {
+  for (const char* activation : {"silu", "gelu", "gelu_new", "relu", "relu2", "quick_gelu"}) {
+    for (const auto type : {kF32, kBF16, kF16}) {
+      for (const int64_t rows : {1, 30}) {
+        std::vector<InputSpec> in = all_of(type, rows, 104, 64);
+        in.push_back(normal(type, {104}));
+        cases->push_back(
+            {.name = str(activation, " product, ", rows, " rows, all ", ir::dtype_name(type)),
+             .attrs = to_attrs(
+                 Matmul{.bias = true, .activation = activation, .dtype = ir::dtype_name(type)}),
+             .inputs = std::move(in),
+             .tolerance = activated_tolerance(activation, type)});
+      }
+    }
+  }
+  cases->push_back({.name = "gelu product, no bias, odd sizes, all f32",
+                    .attrs = to_attrs(Matmul{.activation = "gelu"}),
+                    .inputs = all_of(kF32, 7, 29, 37)});
 }
 
 void add_types(std::vector<Case>* cases) {
@@ -217,6 +247,20 @@ void add_benchmarks(std::vector<Case>* cases) {
   add_bf16(1, 4096, 14336);
   for (const int64_t rows : {8, 32, 128})
     add_bf16(rows, 4096, 4096);
+  const auto add_gelu = [&](const char* model, const Matmul& attrs, int64_t cols, int64_t depth) {
+    for (const int64_t rows : {1, 32, 2048}) {
+      std::vector<InputSpec> in = all_of(kBF16, rows, cols, depth);
+      in[1].cold = true;
+      if (attrs.bias) in.push_back(normal(kBF16, {cols}));
+      cases->push_back({.name = str(model, ", gelu product ", rows, " x ", cols, " x ", depth),
+                        .attrs = to_attrs(attrs),
+                        .inputs = std::move(in),
+                        .benchmark = true,
+                        .tolerance = activated_tolerance(attrs.activation, kBF16)});
+    }
+  };
+  add_gelu("GPT-2 XL", {.bias = true, .activation = "gelu_new", .dtype = "bf16"}, 6400, 1600);
+  add_gelu("Falcon 7B", {.activation = "gelu", .dtype = "bf16"}, 18176, 4544);
   for (const int64_t rows : {8, 16, 32, 64, 128, 512, 2048, 8192}) {
     add_bf16(rows, 6144, 4096);
     if (rows < 32) continue;  // a check on a CPU would run it
@@ -231,6 +275,7 @@ std::vector<Case> matmul_cases() {
   std::vector<Case> cases;
   add_edges(&cases);
   add_epilogues(&cases);
+  add_activations(&cases);
   add_types(&cases);
   add_16_bit(&cases);
   add_few_rows(&cases);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ops/common/activate_cuda.h"
 #include "ops/common/gate_cuda.h"
 #include "ops/common/norm_limits.h"
 #include "ops/common/rms_rows_cuda.h"
@@ -22,6 +23,12 @@ ComposedMatmul::ComposedMatmul(const Launch& launch, const MatmulKernel& kernel)
     product_.out = {&gate_up_, 1};
     attributes_.gated = false;
     attributes_.activation = "none";
+  }
+  const bool activates = attributes_.activation != "none" && !attributes_.gated;
+  if (activates && !attributes_.residual && kernel.activates != nullptr &&
+      !kernel.activates(launch)) {
+    attributes_.activation = "none";
+    activates_last_ = true;
   }
   product_.attributes = &attributes_;
   if (launch.workspace != nullptr) {
@@ -50,9 +57,10 @@ void ComposedMatmul::begin() const {
 }
 
 void ComposedMatmul::finish() const {
-  if (!gates_last()) return;
-  gate_cuda(*launch_.queue, *parse_activation(launch_.attrs<Matmul>().activation), gate_up_,
-            launch_.out[0]);
+  const Tensor& out = launch_.out[0];
+  const ActivationKind kind = *parse_activation(launch_.attrs<Matmul>().activation);
+  if (gates_last()) gate_cuda(*launch_.queue, kind, gate_up_, out);
+  if (activates_last_) activate_cuda(*launch_.queue, kind, out, out);
 }
 
 }  // namespace millrace::ops

@@ -1,10 +1,11 @@
 // Tactics of matmul that run only a part of it themselves: kernels of other ops do the rest, and
 // what goes from one to the other lies in the workspace. Host code.
 //
-//   norm:    first rms_norm(x) [T, K], then the product
-//   gated:   gate_up [T, 2F] = x * weight^T + bias,   then   out = f(gate) * up
+//   norm:        first rms_norm(x) [T, K], then the product
+//   gated:       gate_up [T, 2F] = x * weight^T + bias,   then   out = f(gate) * up
+//   activation:  out = x * weight^T + bias,   then   out = f(out)
 //
-// As separate ops would, so the gate and up are rounded to the type of the output.
+// As separate ops would, so what the function is applied to is rounded to the type of the output.
 #pragma once
 
 #include <array>
@@ -23,6 +24,8 @@ struct MatmulKernel {
   /// Whether it can do a gated launch, or one with a norm, as it is; null: never.
   bool (*gates)(const Launch&) = nullptr;
   bool (*norms)(const Launch&) = nullptr;
+  /// Likewise for a launch with an activation alone; null: every one.
+  bool (*activates)(const Launch&) = nullptr;
 };
 
 /// A launch of matmul, divided into what a kernel can run and what comes before and after it.
@@ -53,6 +56,7 @@ class ComposedMatmul {
   Matmul attributes_;         // of the product
   std::array<Tensor, 4> in_;  // of the product, where its x [T, K] is normed
   Tensor gate_up_;            // [T, 2F], its output where that is not the launch's
+  bool activates_last_ = false;
   int64_t bytes_ = 0;
 };
 
@@ -83,8 +87,8 @@ void run_composed(const Launch& launch) {
   composed.finish();
 }
 
-/// Runs every launch that the kernel can run, and by several kernels those with a gate or a norm
-/// that it does not do.
+/// Runs every launch that the kernel can run, and by several kernels those with a gate, a norm or
+/// an activation that it does not do.
 template <const MatmulKernel& kKernel>
 constexpr Tactic composed_tactic(const char* name, bool batch_invariant = true) {
   return {.name = name,

@@ -140,7 +140,8 @@ void run_at(const Launch& launch) {
 template <int kPlace>
 constexpr MatmulKernel kCublaslt = {.run = run_at<matmul_cublaslt, kPlace>,
                                     .why_not = why_not_at<matmul_cublaslt_why_not, kPlace>,
-                                    .workspace = matmul_cublaslt_workspace};
+                                    .workspace = matmul_cublaslt_workspace,
+                                    .activates = matmul_cublaslt_activates};
 
 template <int kPlace>
 constexpr Tactic cublaslt_tactic(const char* name) {

@@ -202,13 +202,16 @@ std::string why_not_types(const MatmulJob& job) {
 std::string why_not_epilogue(const MatmulJob& job, bool bias, bool residual) {
   if (bias && job.bias_type != job.out_type) return "bias and output have different types";
   if (residual && job.out_type != job.x_type) return "residual and output have different types";
-  if (job.activation == ActivationKind::kNone) return "";
-  // Its GELU is an approximation of unstated accuracy.
-  if (job.activation != ActivationKind::kRelu) return "an activation other than relu";
-  return residual ? "the activation would come after the residual" : "";
+  if (job.activation == ActivationKind::kNone || !residual) return "";
+  return "the activation would come after the residual";
 }
 
 }  // namespace
+
+/// The library's GELU is an approximation of unstated accuracy, and others it has none.
+bool matmul_cublaslt_activates(const Launch& launch) {
+  return *parse_activation(launch.attrs<Matmul>().activation) == ActivationKind::kRelu;
+}
 
 std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properties& device,
                                     int place) {

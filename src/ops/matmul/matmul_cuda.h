@@ -1,5 +1,6 @@
 // The CUDA tactics of matmul. Host code. NAME_gates, NAME_norms: whether the kernel can do this
-// launch, which is gated, or norms x; those without it never get one (matmul_composed_cuda.h).
+// launch, which is gated, or norms x; those without it never get one. NAME_activates: likewise of
+// an activation; those without it do all (matmul_composed_cuda.h).
 #pragma once
 
 #include <span>
@@ -76,10 +77,12 @@ void matmul_series_cuda(std::span<const Launch> launches);
 std::string matmul_mma_cuda_why_not(const Launch& launch, const device::Properties& device);
 void matmul_mma_cuda(const Launch& launch);
 
-/// Any number of rows by cuBLASLt, where it is installed: types alike, no activation but relu.
+/// Any number of rows by cuBLASLt, where it is installed: types alike, no activation in front of a
+/// residual.
 /// `place`: of the library's proposals for the product, 0 the first.
 std::string matmul_cublaslt_why_not(const Launch& launch, const device::Properties& device,
                                     int place);
+bool matmul_cublaslt_activates(const Launch& launch);
 int64_t matmul_cublaslt_workspace(const Launch& launch, const device::Properties& device);
 void matmul_cublaslt(const Launch& launch, int place);
 

@@ -1,4 +1,4 @@
-#include "ops/activation/activation.h"
+#include "ops/common/activate_cuda.h"
 #include "ops/common/activation_cuda.cuh"
 #include "ops/common/elementwise_cuda.cuh"
 
@@ -12,8 +12,11 @@ struct Activate {
 
 }  // namespace
 
-void activation_cuda(const Launch& launch) {
-  const ActivationKind kind = *parse_activation(launch.attrs<Activation>().kind);
+void activate_cuda(device::Queue& queue, ActivationKind kind, const Tensor& x, const Tensor& out) {
+  Launch launch;
+  launch.in = {&x, 1};
+  launch.out = {&out, 1};
+  launch.queue = &queue;
   elementwise_cuda<false>(launch, "activation_cuda", Activate{kind});
 }
 
