@@ -12,7 +12,7 @@
 
 namespace millrace::compiler {
 
-/// Tactics are timed with so many rows at most.
+/// Tactics are timed with so many rows at most, but for those of prompts on a GPU.
 inline constexpr int64_t kMaxTimedRows = 256;
 
 /// Lists the launches (every node but inputs and weights) and gives each a tactic per bucket of

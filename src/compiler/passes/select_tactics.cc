@@ -3,8 +3,9 @@
 //   matmul f32[T, 384] bf16[1536, 384]   T <= 8: matmul_rows_avx2   T <= 8192: matmul_panels_avx2
 //
 // Buckets are powers of two up to the largest step; neighbouring buckets with one tactic are
-// joined. Feasible tactics are timed (Profiler) up to kMaxTimedRows; larger buckets take what won
-// there if it can run, else the first that can. Tactics for chains are left to select_chains.
+// joined. Feasible tactics are timed (Profiler) up to kMaxTimedRows, on a GPU also with the rows of
+// a prompt; other buckets take what won before if it can run, else the first that can. Tactics for
+// chains are left to select_chains.
 #include <algorithm>
 
 #include "base/error.h"
@@ -15,6 +16,10 @@
 
 namespace millrace::compiler {
 namespace {
+
+// Of a long prompt, whose time is that of its products. They are timed with so many rows, too,
+// where that takes a millisecond and not, as on a CPU, seconds.
+constexpr int64_t kPromptRows = 2048;
 
 std::vector<const ops::Tactic*> feasible(const Problem& problem, const device::Properties& device) {
   std::vector<const ops::Tactic*> tactics;
@@ -56,8 +61,9 @@ class Selector {
     const ops::Tactic* last = nullptr;
     Profiler::Times times;
     for (int64_t rows = 1;; rows = std::min(2 * rows, max_rows)) {
-      const ops::Tactic* chosen = choose(make_problem(engine_.graph, id, bindings(symbol, rows)),
-                                         rows, last, times, late_us(engine_.graph, id, rows));
+      const ops::Tactic* chosen =
+          choose(make_problem(engine_.graph, id, bindings(symbol, rows)), is_timed(rows, max_rows),
+                 last, times, late_us(engine_.graph, id, rows));
       if (!list.empty() && list.back().tactic == chosen->name) {
         list.back().max_rows = rows;
       } else {
@@ -67,6 +73,11 @@ class Selector {
       if (rows >= max_rows) break;
     }
     return list;
+  }
+
+  bool is_timed(int64_t rows, int64_t max_rows) const {
+    if (rows <= kMaxTimedRows) return true;
+    return device_.is_asynchronous() && rows == std::min(max_rows, kPromptRows);
   }
 
   // The first batch-invariant tactic that can run one row as well as the most.
@@ -82,8 +93,8 @@ class Selector {
                     "leave --deterministic out");
   }
 
-  // `last` and `times` are of the same node with half the rows.
-  const ops::Tactic* choose(const Problem& problem, int64_t rows, const ops::Tactic* last,
+  // `last` and `times` are of the same node with fewer rows.
+  const ops::Tactic* choose(const Problem& problem, bool is_timed, const ops::Tactic* last,
                             Profiler::Times& times, double late_us) {
     const std::vector<const ops::Tactic*> tactics = feasible(problem, device_.properties());
     if (tactics.empty()) {
@@ -94,7 +105,7 @@ class Selector {
     // Attention's time depends on lengths that a single problem does not have; its tactics are in
     // order of preference.
     if (tactics.size() == 1 || profiler_ == nullptr || problem.has_state()) return tactics[0];
-    if (rows > kMaxTimedRows) {
+    if (!is_timed) {
       const bool still = std::find(tactics.begin(), tactics.end(), last) != tactics.end();
       return still ? last : tactics[0];
     }

@@ -15,6 +15,7 @@
 #include <gtest/gtest.h>
 
 #include "base/error.h"
+#include "compiler/passes/plan_passes.h"
 #include "ops/embedding/embedding.h"
 #include "ops/matmul/matmul.h"
 #include "ops/moe_matmul/moe_matmul.h"
@@ -695,6 +696,46 @@ TEST_F(ProfilerTest, TimesAChainWithItsFlow) {
     EXPECT_FALSE(joined.front());
     EXPECT_TRUE(joined.back());
   }
+}
+
+// The rows with which select_tactics times a product [T, 8] x [8, 8].
+std::vector<int64_t> timed_rows(device::Device& device, int64_t max_rows) {
+  engine::PlannedGraph planned;
+  planned.graph.add_symbol("T", max_rows);
+  const ir::ValueId x = planned.graph.add_input("x", {ir::DType::kF32, {"T", 8}});
+  ir::Attrs name;
+  name.set("name", std::string("w"));
+  const ir::ValueId w = planned.graph.add("weight", {}, {ir::DType::kF32, {8, 8}}, name);
+  const ir::NodeId node = ops::add_node(planned.graph, ops::Matmul::kName, {x, w}, {});
+  planned.regimes = {{"context", {{"T", max_rows}, {"S", 1}, {"L", 1}}, 0, {}, {}}};
+  TimingCache cache("", device.properties(), "");
+  Profiler profiler(device, cache, kPlenty);
+  select_tactics(planned, device, &profiler);
+  std::vector<int64_t> timed;
+  for (int64_t rows = 1; rows <= max_rows; ++rows) {
+    const std::string key = make_problem(planned.graph, node, ir::Bindings({{"T", rows}})).key();
+    const auto knows = [&](const ops::Tactic& t) { return cache.find(key, t.name).has_value(); };
+    if (std::ranges::any_of(ops::find_op(ops::Matmul::kName)->tactics, knows)) {
+      timed.push_back(rows);
+    }
+  }
+  return timed;
+}
+
+// A prompt is long on a CPU.
+TEST_F(ProfilerTest, RowsOfPromptsAreTimedOnAGpu) {
+  AsyncDevice gpu;
+  const std::vector<int64_t> few = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+  const auto and_then = [&](int64_t rows) {
+    std::vector<int64_t> all = few;
+    all.push_back(rows);
+    return all;
+  };
+  EXPECT_EQ(timed_rows(*device_, 5000), few);
+  EXPECT_EQ(timed_rows(gpu, 5000), and_then(2048));
+  EXPECT_EQ(timed_rows(gpu, 2048), and_then(2048));
+  EXPECT_EQ(timed_rows(gpu, 300), and_then(300));
+  EXPECT_EQ(timed_rows(gpu, 256), few);
 }
 
 }  // namespace
