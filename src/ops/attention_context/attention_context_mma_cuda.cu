@@ -488,6 +488,7 @@ bool attention_context_mma(const Launch& launch, const AttentionShape& shape, in
                   static_cast<unsigned>(shape.kv_heads), static_cast<unsigned>(sequences));
   const AttentionArgs args = attention_args(launch, shape, 0);
   const bool widens = ir::dtype_size(cache.dtype) == 1;
+  if (shared_bytes(args, widens) > device::shared_bytes_of_block()) return false;
   if (launch.in[0].dtype == ir::DType::kF16) {
     launch_type<__half>(launch, args, grid, widens);
   } else {

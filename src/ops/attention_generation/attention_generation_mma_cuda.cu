@@ -20,6 +20,7 @@
 #include "ops/attention_generation/generation_launch_cuda.cuh"
 #include "ops/attention_generation/generation_stream_launch_cuda.h"
 #include "ops/common/queue_number_cuda.h"
+#include "ops/common/shared_memory.h"
 
 namespace millrace::ops {
 namespace {
@@ -127,6 +128,21 @@ int64_t partial_bytes(const Launch& launch) {
       constexpr int64_t kSharers = int64_t{kMultiprocessors} * S::kBlocks;
       bytes = std::max(bytes, kSharers * most_pieces(a.kv_heads, a.splits) *
                                   S::partial_floats(rows) * static_cast<int64_t>(sizeof(float)));
+    });
+  }
+  return bytes;
+}
+
+/// Shared memory of the largest of the kernels for these heads.
+int64_t shared_bytes(int head_size) {
+  int64_t bytes = 0;
+  for (const Kind kind : {Kind::kNarrow, Kind::kWide}) {
+    with_sizes(head_size, kind, [&]<typename S>(S) {
+      using Widening = Sizes<S::kHeadSize, S::kColumns, 1>;
+      constexpr int kDynamic =
+          std::max(S::shared_bytes(S::kRows), Widening::shared_bytes(S::kRows));
+      constexpr int kStatic = sizeof(generation::Exchange<S::kRows, S::kWarps>);
+      bytes = std::max<int64_t>(bytes, kDynamic + kStatic);
     });
   }
   return bytes;
@@ -240,7 +256,8 @@ bool is_long(const Launch& launch, int kv_heads) {
 
 }  // namespace
 
-std::string attention_generation_mma_cuda_why_not(const Launch& launch, const device::Properties&) {
+std::string attention_generation_mma_cuda_why_not(const Launch& launch,
+                                                  const device::Properties& properties) {
   const AttentionShape shape = AttentionShape::of(launch.attrs<AttentionGeneration>());
   if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
   if (shape.beams > 0) return "does not follow beams";
@@ -250,7 +267,7 @@ std::string attention_generation_mma_cuda_why_not(const Launch& launch, const de
   if (launch.in[1].dim(0) > kMaxSequences) {
     return str("needs at most ", kMaxSequences, " sequences");
   }
-  return "";
+  return why_no_shared(shared_bytes(shape.head_size), properties);
 }
 
 /// Also enough for what runs where there is no memory that fits.

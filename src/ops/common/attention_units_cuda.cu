@@ -531,6 +531,7 @@ int padded_stride(int bytes) {
   return (chunks + (chunks % 2 == 0 ? 1 : 0)) * 16;
 }
 
+template <int kRows>
 UnitLayout layout_of(const AttentionShape& shape, const KvCacheView& cache) {
   const auto size = static_cast<int>(ir::dtype_size(cache.dtype));
   UnitLayout l{};
@@ -546,17 +547,22 @@ UnitLayout layout_of(const AttentionShape& shape, const KvCacheView& cache) {
   while (l.value_threads * 2 < shape.v_head_size)
     l.value_threads *= 2;
   l.tile_keys = kMaxTileKeys;
-  while (l.tile_keys > kMinTileKeys && 2 * l.buffer_bytes() > kRoomForTiles)
+  const auto fits = [&] {
+    return 2 * l.buffer_bytes() <= kRoomForTiles &&
+           UnitShared<kRows>::bytes(l, l.k_chunks * l.pack) <= device::shared_bytes_of_block();
+  };
+  while (l.tile_keys > kMinTileKeys && !fits())
     l.tile_keys /= 2;
   return l;
 }
 
 template <int kRows>
-void launch_units(const Launch& launch, const AttentionArgs& args, const UnitLayout& layout,
+void launch_units(const Launch& launch, const AttentionShape& shape, const AttentionArgs& args,
                   const UnitPieces& pieces, dim3 grid) {
   constexpr int kMaxShared = 160 * 1024;
   static const bool allowed = device::allow_shared("attend_units", attend_units<kRows>, kMaxShared);
   static_cast<void>(allowed);
+  const UnitLayout layout = layout_of<kRows>(shape, *SequenceRows(launch.in, 1).cache);
   const int shared = UnitShared<kRows>::bytes(layout, layout.k_chunks * layout.pack);
   CHECK(shared <= kMaxShared);
   device::launch_kernel("attend_units", *launch.queue, grid, kThreads, static_cast<size_t>(shared),
@@ -579,17 +585,15 @@ void attend_units_cuda(const Launch& launch, const AttentionShape& shape, int fi
                        int blocks, const UnitPieces& pieces) {
   if (count <= 0 || blocks <= 0) return;
   const AttentionArgs args = attention_args(launch, shape, first);
-  const KvCacheView& cache = *SequenceRows(launch.in, 1).cache;
-  const UnitLayout layout = layout_of(shape, cache);
   const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(std::min(blocks, 65535)));
   switch (unit_rows(shape, pieces.whole)) {
     case 4:
-      return launch_units<4>(launch, args, layout, pieces, grid);
+      return launch_units<4>(launch, shape, args, pieces, grid);
     case 8:
-      return launch_units<8>(launch, args, layout, pieces, grid);
+      return launch_units<8>(launch, shape, args, pieces, grid);
     default:
-      return launch_units<16>(launch, args, layout, pieces, grid);
+      return launch_units<16>(launch, shape, args, pieces, grid);
   }
 }
 

@@ -14,7 +14,9 @@
 #include <limits>
 
 #include "base/str.h"
+#include "ops/common/shared_memory.h"
 #include "ops/common/tensor_core_cuda.cuh"
+#include "ops/matmul/matmul.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 
@@ -377,20 +379,25 @@ int64_t staged_bytes_normed(int64_t rows, int64_t depth, ir::DType norm_type) {
   return staged_bytes(rows, depth) + depth * ir::dtype_size(norm_type);
 }
 
+/// Of a block of this launch.
+int64_t shared_bytes(const Launch& launch) {
+  const Tensor& x = launch.in[0];
+  const bool normed = launch.attrs<Matmul>().normed();
+  const int64_t staged = normed ? staged_bytes_normed(x.dim(0), x.dim(1), launch.in.back().dtype)
+                                : staged_bytes(x.dim(0), x.dim(1));
+  return std::max<int64_t>(kLeastShared, staged);
+}
+
 template <typename T, int kTokens, bool kGated>
 void run_tokens(const Launch& launch, const MatmulJob& job) {
   static const bool allowed =
       device::allow_shared(kName, matmul_gemv_kernel<T, kTokens, kGated>, kMaxShared);
   CHECK(allowed);
   const int64_t blocks = std::min<int64_t>(device::multiprocessors(), pairs_of<kGated>(job));
-  const MatmulNorm norm = matmul_norm(launch);
-  const int64_t staged = norm.weight == nullptr
-                             ? staged_bytes(job.rows, job.depth)
-                             : staged_bytes_normed(job.rows, job.depth, norm.type);
-  const int64_t shared = std::max<int64_t>(kLeastShared, staged);
   device::launch_kernel(kName, *launch.queue, dim3(static_cast<unsigned>(blocks)), dim3(kThreads),
-                        static_cast<size_t>(shared), matmul_gemv_kernel<T, kTokens, kGated>, job,
-                        norm, static_cast<int>(steps_of(job.depth)));
+                        static_cast<size_t>(shared_bytes(launch)),
+                        matmul_gemv_kernel<T, kTokens, kGated>, job, matmul_norm(launch),
+                        static_cast<int>(steps_of(job.depth)));
 }
 
 template <typename T, bool kGated>
@@ -402,10 +409,13 @@ void run_typed(const Launch& launch, const MatmulJob& job) {
 
 }  // namespace
 
-std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Properties&) {
+std::string matmul_gemv_cuda_why_not(const Launch& launch, const device::Properties& device) {
   const int64_t rows = launch.in[0].dim(0);
   if (rows > kMaxTokens) return str("more than ", kMaxTokens, " rows");
   if (staged_bytes(rows, launch.in[1].dim(1)) > kMaxShared) return "x is too large";
+  constexpr int64_t kStatic = int64_t{kMaxTokens} * kWarps * 4;
+  std::string reason = why_no_shared(shared_bytes(launch) + kStatic, device);
+  if (!reason.empty()) return reason;
   return mma_cuda_why_not(launch);
 }
 

@@ -6,6 +6,7 @@
 // follow, and this kernel's next launch behind them, are there before this one has ended.
 #include <algorithm>
 
+#include "ops/common/shared_memory.h"
 #include "ops/matmul/matmul_cuda.h"
 #include "ops/matmul/matmul_epilogue_cuda.cuh"
 #include "ops/matmul/matmul_rows_cuda.cuh"
@@ -97,8 +98,9 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 }  // namespace
 
-std::string matmul_row_cuda_why_not(const Launch& launch, const device::Properties&) {
+std::string matmul_row_cuda_why_not(const Launch& launch, const device::Properties& device) {
   if (launch.in[0].dim(0) > 1) return "more than one row";
+  if (std::string reason = why_no_shared(kSharedBytes, device); !reason.empty()) return reason;
   if (launch.in[1].dim(1) > kMaxDepth) return "a row of x is too long for shared memory";
   return mma_cuda_why_not(launch);
 }

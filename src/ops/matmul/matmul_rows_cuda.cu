@@ -1,7 +1,10 @@
 // Few rows on FMA units: exact products of any types. A tile is 8 weight rows; a warp takes every
 // 8th chunk of K, a lane 16 bytes of each weight row in it. Rows of x (tokens) lie in shared memory
 // as floats.
+#include <algorithm>
+
 #include "base/str.h"
+#include "ops/common/shared_memory.h"
 #include "ops/common/vector_access_cuda.cuh"
 #include "ops/matmul/matmul_cpu.h"
 #include "ops/matmul/matmul_cuda.h"
@@ -11,7 +14,10 @@ namespace millrace::ops {
 namespace {
 
 constexpr int kTileRows = 8;
+constexpr int kMaxKernelTokens = 4;
 constexpr int64_t kMaxShared = 224 << 10;
+/// Partial sums of the warps.
+constexpr int64_t kStaticShared = int64_t{2} * kRowsWarps * kMaxKernelTokens * kTileRows * 4;
 
 /// Elements of K that a warp reads of one weight row at once.
 template <typename W>
@@ -213,25 +219,28 @@ void run_rows(const Launch& launch, const MatmulJob& job, int64_t stride) {
 
 }  // namespace
 
-std::string matmul_rows_cuda_why_not(const Launch& launch, const device::Properties&) {
+std::string matmul_rows_cuda_why_not(const Launch& launch, const device::Properties& device) {
   const Tensor& weight = launch.in[1];
   const int64_t depth = weight.dim(1);
   if (launch.in[0].dim(0) > kMaxRowsCuda) return str("more than ", kMaxRowsCuda, " rows");
   const int64_t pack = 16 / ir::dtype_size(weight.dtype);
   if (depth == 0 || depth % pack != 0) return str("K is not a multiple of ", pack);
   const int64_t bytes = stride_of(depth, weight.dtype) * static_cast<int64_t>(sizeof(float));
-  return bytes > kMaxShared ? "a row of x is too long for shared memory" : "";
+  if (bytes > kMaxShared) return "a row of x is too long for shared memory";
+  return why_no_shared(bytes + kStaticShared, device);
 }
 
 void matmul_rows_cuda(const Launch& launch) {
   const MatmulJob job = matmul_job(launch);
   if (job.rows == 0 || job.cols == 0) return;
   const int64_t stride = stride_of(job.depth, job.weight_type);
-  const int64_t fit = kMaxShared / (stride * static_cast<int64_t>(sizeof(float)));
+  const int64_t room =
+      std::min<int64_t>(kMaxShared, device::shared_bytes_of_block() - kStaticShared);
+  const int64_t fit = room / (stride * static_cast<int64_t>(sizeof(float)));
   const int64_t tokens = std::min(fit, job.rows);
   with_float_type(job.weight_type, [&]<typename W>(W) {
-    if (tokens >= 3 && fit >= 4) {
-      run_rows<W, 4>(launch, job, stride);
+    if (tokens >= 3 && fit >= kMaxKernelTokens) {
+      run_rows<W, kMaxKernelTokens>(launch, job, stride);
     } else if (tokens >= 2) {
       run_rows<W, 2>(launch, job, stride);
     } else {

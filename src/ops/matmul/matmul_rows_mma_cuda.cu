@@ -4,6 +4,7 @@
 // Fragments come from 16-byte loads: of 32 elements of K a lane holds 8 neighbours, where two
 // products would have it hold four pairs that lie apart. Both operands are permuted alike, so sums
 // only change their order.
+#include <algorithm>
 #include <limits>
 
 #include "base/str.h"
@@ -143,7 +144,10 @@ void run_rows(const Launch& launch, const MatmulJob& job) {
       "matmul_rows_mma_cuda", matmul_rows_mma_kernel<T, kEights>, static_cast<int>(kMaxShared));
   CHECK(allowed);
   const int64_t bytes = job.rows * shared_stride(job.depth) * static_cast<int64_t>(sizeof(T));
-  const bool is_staged = bytes <= kMaxShared;
+  constexpr int64_t kStatic =
+      int64_t{2} * kRowsWarps * 8 * kEights * kPartialStride * 4;  // partial
+  const bool is_staged =
+      bytes <= std::min<int64_t>(kMaxShared, device::shared_bytes_of_block() - kStatic);
   const int64_t step = kRowsWarps * kGroup;
   device::launch_kernel("matmul_rows_mma_cuda", *launch.queue,
                         dim3(rows_grid((job.cols + kTileRows - 1) / kTileRows)), dim3(kRowsThreads),
