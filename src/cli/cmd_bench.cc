@@ -60,13 +60,17 @@ struct Times {
   std::vector<double> latency, first_token, token;
   // By step, without the first of each run, which has the prompts.
   std::vector<double> device, idle, host, launches;
+  int64_t steps = 0, replayed = 0;  // of all runs
 
-  void add(const std::vector<StepTimes>& steps) {
-    for (size_t i = 1; i < steps.size(); ++i) {
-      device.push_back(steps[i].device_s);
-      idle.push_back(steps[i].idle_s);
-      host.push_back(steps[i].host_s);
-      launches.push_back(steps[i].launches);
+  void add(const std::vector<StepTimes>& of_run) {
+    steps += static_cast<int64_t>(of_run.size());
+    for (const StepTimes& step : of_run)
+      replayed += step.replayed ? 1 : 0;
+    for (size_t i = 1; i < of_run.size(); ++i) {
+      device.push_back(of_run[i].device_s);
+      idle.push_back(of_run[i].idle_s);
+      host.push_back(of_run[i].host_s);
+      launches.push_back(of_run[i].launches);
     }
   }
 };
@@ -117,7 +121,9 @@ int run_latency(BenchOptions& o) {
   session.setup(setup_for(o.model, *engine, batch, input, output));
   std::mt19937_64 random(1);
   Times times;
+  int64_t captures_before = 0;  // by the runs that warm up
   for (int64_t i = 0; i < warmup + iterations; ++i) {
+    if (i == warmup) captures_before = session.stats().captures;
     // Fresh prompts: a repeated one would find its keys and values in the cache.
     run_once(session, random_requests(*engine, batch, input, output, random),
              i < warmup ? nullptr : &times);
@@ -142,6 +148,9 @@ int run_latency(BenchOptions& o) {
                     {"launches", summary(times.launches)}};
   }
   const SessionStats stats = session.stats();
+  line["graphs"] = {{"steps", times.steps},
+                    {"replayed", times.replayed},
+                    {"captures", stats.captures - captures_before}};
   if (stats.taken_by_setup > 0) {
     line["memory"] = {{"planned_bytes", stats.weights_copied + stats.session_bytes()},
                       {"taken_by_setup_bytes", stats.taken_by_setup},

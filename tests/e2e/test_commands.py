@@ -108,6 +108,8 @@ class Bench(program.ProgramTest):
         found = self.objects("bench", "latency", *TINY, *self.sizes, "--batch-size", 2, schema="bench_latency")[0]
         self.assertEqual((found["input_len"], found["output_len"], found["batch_size"]), (16, 8, 2))
         self.assertGreater(found["latency_s"]["p50"], 0)
+        # Five runs of a prompt's step and seven more. On the CPU nothing is captured.
+        self.assertEqual(found["graphs"], {"steps": 40, "replayed": 0, "captures": 0})
 
     def test_throughput(self):
         found = self.objects("bench", "throughput", *TINY, *self.sizes, "--num-prompts", 5, schema="bench_throughput")[0]

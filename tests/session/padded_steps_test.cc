@@ -8,7 +8,6 @@
 
 #include "forwarding_device.h"
 #include "millrace/engine.h"
-#include "runtime/session_setup.h"
 #include "test_setup.h"
 
 namespace millrace {
@@ -61,20 +60,9 @@ TEST_P(PaddedStepsTest, GiveTheReferencesTokens) {
     requests[i].sampling.ignore_eos = true;
     longest = std::max(longest, requests[i].input_ids.size());
   }
-  const runtime::SessionParts parts = runtime::set_up_session(
+  runtime::SessionParts parts = runtime::set_up_session(
       gpu, {.batch_size = 9, .max_context_length = static_cast<int>(longest), .max_new_tokens = 5});
-  parts.batch->begin(requests, {}, {}, *parts.stepper);
-  int under_way = 0;
-  while (!parts.batch->done() || under_way > 0) {
-    while (under_way < 2) {
-      const Batch* next = parts.batch->next_batch();
-      if (next == nullptr) break;
-      parts.stepper->launch(*next);
-      ++under_way;
-    }
-    parts.batch->absorb(parts.stepper->collect());
-    --under_way;
-  }
+  decode_ahead(parts, requests);
   for (size_t i = 0; i < lengths.size(); ++i) {
     auto expected = golden["prompts"][i]["output_ids"].get<std::vector<int32_t>>();
     ASSERT_GE(expected.size(), static_cast<size_t>(lengths[i]));
