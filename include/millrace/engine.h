@@ -54,7 +54,7 @@ struct EngineInfo {
   int64_t max_encoder_len = 0;   // encoder-decoder models: rows of an input
   int64_t encoder_features = 0;  // speech: features of a frame, two frames a row
   bool from_cache = false;       // found, not built
-  double build_s = 0, load_s = 0;
+  double build_s = 0;
   std::vector<std::pair<std::string, double>> build_times_ms;  // by part, when it was built
   double tactics_s = 0;                                        // of build_s: choosing tactics
   int64_t tactics_timed = 0, tactics_known = 0;                // known: from the timing cache
@@ -67,7 +67,8 @@ struct EngineInfo {
 class Engine {
  public:
   /// `model`: a folder as published on Hugging Face, the id of one in the local hub cache, or an
-  /// engine file. A folder is compiled, or its cached engine reused. Throws Error.
+  /// engine file. A folder is compiled, or its cached engine reused. Weights are planned, and read
+  /// when a session is set up. Throws Error.
   static std::shared_ptr<Engine> open(const std::string& model, const EngineOptions& options = {});
   /// Compiles a folder into a file that holds the weights too. Throws Error; nothing is left behind
   /// then.

@@ -125,6 +125,7 @@ struct SessionStats {
   // loaded, at the end of setup() and now, with captured steps and what libraries hold. 0 on the
   // CPU.
   int64_t taken_by_setup = 0, taken = 0;
+  double load_s = 0;  // reading the weights, by the first session of the engine
   int64_t kv_blocks = 0, kv_blocks_used_peak = 0;
   int64_t steps = 0;
   int64_t captures = 0;  // of steps, since setup
@@ -164,8 +165,9 @@ class GenerationSession {
   GenerationSession(const GenerationSession&) = delete;
   GenerationSession& operator=(const GenerationSession&) = delete;
 
-  /// Allocates every buffer for these maxima. May be called again with others. Throws Error when
-  /// they exceed the engine's limits or the memory.
+  /// Allocates every buffer for these maxima; the engine's first session loads its weights, too.
+  /// May be called again with others. Throws Error when they exceed the engine's limits, or the
+  /// memory with the weights, before anything is read or allocated.
   void setup(const SetupOptions& options);
 
   /// The largest batch_size, up to that of `options` and the engine's limit, whose buffers fit into

@@ -224,7 +224,7 @@ int decoder_start(const engine::Engine& engine, const GenerationDefaults& defaul
 }  // namespace
 
 std::shared_ptr<Engine> Engine::open(const std::string& model, const EngineOptions& options) {
-  auto start = Clock::now();
+  const auto start = Clock::now();
   std::shared_ptr<Engine> opened(new Engine());
   const std::shared_ptr<device::Device> device = open_device(options);
   std::shared_ptr<const engine::EngineFile> file;
@@ -239,7 +239,6 @@ std::shared_ptr<Engine> Engine::open(const std::string& model, const EngineOptio
   describe(engine, &opened->info_);
   opened->info_.build_s = seconds_since(start);
 
-  start = Clock::now();
   opened->tokenizer_ = open_tokenizer(engine);
   const GenerationDefaults defaults = generation_defaults(engine);
   opened->default_sampling_ = api::sampling_from(defaults);
@@ -254,10 +253,9 @@ std::shared_ptr<Engine> Engine::open(const std::string& model, const EngineOptio
   for (const std::string& key : defaults.unsupported) {
     opened->info_.notes.push_back(str("generation_config.json: ", key, " is not supported"));
   }
-  auto weights = std::make_shared<const runtime::Weights>(file, *device);
+  auto weights = std::make_shared<runtime::Weights>(file, *device);
   opened->loaded_ = std::make_shared<const runtime::LoadedEngine>(
       runtime::LoadedEngine{file, device, std::move(weights), opened->decoder_start_token_id_});
-  opened->info_.load_s = seconds_since(start);
   return opened;
 }
 

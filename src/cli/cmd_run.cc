@@ -1,5 +1,6 @@
 // millrace run: prompts in, text or JSON lines out.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -102,12 +103,20 @@ void print_speed(const std::vector<Result>& results) {
   std::fprintf(stderr, "\n");
 }
 
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
 int run(RunOptions& o) {
   o.model.finish();
   check(o);
   o.model.engine.multi_block = static_cast<int>(positive(o.multi_block, 0, "--multi-block"));
   o.model.engine.max_beam_width = o.sampling.beam_width();
+  auto start = Clock::now();
   const std::shared_ptr<Engine> engine = o.model.open();
+  double setup_s = seconds_since(start);
   const std::vector<Prompt> prompts = read_prompts(o, *engine);
   SetupOptions setup = o.model.setup();
   setup.contiguous_kv_cache = o.kv_cache == "contiguous";
@@ -133,7 +142,9 @@ int run(RunOptions& o) {
   setup.batch_size = static_cast<int>(
       std::min<int64_t>(static_cast<int64_t>(prompts.size()), engine->info().max_batch_size));
   GenerationSession session(engine);
+  start = Clock::now();
   session.setup(setup);
+  setup_s += seconds_since(start);
 
   std::optional<LogitsFile> logits;
   if (o.logits_file) logits.emplace(*o.logits_file, engine->info().vocab_size);
@@ -155,7 +166,7 @@ int run(RunOptions& o) {
         encodes ? encode(session, part, decode.logits)
                 : generate(session, part, decode, stream ? show : TextCallback{});
     for (size_t i = 0; i < results.size(); ++i) {
-      results[i].setup_s = engine->info().build_s + engine->info().load_s;
+      results[i].setup_s = setup_s;
       const std::vector<BeamOutput>& beams = results[i].output.beams;
       if (o.json) {
         std::puts(result_to_json(begin + i, part[i], results[i]).c_str());

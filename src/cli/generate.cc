@@ -176,6 +176,9 @@ std::string format_stats(const SessionStats& s) {
     row("taken from the GPU for it", s.taken_by_setup);
     row("taken after the steps", s.taken);
   }
+  char loading[48];
+  std::snprintf(loading, sizeof loading, "weights loaded in %.2f s\n", s.load_s);
+  text += loading;
   text += str("KV blocks: ", s.kv_blocks_used_peak, " of ", s.kv_blocks, " used at most\n");
   const char* ahead = !s.runs_ahead      ? "off (the device runs each step at once)"
                       : s.waits_for_host ? "off (a logits processor sees every step)"

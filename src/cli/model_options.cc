@@ -99,10 +99,9 @@ std::shared_ptr<Engine> ModelOptions::open() {
                                    " tokens a sequence, ", info.max_num_tokens, " tokens a step");
     std::fprintf(stderr, "millrace: %s\n", limits.c_str());
     if (!info.build_times_ms.empty()) {
-      std::fprintf(
-          stderr, "millrace: built in %.2f s, %.2f s of it tactics: %s; weights in %.2f s\n",
-          info.build_s, info.tactics_s,
-          str(info.tactics_timed, " timed, ", info.tactics_known, " known").c_str(), info.load_s);
+      std::fprintf(stderr, "millrace: built in %.2f s, %.2f s of it tactics: %s\n", info.build_s,
+                   info.tactics_s,
+                   str(info.tactics_timed, " timed, ", info.tactics_known, " known").c_str());
     }
     for (const std::string& note : info.notes) {
       std::fprintf(stderr, "millrace: note: %s\n", note.c_str());

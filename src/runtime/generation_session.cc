@@ -83,6 +83,7 @@ SessionStats GenerationSession::stats() const {
           .prompt_table = memory.prompt_table,
           .taken_by_setup = state_->taken_by_setup,
           .taken = taken_bytes(*engine_->loaded()),
+          .load_s = engine_->loaded()->weights->load_seconds(),
           .kv_blocks = state_->parts.kv_blocks,
           .kv_blocks_used_peak = state_->parts.batch->blocks_used_peak(),
           .steps = stepper.steps(),

@@ -33,6 +33,13 @@ std::vector<T> read_back(const ops::Tensor& tensor, device::Device& device) {
   return values;
 }
 
+// The weights are read when the session is known to fit beside them.
+MemoryPlan load_what_fits(const LoadedEngine& loaded, const StepperOptions& options) {
+  const MemoryPlan plan = plan_that_fits(loaded, options);
+  loaded.weights->load();
+  return plan;
+}
+
 }  // namespace
 
 GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
@@ -40,7 +47,7 @@ GraphStepper::GraphStepper(std::shared_ptr<const LoadedEngine> engine,
     : loaded_(std::move(engine)),
       options_(options),
       device_(*loaded_->device),
-      plan_(plan_that_fits(*loaded_, options_)),
+      plan_(load_what_fits(*loaded_, options_)),
       program_(loaded_->engine(), loaded_->engine().manifest.model, device_),
       kv_(loaded_->engine().kv_groups, options.kv_dtype, options.kv, device_) {
   const StepLimits& limits = options_.limits;

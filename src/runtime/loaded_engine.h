@@ -12,8 +12,8 @@ namespace millrace::runtime {
 struct LoadedEngine {
   std::shared_ptr<const engine::EngineFile> file;
   std::shared_ptr<device::Device> device;
-  std::shared_ptr<const Weights> weights;
-  int decoder_start_token_id = -1;  // encoder-decoder models: the decoder's usual prompt
+  std::shared_ptr<Weights> weights;  // loaded by the first session
+  int decoder_start_token_id = -1;   // encoder-decoder models: the decoder's usual prompt
 
   const engine::Engine& engine() const { return file->engine(); }
 };

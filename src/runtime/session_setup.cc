@@ -231,7 +231,8 @@ int batch_that_fits(const std::shared_ptr<const LoadedEngine>& loaded, SetupOpti
       std::min<int64_t>(std::max(1, options.batch_size), engine.manifest.max_batch_size));
   options.batch_size = 1;
   check(options, engine.manifest);
-  const int64_t free = loaded->device->free_bytes() / 100 * kUsablePercent;
+  const int64_t unclaimed = loaded->device->free_bytes() - loaded->weights->pending_bytes();
+  const int64_t free = unclaimed / 100 * kUsablePercent;
   const auto fits = [&](int batch) {
     options.batch_size = batch;
     const Sizes sizes = sizes_of(engine, options);

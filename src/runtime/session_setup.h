@@ -14,7 +14,8 @@ struct SessionParts {
   int64_t kv_blocks = 0;
 };
 
-/// Checks the options against the engine's limits, sizes everything, allocates once. Throws Error.
+/// Checks the options against the engine's limits, sizes everything, loads the weights if they are
+/// not, allocates once. Throws Error.
 SessionParts set_up_session(const std::shared_ptr<const LoadedEngine>& engine,
                             const SetupOptions& options);
 

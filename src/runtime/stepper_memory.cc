@@ -76,13 +76,15 @@ MemoryPlan plan_memory(const LoadedEngine& loaded, const StepperOptions& options
 
 MemoryPlan plan_that_fits(const LoadedEngine& loaded, const StepperOptions& options) {
   const MemoryPlan plan = plan_memory(loaded, options);
-  const int64_t free = loaded.device->free_bytes();
-  if (plan.session() <= free) return plan;
+  const int64_t free = loaded.device->free_bytes(), weights = loaded.weights->pending_bytes();
+  if (plan.session() + weights <= free) return plan;
+  const std::string beside =
+      weights == 0 ? "" : str(" beside ", format_bytes(weights), " of weights");
   throw_failed(
       str("the session needs ", format_bytes(plan.session()), " (activations ",
           format_bytes(plan.arena), ", KV cache ", format_bytes(plan.kv_pool), ", other buffers ",
-          format_bytes(plan.session() - plan.arena - plan.kv_pool), "), and ", format_bytes(free),
-          " of ", loaded.device->properties().name, " are free"),
+          format_bytes(plan.session() - plan.arena - plan.kv_pool), ")", beside, ", and ",
+          format_bytes(free), " of ", loaded.device->properties().name, " are free"),
       loaded.engine().manifest.model,
       "shorten the sequences, take fewer at a time, or lower --max-num-tokens");
 }

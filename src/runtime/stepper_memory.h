@@ -22,7 +22,7 @@ struct StepperOptions {
   bool capture = true;                // steps of generated tokens, where the device can
 };
 
-/// Bytes by purpose. The weights are there already.
+/// Bytes by purpose.
 struct MemoryPlan {
   int64_t weights_copied = 0, weights_mapped = 0;
   int64_t arena = 0, kv_pool = 0, history = 0, sampler = 0;
@@ -34,8 +34,8 @@ struct MemoryPlan {
 };
 
 MemoryPlan plan_memory(const LoadedEngine& loaded, const StepperOptions& options);
-/// The same. Throws Error with the numbers when the session's part is more than the device has
-/// left.
+/// The same. Throws Error with the numbers when the session's part, and the weights if they are not
+/// loaded, are more than the device has left.
 MemoryPlan plan_that_fits(const LoadedEngine& loaded, const StepperOptions& options);
 
 /// Token history i32 [R, N], and with beams behind it the cache indirection, at `tables`.

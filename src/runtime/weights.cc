@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 
@@ -183,45 +184,69 @@ void WeightReader::check_intact() const {
   if (file_) file_->check_intact();
 }
 
-Weights::Weights(const std::shared_ptr<const engine::EngineFile>& file, device::Device& device)
-    : reader_(file), free_before_(device.free_bytes()) {
-  const engine::Engine& engine = file->engine();
-  const bool on_host = device.properties().kind == device::Kind::kCpu;
-  int64_t bytes = 0;
+Weights::Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device)
+    : file_(std::move(file)),
+      device_(device),
+      reader_(file_),
+      on_host_(device.properties().kind == device::Kind::kCpu),
+      free_before_(device.free_bytes()) {
+  const engine::Engine& engine = file_->engine();
   for (const engine::Weight& weight : engine.weights) {
-    const std::byte* mapped = on_host ? reader_.in_place(weight) : nullptr;
+    const std::byte* mapped = on_host_ ? reader_.in_place(weight) : nullptr;
     data_.push_back(mapped);
     if (mapped != nullptr) {
       mapped_bytes_ += weight_bytes(weight);
     } else {
-      bytes += aligned(weight_bytes(weight));
+      copied_bytes_ += aligned(weight_bytes(weight));
     }
   }
   const int64_t limit = device.properties().memory_bytes;
-  if (limit > 0 && bytes + mapped_bytes_ > limit) {
+  if (limit > 0 && copied_bytes_ + mapped_bytes_ > limit) {
     throw_failed(
-        str("the model needs ", format_bytes(bytes + mapped_bytes_), " for its weights and ",
-            device.properties().name, " has ", format_bytes(limit)),
+        str("the model needs ", format_bytes(copied_bytes_ + mapped_bytes_),
+            " for its weights and ", device.properties().name, " has ", format_bytes(limit)),
         engine.manifest.model, "use a smaller model, or --dtype bf16 if it is in fp32");
   }
-  check_fits(engine, bytes, device);
+  check_fits(engine, copied_bytes_, device);
+}
+
+int64_t Weights::pending_bytes() const {
+  const std::scoped_lock lock(mutex_);
+  return memory_ == nullptr ? copied_bytes_ : 0;
+}
+
+double Weights::load_seconds() const {
+  const std::scoped_lock lock(mutex_);
+  return load_seconds_;
+}
+
+// What an engine file holds itself has checksums.
+void Weights::verify() const {
+  const engine::Engine& engine = file_->engine();
   for (const engine::Weight& weight : engine.weights) {
     for (const engine::WeightSlice& slice : weight.slices) {
       if (slice.file < 0 && !engine.dummy_weights) {
-        file->verify_weights(slice.offset, slice.rows * slice.row_bytes);
+        file_->verify_weights(slice.offset, slice.rows * slice.row_bytes);
       }
     }
   }
-  memory_ = device.allocate(std::max<int64_t>(bytes, 64), "weights");
-  copied_bytes_ = bytes;
+}
+
+void Weights::load() {
+  const std::scoped_lock lock(mutex_);
+  if (memory_ != nullptr) return;
+  const auto start = std::chrono::steady_clock::now();
+  verify();
+  auto memory = device_.allocate(std::max<int64_t>(copied_bytes_, 64), "weights");
+  std::vector<const void*> data = data_;
 
   // Tasks of some hundred kilobytes, over all weights, so that every thread has work to the end.
   std::vector<Task> tasks;
-  std::byte* next = memory_->data();
-  for (size_t w = 0; w < engine.weights.size(); ++w) {
-    if (data_[w] != nullptr) continue;
-    const engine::Weight& weight = engine.weights[w];
-    data_[w] = next;
+  std::byte* next = memory->data();
+  for (size_t w = 0; w < data.size(); ++w) {
+    if (data[w] != nullptr) continue;
+    const engine::Weight& weight = file_->engine().weights[w];
+    data[w] = next;
     const int64_t row_bytes = weight_bytes(weight) / weight.shape[0];
     const int64_t step =
         std::max<int64_t>(1, (int64_t{256} << 10) / std::max<int64_t>(1, row_bytes));
@@ -231,20 +256,23 @@ Weights::Weights(const std::shared_ptr<const engine::EngineFile>& file, device::
     }
     next += aligned(weight_bytes(weight));
   }
-  if (on_host) {
-    device.queue().pool->parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
+  if (on_host_) {
+    device_.queue().pool->parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i) {
       const Task& task = tasks[static_cast<size_t>(i)];
       reader_.read_rows(*task.weight, task.begin, task.end, task.target);
     });
   } else {
-    upload(tasks, device);
+    upload(tasks);
   }
   reader_.check_intact();
+  memory_ = std::move(memory);
+  data_ = std::move(data);
+  load_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // Through two pinned buffers: while one is copied, the threads fill the other. Tasks follow each
 // other in memory but for the padding between weights, so a stretch of them is one copy.
-void Weights::upload(const std::vector<Task>& tasks, device::Device& device) const {
+void Weights::upload(const std::vector<Task>& tasks) const {
   constexpr int64_t kBufferBytes = int64_t{32} << 20;
   struct Buffer {
     std::unique_ptr<device::Memory> memory;
@@ -258,7 +286,7 @@ void Weights::upload(const std::vector<Task>& tasks, device::Device& device) con
     largest = std::max<int64_t>(largest, end_of(t) - t.target);
   std::array<Buffer, 2> buffers;
   for (Buffer& b : buffers)
-    b = {device.allocate_host(largest, "weight upload"), device.make_event()};
+    b = {device_.allocate_host(largest, "weight upload"), device_.make_event()};
   int turn = 0;
   for (size_t first = 0; first < tasks.size();) {
     Buffer& buffer = buffers[static_cast<size_t>(turn % 2)];
@@ -268,16 +296,16 @@ void Weights::upload(const std::vector<Task>& tasks, device::Device& device) con
     size_t last = first;
     while (last < tasks.size() && end_of(tasks[last]) - base <= largest)
       ++last;
-    device.queue().pool->parallel_for(static_cast<int64_t>(last - first), [&](int64_t i) {
+    device_.queue().pool->parallel_for(static_cast<int64_t>(last - first), [&](int64_t i) {
       const Task& task = tasks[first + static_cast<size_t>(i)];
       reader_.read_rows(*task.weight, task.begin, task.end,
                         buffer.memory->data() + (task.target - base));
     });
-    device.copy_to_device(base, buffer.memory->data(), end_of(tasks[last - 1]) - base);
+    device_.copy_to_device(base, buffer.memory->data(), end_of(tasks[last - 1]) - base);
     buffer.copied->record();
     first = last;
   }
-  device.synchronize();
+  device_.synchronize();
 }
 
 }  // namespace millrace::runtime

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -47,13 +48,21 @@ class WeightReader {
 
 class Weights {
  public:
-  /// Loads all weights. Throws Error before reading anything when they do not fit into memory, with
-  /// the numbers.
-  Weights(const std::shared_ptr<const engine::EngineFile>& file, device::Device& device);
+  /// Plans them and reads none. Throws Error with the numbers when they do not fit into memory. The
+  /// device must outlive them.
+  Weights(std::shared_ptr<const engine::EngineFile> file, device::Device& device);
+  /// Loads all weights, unless that has been done: sessions do so when they are known to fit
+  /// beside them. THREAD: safe.
+  void load();
 
+  /// REQUIRES: load().
   const void* data(size_t weight) const { return data_[weight]; }
   int64_t copied_bytes() const { return copied_bytes_; }
   int64_t mapped_bytes() const { return mapped_bytes_; }
+  /// Of the copied ones, what load() has still to allocate: all or nothing.
+  int64_t pending_bytes() const;
+  /// What load() took; 0 before.
+  double load_seconds() const;
   /// Of the device, before they were loaded.
   int64_t free_before() const { return free_before_; }
   void check_intact() const { reader_.check_intact(); }
@@ -65,12 +74,19 @@ class Weights {
     int64_t begin, end;
     std::byte* target;  // on the device
   };
-  void upload(const std::vector<Task>& tasks, device::Device& device) const;
+  void verify() const;
+  void upload(const std::vector<Task>& tasks) const;
 
+  std::shared_ptr<const engine::EngineFile> file_;
+  device::Device& device_;
   WeightReader reader_;
-  std::unique_ptr<device::Memory> memory_;
-  std::vector<const void*> data_;
+  bool on_host_;
+  std::vector<const void*> data_;  // null: to be copied
   int64_t copied_bytes_ = 0, mapped_bytes_ = 0, free_before_ = 0;
+
+  mutable std::mutex mutex_;  // of loading
+  std::unique_ptr<device::Memory> memory_;
+  double load_seconds_ = 0;
 };
 
 /// Bytes of a weight as ops read it.

@@ -99,7 +99,9 @@ class WeightsTest : public ::testing::Test {
  protected:
   std::unique_ptr<Weights> load(const engine::Engine& engine) {
     file_ = engine::EngineFile::from_memory(engine);
-    return std::make_unique<Weights>(file_, *device_);
+    auto weights = std::make_unique<Weights>(file_, *device_);
+    weights->load();
+    return weights;
   }
   template <typename T>
   std::vector<T> read(const Weights& weights, size_t index) const {
@@ -307,7 +309,8 @@ TEST_F(WeightsTest, PackedIntoTheEngineTheyAreTheSame) {
   fs::remove(source_.path());  // the engine stands alone
   file_ = engine::EngineFile::open(path);
   {
-    const Weights weights(file_, *device_);
+    Weights weights(file_, *device_);
+    weights.load();
     EXPECT_EQ(weights.copied_bytes(), 0);
     const auto turned = read<float>(weights, 0);
     for (size_t i = 0; i < turned.size(); ++i)
@@ -321,7 +324,8 @@ TEST_F(WeightsTest, PackedIntoTheEngineTheyAreTheSame) {
   file.close();
   file_ = engine::EngineFile::open(path);
   try {
-    const Weights weights(file_, *device_);
+    Weights weights(file_, *device_);
+    weights.load();
     ADD_FAILURE() << "damage was not seen";
   } catch (const Error& error) {
     EXPECT_NE(std::string_view(error.what()).find("the weights in the engine file are damaged"),

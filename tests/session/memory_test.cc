@@ -12,9 +12,16 @@
 namespace millrace {
 namespace {
 
-/// Counts what it gives out, and says that it has no more than `free`.
+/// Counts what it gives out and what is copied to it, and says that it has no more than `free`.
 class CountingDevice : public ForwardingDevice {
  public:
+  const device::Properties& properties() const override {
+    return is_gpu ? gpu_ : ForwardingDevice::properties();
+  }
+  void copy_to_device(void* target, const void* source, int64_t bytes) override {
+    copied += bytes;
+    ForwardingDevice::copy_to_device(target, source, bytes);
+  }
   std::unique_ptr<device::Memory> allocate(int64_t bytes, const std::string& purpose) override {
     allocated += bytes;
     return ForwardingDevice::allocate(bytes, purpose);
@@ -24,7 +31,11 @@ class CountingDevice : public ForwardingDevice {
   }
   int64_t free_bytes() const override { return free; }
 
-  int64_t allocated = 0, free = int64_t{1} << 40;
+  int64_t allocated = 0, copied = 0, free = int64_t{1} << 40;
+  bool is_gpu = false;
+
+ private:
+  const device::Properties gpu_ = {.kind = device::Kind::kCuda, .name = "a GPU"};
 };
 
 struct Case {
@@ -76,6 +87,52 @@ TEST_P(MemoryPlanTest, IsCheckedBeforeAnythingIsAllocated) {
   EXPECT_EQ(device_->allocated, 0);
   device_->free = needed;
   EXPECT_NO_THROW(runtime::set_up_session(loaded_, GetParam().setup));
+}
+
+// Weights that go to a GPU, and a session that does not fit beside them. (Only the weights take the
+// device for a GPU: the engine's tactics are a CPU's.)
+TEST_P(MemoryPlanTest, IsCheckedBeforeWeightsAreRead) {
+  const int64_t session =
+      runtime::set_up_session(loaded_, GetParam().setup).stepper->memory().session();
+  device_->is_gpu = true;
+  const auto weights = std::make_shared<runtime::Weights>(original_->file, *device_);
+  device_->is_gpu = false;
+  const auto unread = std::make_shared<const runtime::LoadedEngine>(
+      runtime::LoadedEngine{original_->file, device_, weights, original_->decoder_start_token_id});
+  const int64_t needed = weights->copied_bytes();
+  int64_t in_weights = 0;
+  for (const engine::Weight& weight : unread->engine().weights)
+    in_weights += runtime::weight_bytes(weight);
+  EXPECT_GE(needed, in_weights);
+  device_->allocated = 0;
+  device_->free = needed + session - 1;
+  try {
+    runtime::set_up_session(unread, GetParam().setup);
+    FAIL() << "a session that does not fit";
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    for (const std::string& part : {"the session needs " + format_bytes(session),
+                                    "beside " + format_bytes(needed) + " of weights",
+                                    format_bytes(device_->free) + " of ", std::string("lower")})
+      EXPECT_NE(what.find(part), std::string::npos) << part << " in: " << what;
+  }
+  EXPECT_EQ(device_->copied, 0);
+  EXPECT_EQ(device_->allocated, 0);
+
+  SetupOptions many = GetParam().setup;
+  many.batch_size = 20;
+  device_->free = 3 * session;
+  const int batch = runtime::batch_that_fits(loaded_, many);
+  device_->free += needed;
+  EXPECT_EQ(runtime::batch_that_fits(unread, many), batch);
+
+  device_->free = needed + session;
+  EXPECT_NO_THROW(runtime::set_up_session(unread, GetParam().setup));
+  EXPECT_GE(device_->copied, in_weights);
+  EXPECT_EQ(weights->pending_bytes(), 0);
+  const int64_t once = device_->copied;
+  EXPECT_NO_THROW(runtime::set_up_session(unread, GetParam().setup));
+  EXPECT_EQ(device_->copied, once);
 }
 
 TEST_P(MemoryPlanTest, GivesTheLargestBatchThatFits) {
