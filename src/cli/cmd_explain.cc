@@ -23,6 +23,19 @@ struct ExplainOptions {
   bool measure = false, json = false;
 };
 
+// A dash where nothing was measured.
+std::string time_text(double time_us) {
+  char text[32] = "-";
+  if (time_us > 0) std::snprintf(text, sizeof text, "%.1f", time_us);
+  return text;
+}
+
+std::string share_text(double ceiling_us, double time_us) {
+  char text[32] = "-";
+  if (time_us > 0) std::snprintf(text, sizeof text, "%.1f%%", 100 * ceiling_us / time_us);
+  return text;
+}
+
 std::string shape_text(const ops::Tensor& t) {
   if (t.dtype == ir::DType::kState) return "kv cache";
   const std::vector<int64_t> dims(t.dims.begin(), t.dims.begin() + t.rank);
@@ -82,8 +95,9 @@ void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings&
   const device::Kind kind = engine.loaded()->device->properties().kind;
   double total = 0, floor = 0;
   if (!o.json) {
-    std::printf("%s, %lld rows\n%10s %10s %8s %8s  %s\n", name.c_str(),
-                static_cast<long long>(rows), "time us", "ceiling us", "MB", "MFLOP", "operation");
+    std::printf("%s, %lld rows\n%10s %10s %8s %8s %8s  %s\n", name.c_str(),
+                static_cast<long long>(rows), "time us", "roof us", "of roof", "MB", "MFLOP",
+                "operation");
   }
   for (const runtime::MeasuredLaunch& launch : launches) {
     const ir::DType x = launch.in.empty() ? ir::DType::kF32 : launch.in[0].dtype;
@@ -95,18 +109,19 @@ void explain(const Engine& engine, const ExplainOptions& o, const ops::Ceilings&
       std::puts(json_line(to_json(launch, name, rows, ceiling_us)).c_str());
       continue;
     }
-    const std::string time = launch.time_us > 0 ? str(static_cast<int64_t>(launch.time_us)) : "-";
     const std::string chain =
         launch.with_next > 0 ? str(" (with the next ", launch.with_next, ")") : "";
-    std::printf("%10s %10.1f %8.2f %8.1f  %s%s %s  %s\n", time.c_str(), ceiling_us,
-                launch.cost.bytes / 1e6, launch.cost.flops / 1e6, launch.tactic.c_str(),
-                chain.c_str(), launch.scope.c_str(), join(shapes(launch), " ").c_str());
+    std::printf("%10s %10.1f %8s %8.2f %8.1f  %s%s %s  %s\n", time_text(launch.time_us).c_str(),
+                ceiling_us, share_text(ceiling_us, launch.time_us).c_str(), launch.cost.bytes / 1e6,
+                launch.cost.flops / 1e6, launch.tactic.c_str(), chain.c_str(), launch.scope.c_str(),
+                join(shapes(launch), " ").c_str());
     for (const auto& [tactic, why] : launch.why_not) {
-      std::printf("%40s not %s: %s\n", "", tactic.c_str(), why.c_str());
+      std::printf("%49s not %s: %s\n", "", tactic.c_str(), why.c_str());
     }
   }
   if (!o.json) {
-    std::printf("%10.0f %10.1f  all\n\n", total, floor);
+    std::printf("%10s %10.1f %8s  all\n\n", time_text(total).c_str(), floor,
+                share_text(floor, total).c_str());
   }
 }
 

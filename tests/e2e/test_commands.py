@@ -2,6 +2,7 @@
 """The smaller commands: tokenize, inspect, explain, bench, cache, build; what they print follows docs/schemas/."""
 import json
 import pathlib
+import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "harness"))
@@ -88,6 +89,20 @@ class Explain(program.ProgramTest):
     def test_measure(self):
         found = self.objects("explain", *TINY, "--measure", schema="explain")
         self.assertTrue(all(row["time_us"] >= 0 for row in found))
+
+    def test_measured_text(self):
+        """Each operation's share of the roof is its roof by its time, both rounded to a decimal; so are all together."""
+        text = self.good("explain", *TINY, "--measure").out
+        rows = [tuple(map(float, row)) for row in re.findall(r"(?m)^ *(\d+\.\d) +(\d+\.\d) +(\d+\.\d)%  ?", text)]
+        self.assertGreater(len(rows), 20, text)
+        self.assertEqual(text.count("%  all\n"), 2)
+        for time, roof, share in rows:
+            self.assertGreaterEqual(share + 0.06, 100 * (roof - 0.05) / (time + 0.05))
+            if time > 0.1:
+                self.assertLessEqual(share - 0.06, 100 * (roof + 0.05) / (time - 0.05))
+        unmeasured = self.good("explain", *TINY).out
+        self.assertRegex(unmeasured, r"(?m)^ *- +\d+\.\d +- ")
+        self.assertNotIn("%", unmeasured)
 
     def test_small_build_memory(self):
         """Tactics are chosen anew, though there is an engine in the cache; those that do not fit are named."""
