@@ -1,4 +1,5 @@
 // millrace version: what this program is and what it finds.
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "device/device.h"
+#include "device/software.h"
 
 namespace millrace::cli {
 namespace {
@@ -28,21 +30,33 @@ Json describe(const device::Properties& p) {
           {"memory_bytes", p.memory_bytes}};
 }
 
+bool has_cuda() {
+  const std::vector<std::string> built = device::back_ends();
+  return std::find(built.begin(), built.end(), "cuda") != built.end();
+}
+
+/// "13.1.1"; empty when the library cannot be used.
+std::string cublaslt_version() {
+  if (!device::cublaslt_missing().empty()) return "";
+  const int version = std::stoi(device::cublaslt_version());
+  return str(version / 10000, ".", version / 100 % 100, ".", version % 100);
+}
+
 int run(bool json) {
   std::vector<device::Properties> found = {device::make_cpu_device()->properties()};
   const std::string no_cuda = device::cuda_unusable();
-  if (no_cuda.empty()) {
-    const std::vector<device::Properties> gpus = device::cuda_devices();
-    found.insert(found.end(), gpus.begin(), gpus.end());
-  }
+  const std::vector<device::Properties> gpus = device::cuda_devices();
+  found.insert(found.end(), gpus.begin(), gpus.end());
+  const std::string cublaslt = cublaslt_version();
   if (json) {
     Json devices = Json::array();
     for (const device::Properties& p : found)
       devices.push_back(describe(p));
-    const Json line = {{"version", version()},
-                       {"commit", commit()},
-                       {"back_ends", device::back_ends()},
-                       {"devices", std::move(devices)}};
+    Json line = {{"version", version()},
+                 {"commit", commit()},
+                 {"back_ends", device::back_ends()},
+                 {"devices", std::move(devices)}};
+    if (has_cuda()) line["cublaslt"] = cublaslt.empty() ? Json() : Json(cublaslt);
     std::puts(json_line(line).c_str());
     return 0;
   }
@@ -61,6 +75,15 @@ int run(bool json) {
     }
   }
   if (!no_cuda.empty()) std::printf("cuda: %s\n", no_cuda.c_str());
+  if (!has_cuda()) return 0;
+  if (cublaslt.empty()) {
+    std::printf(
+        "cuBLASLt: %s; our own kernels do all products, which is slower from some hundred rows "
+        "on\n",
+        device::cublaslt_missing().c_str());
+  } else {
+    std::printf("cuBLASLt: %s\n", cublaslt.c_str());
+  }
   return 0;
 }
 

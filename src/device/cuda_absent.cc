@@ -25,6 +25,14 @@ std::string cuda_software() {
   return "";
 }
 
+std::string cublaslt_missing() {
+  return cuda_unusable();
+}
+
+std::string cublaslt_version() {
+  return "none";
+}
+
 std::vector<Properties> cuda_devices() {
   return {};
 }

@@ -9,4 +9,10 @@ namespace millrace::device {
 /// 130101"; "none" for what is not there. Opens the library.
 std::string cuda_software();
 
+/// Why cuBLASLt cannot be used; empty when it can. The first call opens it.
+std::string cublaslt_missing();
+
+/// "130101"; "none" when cublaslt_missing().
+std::string cublaslt_version();
+
 }  // namespace millrace::device

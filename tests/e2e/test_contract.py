@@ -67,7 +67,14 @@ class Usage(program.ProgramTest):
     def test_version(self):
         found = self.objects("version", schema="version")
         self.assertEqual(len(found), 1)
-        self.assertIn(found[0]["version"], self.good("version").out)
+        text = self.good("version").out
+        self.assertIn(found[0]["version"], text)
+        # Programs without the CUDA back end say nothing of cuBLASLt.
+        self.assertEqual("cublaslt" in found[0], "cuda" in found[0]["back_ends"])
+        if "cublaslt" in found[0]:
+            self.assertIn(f"cuBLASLt: {found[0]['cublaslt'] or 'libcublasLt'}", text)
+        else:
+            self.assertNotIn("cuBLASLt", text)
         self.assertEqual(self.good("--version").out.strip().split()[-1], found[0]["version"])
 
 

@@ -6,6 +6,8 @@
 
 #include <cublasLt.h>
 
+#include "device/software.h"
+
 namespace millrace::device {
 
 /// The functions of the library that are used, as cublasLt.h declares them.
@@ -20,12 +22,6 @@ struct CublasLt {
   decltype(&cublasLtMatmulAlgoGetHeuristic) find_algorithms = nullptr;
   decltype(&cublasLtMatmul) multiply = nullptr;
 };
-
-/// Why the library cannot be used; empty when it can. The first call opens it.
-std::string cublaslt_missing();
-
-/// "130101"; "none" when cublaslt_missing().
-std::string cublaslt_version();
 
 /// Throws Error (kFailed) when cublaslt_missing().
 const CublasLt& cublaslt();

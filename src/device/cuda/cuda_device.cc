@@ -261,23 +261,28 @@ std::string capability(int sm) {
   return str(sm / 10, ".", sm % 10);
 }
 
-}  // namespace
-
-std::string cuda_unusable() {
-  int driver = 0, count = 0;
+// Why no GPU can be used, whichever it is. Empty when there are some.
+std::string driver_unusable(int* count) {
+  int driver = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
     return "there is no NVIDIA driver here";
   }
-  const cudaError_t status = cudaGetDeviceCount(&count);
+  const cudaError_t status = cudaGetDeviceCount(count);
   (void)cudaGetLastError();
   if (status == cudaErrorInsufficientDriver) {
     return str("the NVIDIA driver speaks CUDA ", driver / 1000, ".", driver % 1000 / 10,
                ", this program needs ", CUDART_VERSION / 1000, ".", CUDART_VERSION % 1000 / 10);
   }
   if (status != cudaSuccess) return cudaGetErrorString(status);
-  if (count == 0) return "there is no GPU here";
+  return *count == 0 ? "there is no GPU here" : "";
+}
+
+std::string gpu_unusable(int index) {
   cudaDeviceProp prop{};
-  if (cudaGetDeviceProperties(&prop, 0) != cudaSuccess) return "the GPU does not answer";
+  if (cudaGetDeviceProperties(&prop, index) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return str("GPU ", index, " does not answer");
+  }
   const int sm = prop.major * 10 + prop.minor;
   if (!has_code_for(sm)) {
     std::string compiled;
@@ -289,6 +294,14 @@ std::string cuda_unusable() {
   return "";
 }
 
+}  // namespace
+
+std::string cuda_unusable() {
+  int count = 0;
+  const std::string reason = driver_unusable(&count);
+  return reason.empty() ? gpu_unusable(0) : reason;
+}
+
 std::string cuda_software() {
   int driver = 0;
   const bool known = cudaDriverGetVersion(&driver) == cudaSuccess && driver != 0;
@@ -297,23 +310,23 @@ std::string cuda_software() {
 
 std::vector<Properties> cuda_devices() {
   std::vector<Properties> found;
-  if (!cuda_unusable().empty()) return found;
   int count = 0;
-  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  for (int i = 0; i < count; ++i)
-    found.push_back(read_properties(i));
+  if (!driver_unusable(&count).empty()) return found;
+  for (int i = 0; i < count; ++i) {
+    if (gpu_unusable(i).empty()) found.push_back(read_properties(i));
+  }
   return found;
 }
 
 std::unique_ptr<Device> make_cuda_device(int index) {
-  const std::string reason = cuda_unusable();
-  if (!reason.empty()) throw_failed(reason, "--device cuda", "use --device cpu");
   int count = 0;
-  check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  if (index >= count) {
+  std::string reason = driver_unusable(&count);
+  if (reason.empty() && index >= count) {
     throw_bad_input(str("there is no GPU ", index, ", only ", count), "--device",
                     "count from 0, or use --device cuda");
   }
+  if (reason.empty()) reason = gpu_unusable(index);
+  if (!reason.empty()) throw_failed(reason, str("--device cuda:", index), "use --device cpu");
   return std::make_unique<CudaDevice>(index);
 }
 
