@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <numeric>
 #include <string>
 #include <thread>
@@ -12,6 +14,7 @@
 
 #include "base/error.h"
 #include "device/device.h"
+#include "device/transfers.h"
 
 namespace millrace::device {
 namespace {
@@ -135,6 +138,28 @@ TEST_F(CudaDeviceTest, AHoldEndsByItself) {
   EXPECT_GT(took.count(), 0.5);
   EXPECT_LT(took.count(), 30);
   EXPECT_EQ(pinned()[kCount - 1], kCount);
+}
+
+/// Exits with what is told of a kernel that writes to address 0.
+[[noreturn]] void fail_and_tell() {
+  try {
+    const auto device = make_cuda_device();
+    end_step(*device, {}, nullptr);
+    device->synchronize();
+  } catch (const Error& error) {
+    std::fputs(error.what(), stderr);
+    std::_Exit(1);
+  }
+  std::_Exit(0);
+}
+
+// Nothing asks for a GPU before: CUDA reads the environment then.
+TEST(CudaDeviceDeathTest, AFailedKernelIsNamedWhereLaunchesBlock) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";  // CUDA does not work in forks
+  EXPECT_EXIT(fail_and_tell(), testing::ExitedWithCode(1),
+              "a kernel before this point failed: .*run it again with CUDA_LAUNCH_BLOCKING=1");
+  EXPECT_EXIT((setenv("CUDA_LAUNCH_BLOCKING", "1", 1), fail_and_tell()), testing::ExitedWithCode(1),
+              "download_kernel failed: .*end_step, grid 1x1x1, block 512x1x1");
 }
 
 }  // namespace

@@ -385,13 +385,26 @@ std::vector<TokenLogprobs> GraphStepper::read_logprobs(std::span<const int32_t> 
   return tokens;
 }
 
+// For messages: which of a step's kernels failed is not known.
+std::string GraphStepper::describe(const Instance& instance) {
+  const StepShape& shape = instance.shape;
+  return str("a step of ", shape.rows, " rows, ", shape.context_sequences, " of its ",
+             shape.first_row.size(), " sequences with a prompt, ", instance.result.launches,
+             " launches", instance.result.replayed ? " in a replayed graph" : "");
+}
+
 StepResult GraphStepper::collect() {
   // The oldest step that is under way.
   Instance& older = instances_[static_cast<size_t>(steps_ % 2)];
   Instance& instance = older.pending ? older : instances_[static_cast<size_t>((steps_ + 1) % 2)];
   CHECK(instance.pending, "no step is under way");
   instance.pending = false;
-  instance.done->wait();
+  try {
+    instance.done->wait();
+  } catch (Error& error) {
+    error.add_context(describe(instance));
+    throw;
+  }
   loaded_->weights->check_intact();
   instance.results->read(instance.shape, instance.logprobs, instance.result);
   take_times(instance);

@@ -83,6 +83,7 @@ class GraphStepper : public Stepper {
   std::vector<ops::Tensor> choose_beams(Instance& instance, const ops::Tensor& logits,
                                         const SamplerInputs& inputs);
   void take_times(Instance& instance);
+  static std::string describe(const Instance& instance);
   ops::Tensor history() const;
   void deliver_sampled_logits(const Instance& instance, Regime regime, const Batch& batch);
   void deliver_logits(const Batch& batch, const LogitsRows& rows, const ops::Tensor& device_logits);

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdlib>
 #include <limits>
+#include <string_view>
 
 #include "base/check.h"
 #include "base/error.h"
@@ -135,6 +137,13 @@ void grow_pools(int64_t bytes, Sizes* sizes) {
   }
 }
 
+// CUDA_LAUNCH_BLOCKING=1 makes a kernel that fails an error of its launch, which names it. In a
+// captured graph there would be no such launch.
+bool launches_block() {
+  const char* blocking = std::getenv("CUDA_LAUNCH_BLOCKING");
+  return blocking != nullptr && std::string_view(blocking) != "0";
+}
+
 Sizes sizes_of(const engine::Engine& engine, const SetupOptions& options) {
   const int length = options.max_context_length + options.max_new_tokens;
   const int tokens_per_block = options.contiguous_kv_cache ? length : options.tokens_per_block;
@@ -144,7 +153,7 @@ Sizes sizes_of(const engine::Engine& engine, const SetupOptions& options) {
   sizes.stepper.max_seq_len = length;
   sizes.stepper.max_logprobs = std::max(1, options.max_logprobs);
   sizes.stepper.kv_dtype = kv_type(engine.manifest.kv_dtype);
-  sizes.stepper.capture = options.captured_graphs;
+  sizes.stepper.capture = options.captured_graphs && !launches_block();
   int64_t max_blocks = (int64_t{length} + tokens_per_block - 1) / tokens_per_block;
   for (const engine::KvGroup& group : engine.kv_groups) {
     const int positions = group.cross ? options.max_encoder_length : length;

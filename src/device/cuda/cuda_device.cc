@@ -37,8 +37,7 @@ void check_finished(cudaError_t status, const char* what) {
   throw_failed(str("CUDA: ", what, " failed: ", cudaGetErrorString(status), " (",
                    cudaGetErrorName(status), ")"),
                current_range(),
-               "run it again with CUDA_LAUNCH_BLOCKING=1 and --no-cuda-graphs to learn which, and "
-               "report it");
+               "run it again with CUDA_LAUNCH_BLOCKING=1 to learn which, and report it");
 }
 
 class CudaMemory : public Memory {
