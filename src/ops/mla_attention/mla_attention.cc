@@ -1,5 +1,6 @@
 #include "ops/mla_attention/mla_attention.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -19,7 +20,12 @@ std::string why_not(const Launch& launch, const device::Properties& properties) 
 }
 
 constexpr Tactic kTactics[] = {
-    MILLRACE_ON_CUDA({.name = "mla_attention_cuda",
+    MILLRACE_ON_CUDA({.name = "mla_attention_expanded_cuda",
+                      .device = device::Kind::kCuda,
+                      .why_not = mla_attention_expanded_cuda_why_not,
+                      .workspace = mla_attention_expanded_cuda_workspace,
+                      .run = mla_attention_expanded_cuda},
+                     {.name = "mla_attention_cuda",
                       .device = device::Kind::kCuda,
                       .why_not = mla_attention_cuda_why_not,
                       .run = mla_attention_cuda}, )  //
@@ -55,21 +61,25 @@ std::vector<ir::TensorType> infer(std::span<const ir::TensorType> in, const ir::
   return {{in[In::kQ].dtype, {in[In::kQ].shape[0], int64_t{a.heads} * a.v_size}}};
 }
 
-/// In the absorbed form.
+/// Of each phase in the form that takes fewer operations. While lengths are unknown all rows are
+/// taken for those of prompts.
 Cost cost(const Launch& launch) {
   const MlaShape shape = mla_shape(launch.attrs<MlaAttention>());
   const auto* cache = launch.in[In::kCache].as<KvCacheView>();
   const auto stored = static_cast<double>(
       ir::dtype_size(cache != nullptr ? cache->dtype : launch.in[In::kQ].dtype));
+  const double made = 1.0 * shape.latent_size * (shape.nope_size + shape.v_size);  // by kv_b
   Cost total;
   total.bytes = static_cast<double>(launch.in[In::kQ].bytes() + launch.out[0].bytes() +
                                     launch.in[In::kKvB].bytes());
+  const bool is_known = launch.in[In::kSequence + kHostRequestTypes].data != nullptr;
   for (const RequestType type : {RequestType::kContext, RequestType::kGeneration}) {
+    if (!is_known && type == RequestType::kGeneration) continue;
     const VisibleKeys keys = count_visible_keys(launch, type, 0, 0);
+    const double absorbed = keys.per_row * (shape.cached() + shape.latent_size) + keys.rows * made;
+    const double expanded = keys.per_row * (shape.q_size() + shape.v_size) + keys.read * made;
     total.bytes += keys.read * shape.cached() * stored;
-    total.flops += 2.0 * shape.heads *
-                   (keys.per_row * (shape.cached() + shape.latent_size) +
-                    keys.rows * (shape.nope_size + shape.v_size) * shape.latent_size);
+    total.flops += 2.0 * shape.heads * std::min(absorbed, expanded);
   }
   return total;
 }

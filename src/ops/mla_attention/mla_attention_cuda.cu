@@ -1,14 +1,15 @@
-// The absorbed form for every row. A block has a row and two of its heads; eight warps share the
-// keys of a head, each with a running softmax of its own, and join at the end.
+// The absorbed form, for every row or for those of some sequences. A block has a row and two of its
+// heads; eight warps share the keys of a head, each with a running softmax of its own, and join at
+// the end.
 //
 //   warp (head h, part p)   keys p, p + 8, p + 16, ...   -> largest logit, sum, latents [C]
 //
 // Grids follow from the shape, lengths are read on the device, and the order of sums follows from
 // the length of the row's sequence. Element types are told apart in front of the loops.
 #include <cmath>
+#include <numeric>
 
 #include "ops/common/element_types_cuda.cuh"
-#include "ops/common/row_owner_cuda.cuh"
 #include "ops/mla_attention/mla_attention_tactics.h"
 
 namespace millrace::ops {
@@ -31,10 +32,10 @@ struct MlaArgs {
   const int32_t* query_length;     // [S]
   const int32_t* blocks;           // [S, blocks_per_sequence]
   int64_t blocks_per_sequence;
-  int sequences;
-  int context_sequences;       // which come first and have their past in their own blocks
-  const int32_t* indirection;  // [R, positions] of beams, or null
-  const int32_t* slots;        // [S]
+  int first_sequence, end_sequence;  // whose rows are computed
+  int context_sequences;             // which come first and have their past in their own blocks
+  const int32_t* indirection;        // [R, positions] of beams, or null
+  const int32_t* slots;              // [S]
   int64_t positions;
   const std::byte* plane;  // in block 0
   int64_t block_bytes;
@@ -56,8 +57,34 @@ struct Shared {
   float q[kHeads][kMaxCached];                // as a token is cached
   float latents[kHeads][kParts][kMaxLatent];  // sums of each part
   float largest[kHeads][kParts], total[kHeads][kParts];
-  int owner;
+  int sequence;
+  int64_t row;  // of the step
 };
+
+/// Finds the index-th row of the sequences, counted in their order; sequence -1: there are fewer.
+/// Of the first warp.
+__device__ void find_row(const MlaArgs& a, int index, Shared& shared) {
+  const int lane = static_cast<int>(threadIdx.x);
+  if (lane == 0) shared.sequence = -1;
+  __syncwarp();
+  int before = 0;  // rows of the sequences before `first`
+  for (int first = a.first_sequence; first < a.end_sequence && before <= index; first += kWarp) {
+    const int sequence = first + lane;
+    const int rows = sequence < a.end_sequence ? a.query_length[sequence] : 0;
+    int end = rows;  // becomes that of the sequences from `first` to this lane's
+#pragma unroll
+    for (int step = 1; step < kWarp; step *= 2) {
+      const int other = __shfl_up_sync(0xffffffffu, end, step);
+      if (lane >= step) end += other;
+    }
+    const int i = index - before - (end - rows);
+    if (i >= 0 && i < rows) {
+      shared.sequence = sequence;
+      shared.row = int64_t{a.query_start[sequence]} + i;
+    }
+    before += __shfl_sync(0xffffffffu, end, kWarp - 1);
+  }
+}
 
 /// One row and head of the launch, in the hands of one warp.
 struct Part {
@@ -169,9 +196,11 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Shared shared;
   device::let_successor_start();
   device::wait_for_predecessor();
-  const int64_t row = blockIdx.x;
-  const int sequence = find_owner(a.query_start, a.query_length, a.sequences, row, &shared.owner);
+  if (threadIdx.x < kWarp) find_row(a, static_cast<int>(blockIdx.x), shared);
+  __syncthreads();
+  const int sequence = shared.sequence;
   if (sequence < 0) return;
+  const int64_t row = shared.row;
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int local_head = warp / kParts;
   const int head = static_cast<int>(blockIdx.y) * kHeads + local_head;
@@ -196,7 +225,8 @@ __global__ void __launch_bounds__(kThreads)
   if (has_head) on_float_type(a.weight_type, [&]<typename W>(W) { part.write<W>(row); });
 }
 
-MlaArgs mla_args(const Launch& launch) {
+/// For the rows of sequences [first, end).
+MlaArgs mla_args(const Launch& launch, int first, int end) {
   const SequenceRows sequences = mla_sequences(launch, RequestType::kGeneration);
   const KvCacheView& cache = *sequences.cache;
   const auto& attributes = launch.attrs<MlaAttention>();
@@ -208,7 +238,8 @@ MlaArgs mla_args(const Launch& launch) {
           .query_length = sequences.query_length,
           .blocks = sequences.block_offsets,
           .blocks_per_sequence = sequences.blocks_per_sequence,
-          .sequences = static_cast<int>(sequences.num_sequences),
+          .first_sequence = first,
+          .end_sequence = end,
           .context_sequences = count_context_sequences(launch),
           .indirection = sequences.indirection,
           .slots = sequences.slots,
@@ -223,6 +254,15 @@ MlaArgs mla_args(const Launch& launch) {
           .weight_type = float_type(launch.in[In::kKvB].dtype)};
 }
 
+/// A block's row is the index-th of those that `args` asks for, index < rows.
+void launch_rows(const Launch& launch, const MlaArgs& args, int64_t rows) {
+  if (rows == 0) return;
+  const dim3 grid(static_cast<unsigned>(rows),
+                  static_cast<unsigned>((args.shape.heads + kHeads - 1) / kHeads));
+  device::launch_kernel("mla_attention_cuda", *launch.queue, grid, dim3(kThreads), 0,
+                        mla_attention_kernel, args);
+}
+
 }  // namespace
 
 std::string mla_attention_cuda_why_not(const Launch& launch, const device::Properties&) {
@@ -232,14 +272,19 @@ std::string mla_attention_cuda_why_not(const Launch& launch, const device::Prope
                                      : "";
 }
 
+// Captured, it is replayed for other lengths, so that there are blocks for as many rows as the step
+// could have.
 void mla_attention_cuda(const Launch& launch) {
-  const int64_t rows = launch.out[0].dim(0);
-  if (rows == 0) return;
-  const MlaArgs args = mla_args(launch);
-  const dim3 grid(static_cast<unsigned>(rows),
-                  static_cast<unsigned>((args.shape.heads + kHeads - 1) / kHeads));
-  device::launch_kernel("mla_attention_cuda", *launch.queue, grid, dim3(kThreads), 0,
-                        mla_attention_kernel, args);
+  const SequenceRows sequences = mla_sequences(launch, RequestType::kGeneration);
+  launch_rows(launch, mla_args(launch, 0, static_cast<int>(sequences.num_sequences)),
+              launch.out[0].dim(0));
+}
+
+void mla_attention_absorbed_cuda(const Launch& launch, int first,
+                                 std::span<const int32_t> query_lengths) {
+  const int end = first + static_cast<int>(query_lengths.size());
+  launch_rows(launch, mla_args(launch, first, end),
+              std::accumulate(query_lengths.begin(), query_lengths.end(), int64_t{0}));
 }
 
 }  // namespace millrace::ops

@@ -1,6 +1,7 @@
 // The tactics of mla_attention and what they share.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "ops/common/mla_shape.h"
@@ -38,7 +39,21 @@ void mla_attention_avx512(const Launch& launch);
 std::string mla_attention_simd_why_not(const Launch& launch);
 int64_t mla_attention_simd_workspace(const Launch& launch, const device::Properties& properties);
 
+/// The absorbed form for all rows.
 void mla_attention_cuda(const Launch& launch);
 std::string mla_attention_cuda_why_not(const Launch& launch, const device::Properties& properties);
+/// Likewise for the rows of the sequences from `first` on, in a step that is not captured.
+/// `query_lengths`: how many rows each has, known to the host.
+void mla_attention_absorbed_cuda(const Launch& launch, int first,
+                                 std::span<const int32_t> query_lengths);
+
+/// Prompts expanded, on the tensor cores of Hopper GPUs; tokens in generation, and sequences too
+/// long for the workspace, by mla_attention_absorbed_cuda. Hands all on to mla_attention_cuda where
+/// the cache has another type than q.
+void mla_attention_expanded_cuda(const Launch& launch);
+std::string mla_attention_expanded_cuda_why_not(const Launch& launch,
+                                                const device::Properties& properties);
+int64_t mla_attention_expanded_cuda_workspace(const Launch& launch,
+                                              const device::Properties& properties);
 
 }  // namespace millrace::ops
