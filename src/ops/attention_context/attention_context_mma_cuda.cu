@@ -464,7 +464,6 @@ void launch_size(const Launch& launch, const AttentionArgs& args, dim3 grid, boo
 
 template <typename T>
 void launch_type(const Launch& launch, const AttentionArgs& args, dim3 grid, bool widens) {
-  if (args.v_head_size <= 64) return launch_size<T, 64>(launch, args, grid, widens);
   if (args.v_head_size <= 128) return launch_size<T, 128>(launch, args, grid, widens);
   launch_size<T, 256>(launch, args, grid, widens);
 }
