@@ -5,12 +5,17 @@
 #
 # GROUP is one of
 #   device     what GPU this is, its driver and clocks
-#   check      every CUDA tactic against the reference on the CPU (bench op --check)
+#   check      every CUDA tactic against the reference on the CPU (bench op --check), of all operations but those of
+#   check_matmul, check_attention   products; attention over caches. Operations are the folders of src/ops.
 #   ops        every CUDA tactic timed, with its share of the measured ceilings (bench op)
 #   tokens     the bundled models: the same greedy tokens on the GPU as on the CPU, in fp32
 #   tests      the compiled tests in folder TESTS (device_test, session_tests; build/cuda-release if unset), on the GPU
 #   goldens    texts, ids, logits, log-probabilities and perplexity recorded from transformers, on the GPU
-#   sanitize   compute-sanitizer (memcheck, racecheck, initcheck, synccheck) on the smallest bundled model
+#   beams      beams, encoders and speech recorded from transformers, on the GPU
+#   accuracy   the numbers of docs/performance.md: 16-bit logits of the recorded models, Millrace's and transformers', and
+#              perplexities by type and cache; needs PyTorch and transformers 5
+#   sanitize   compute-sanitizer (memcheck, racecheck, initcheck, synccheck) on the smallest bundled model, chains of
+#              products (session_tests of folder TESTS) and small cases of products and attention
 #   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
 #   prefill    time to the first token of the 8B shape by prompt length
 #   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B
@@ -21,8 +26,10 @@
 #   attention  both attention operations alone: prompts of 2k and 8k, caches of 64 x 4k and 1 x 128k tokens
 #   sampler    the operations behind the logits alone
 #   random     3,000 random batches: the same tokens on the GPU as on the CPU, in fp32
+#   random_16  random batches of up to 128 requests in bf16 and fp16, scored by the CPU in fp32
 #   start      from process start to the first token of an 8B checkpoint in the page cache; needs PyTorch (PYTHON names one)
 #   torch      logits of the 8B shape beside transformers', by layers, prompt and decode; needs PyTorch and transformers 5
+#   torch_batch    the same of a batch of 32
 #   torch_shapes   the same of Llama 2 13B, Mixtral 8x7B and Gemma 2 9B
 # Each takes at most 8 minutes. Results are JSON lines in RESULTS_FOLDER/GROUP.jsonl. The exit status is that of the
 # first group that failed.
@@ -46,12 +53,61 @@ greedy() {
 }
 
 group_device() {
-  nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,memory.used,power.draw --format=csv,noheader
-  "$program" version
+  local keys="name,driver_version,clocks.sm,clocks.mem,memory.used,power.draw" values
+  values=$(nvidia-smi "--query-gpu=$keys" --format=csv,noheader) || fail "nvidia-smi"
+  python3 - "$keys" "$values" <<'END'
+import json, sys
+keys, values = sys.argv[1].split(","), sys.argv[2].splitlines()
+for line in values:
+    print(json.dumps(dict(zip(keys, line.split(", ")))))
+END
+  "$program" version --json
 }
 
+# The JSON line that a command prints, with more members in front of its own.
+labelled() {
+  local line status
+  line=$("${@:2}")
+  status=$?
+  [ -n "$line" ] && echo "{$1, ${line#?}"
+  return "$status"
+}
+
+check_op() {
+  labelled "\"op\": \"$1\"" "$program" bench op --check --device cuda --json --op "$1"
+}
+
+# Several at a time: the most of it is the reference, on the CPU.
+check_ops() {
+  export program
+  export -f labelled check_op
+  printf '%s\n' "$@" | xargs -P 4 -I {} bash -c 'check_op {}'
+}
+
+# The operations that have CUDA kernels, in a line each.
+cuda_ops() {
+  local op
+  for op in src/ops/*/; do
+    op=$(basename "$op")
+    if [ -e "src/ops/$op/$op.cc" ] && compgen -G "src/ops/$op/*_cuda.c*" >/dev/null; then echo "$op"; fi
+  done
+}
+
+attention_ops=(attention_context attention_generation mla_attention)
+
 group_check() {
-  "$program" bench op --check --device cuda
+  local ops
+  mapfile -t ops < <(cuda_ops | grep -vxF -e matmul "${attention_ops[@]/#/-e}")
+  [ "${#ops[@]}" -gt 0 ] || fail "there is no src/ops beside bench"
+  check_ops "${ops[@]}"
+}
+
+group_check_matmul() {
+  check_ops matmul
+}
+
+group_check_attention() {
+  check_ops "${attention_ops[@]}"
 }
 
 group_ops() {
@@ -86,25 +142,90 @@ group_tests() {
   done
 }
 
-group_goldens() {
+# Test programs in Python, on the GPU.
+golden_tests() {
   local test
   export MILLRACE=$program
-  for test in models/test_model_goldens e2e/test_run e2e/test_perplexity; do
+  for test in "$@"; do
     python3 "tests/$test.py" >&2 && echo "{\"test\": \"$test\", \"passed\": true}" || fail "$test"
   done
+}
+
+group_goldens() {
+  golden_tests models/test_model_goldens e2e/test_run e2e/test_perplexity
   python3 bench/device_goldens.py
 }
 
-group_sanitize() {
-  local tool
-  for tool in memcheck racecheck initcheck synccheck; do
-    if compute-sanitizer --tool "$tool" --error-exitcode 9 --print-limit 5 \
-      "$program" run models/novelist-draft "Call me" --greedy --max-new-tokens 8 --no-cache --quiet --device cuda; then
-      echo "{\"tool\": \"$tool\", \"findings\": 0}"
-    else
-      fail "compute-sanitizer $tool"
-    fi
+group_beams() {
+  golden_tests models/test_beam_goldens models/test_encdec_goldens
+}
+
+group_accuracy() {
+  local novels types
+  export MILLRACE=$program
+  novels=$(mktemp)
+  python3 -c 'import lzma, sys; sys.stdout.buffer.write(lzma.open(sys.argv[1]).read())' tests/data/text/novels-heldout.txt.xz >"$novels"
+  for types in "fp32 fp32 131072" "bf16 bf16 131072" "fp16 fp16 131072" "fp32 fp32 32768" "fp32 bf16 32768" "fp32 fp16 32768" \
+    "fp32 int8 32768" "fp32 fp8 32768" "bf16 bf16 32768" "bf16 int8 32768" "bf16 fp8 32768"; do
+    # shellcheck disable=SC2086  # three words
+    set -- $types
+    labelled "\"dtype\": \"$1\", \"kv_dtype\": \"$2\"" "$program" perplexity models/novelist-14m --text-file "$novels" \
+      --dtype "$1" --kv-dtype "$2" --max-tokens "$3" --device cuda --no-cache --quiet --json || fail "perplexity in $types"
   done
+  rm "$novels"
+  python3 bench/device_goldens.py | sed 's/^{/{"of": "millrace", /' || fail "device_goldens.py"
+  "${PYTHON:-python3}" bench/device_transformers.py | sed 's/^{/{"of": "transformers", /' || fail "device_transformers.py"
+}
+
+# What a tool of compute-sanitizer finds in a command: sanitized TOOL WHAT COMMAND...
+sanitized() {
+  if compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 5 "${@:3}" >&2; then
+    echo "{\"tool\": \"$1\", \"what\": \"$2\", \"findings\": 0}"
+  else
+    fail "compute-sanitizer $1, $2"
+  fi
+}
+
+# sanitized_op TOOL OPERATION CASE [TACTIC]
+sanitized_op() {
+  sanitized "$1" "$2, $3${4:+, $4}" "$program" bench op --check --device cuda --op "$2" --case "$3" ${4:+--tactic "$4"}
+}
+
+# All that one tool looks at. Racecheck does not follow what orders accesses in chains of up to 4 rows and in products that exchange sums
+# within a cluster (docs/cuda.md), so it looks at less.
+sanitize_by() {
+  local tool=$1 rows filter="" tile="a tile and a part of one, all bf16"
+  for rows in 5 17 33 128; do filter+="Series/ChainCudaTest.AgreesWithTheReference/bf16_${rows}_256:"; done
+  [ "$tool" == racecheck ] || filter+="Llama/ChainCudaTest.AgreesWithTheReference/*_256"
+  sanitized "$tool" "a model" \
+    "$program" run models/novelist-draft "Call me" --greedy --max-new-tokens 8 --no-cache --quiet --device cuda
+  # A filter that nothing matches passes.
+  [ "$("$tests/session_tests" --gtest_filter="$filter" --gtest_list_tests | grep -c '^  ')" -ge 4 ] || fail "no tests of chains"
+  sanitized "$tool" "chains of products" "$tests/session_tests" --gtest_brief=1 --gtest_filter="$filter"
+  if [ "$tool" == racecheck ]; then
+    for rows in 8 33 128; do sanitized_op "$tool" matmul "$rows rows, $tile" matmul_swap_cuda; done
+    sanitized_op "$tool" matmul "128 rows, $tile" matmul_split_cuda
+    return
+  fi
+  for rows in 5 17 64 128; do sanitized_op "$tool" matmul "$rows rows, $tile"; done
+  sanitized_op "$tool" matmul "one row to f32, all bf16"
+  sanitized_op "$tool" attention_context "bf16, heads of 64, one to a KV head"
+  sanitized_op "$tool" attention_generation "few, three heads share one"
+  sanitized_op "$tool" attention_generation "16-bit, heads of 128"
+  sanitized_op "$tool" rope_append "a part of the head, packs without a partner"
+}
+
+# The tools side by side: each takes minutes.
+group_sanitize() {
+  local tool running=()
+  for tool in memcheck racecheck initcheck synccheck; do
+    (
+      sanitize_by "$tool"
+      exit "$status"
+    ) &
+    running+=($!)
+  done
+  for tool in "${running[@]}"; do wait "$tool" || status=1; done
 }
 
 latency() {
@@ -217,6 +338,14 @@ group_random() {
   MILLRACE=$program python3 bench/device_random.py
 }
 
+group_random_16() {
+  local kind
+  for kind in bf16 fp16; do
+    MILLRACE=$program python3 bench/device_random.py models/novelist-draft --dtype "$kind" --batches 200 || fail "the draft model in $kind"
+    MILLRACE=$program python3 bench/device_random.py models/novelist-14m --dtype "$kind" --batches 50 || fail "the 14M model in $kind"
+  done
+}
+
 group_start() {
   MILLRACE=$program "${PYTHON:-python3}" bench/device_start.py bench/models/llama-3.1-8b
 }
@@ -229,6 +358,10 @@ beside_torch() {
 
 group_torch() {
   beside_torch llama-3.1-8b
+}
+
+group_torch_batch() {
+  beside_torch llama-3.1-8b --batch 32
 }
 
 group_torch_shapes() {

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """Whole models beside transformers: is Millrace's bf16 as near to fp32 as transformers' own bf16 is?
 
-    MILLRACE=PROGRAM bench/device_torch.py MODEL [--device cuda] [--prompt 4096] [--new 256] [--layers 1,2,4,8,16]
+    MILLRACE=PROGRAM bench/device_torch.py MODEL [--device cuda] [--prompt 4096] [--new 256] [--layers 1,2,4,8,16] [--batch 1]
 
 MODEL is a folder with a config.json; weights are generated (docs/dummy_weights.md) and rounded to bf16. Needs the program,
-PyTorch and transformers 5. Prompts are random ids. Three runs of the same tokens:
+PyTorch and transformers 5. Prompts are random ids; in a batch each has 64 to --prompt of them. Three runs of the same tokens:
 
     reference   transformers in fp32, one layer's weights in memory at a time
-    torch       transformers in bf16: the prompt at once, then one token a step; the tokens are those that Millrace chose
-    millrace    `run --dtype bf16 --greedy`: the prompt, then --new tokens, logits by --logits-file
+    torch       transformers in bf16: the prompts at once, then one token of each a step; the tokens are those that Millrace chose
+    millrace    `run --dtype bf16 --greedy`: the prompts, then --new tokens each, logits by --logits-file
 
-One JSON line for each of: the logits of the prompt, those of the generated tokens, and the prompt's with the first N of the
-layers alone (where an error begins shows there). `error` is the root mean square of the difference from the reference, relative
+One JSON line for each of: the logits of the prompts, those of the generated tokens, and the first prompt's with the first N of
+the layers alone (where an error begins shows there). `error` is the root mean square of the difference from the reference, relative
 to that of the reference; `worst` the largest difference in a row relative to the largest of its logits; `kl` the mean divergence
 from the reference's distribution; `same_best` the share of rows with the same most likely token. The exit status is 1
 where Millrace's error exceeds torch's by more than 5 %: both are rounded in other places, so their errors scatter.
@@ -36,6 +36,7 @@ import torch_models
 
 MOST_RATIO = 1.05
 ROWS = 256  # of logits, that are compared at a time
+SHORTEST = 64  # prompt of a batch
 
 
 class LayerOutputs:
@@ -57,8 +58,18 @@ def head(model, states):
     return (torch.tanh(logits / cap) * cap if cap else logits).float()
 
 
-def reference(folder, ids, layers, device):
-    """By number of layers: the norm's input in fp32 [1, T, H]; and the model, whose head is there."""
+def padded(sequences, device, left=False):
+    """[B, T] ids, and which of them are the sequences'."""
+    longest = max(map(len, sequences))
+    sides = [([0] * (longest - len(s)), s) for s in sequences]
+    ids = [pad + s if left else s + pad for pad, s in sides]
+    own = [[0] * len(pad) + [1] * len(s) if left else [1] * len(s) + [0] * len(pad) for pad, s in sides]
+    return torch.tensor(ids, device=device), torch.tensor(own, device=device)
+
+
+def reference(folder, sequences, layers, device):
+    """By number of layers: the norm's input in fp32 [B, T, H], of which a shorter sequence has the first rows; and the model,
+    whose head is there."""
     model = torch_models.build(folder, torch.float32, device)
     stored = torch.bfloat16
     for name in ("embed_tokens", "norm"):
@@ -73,43 +84,52 @@ def reference(folder, ids, layers, device):
         layer.register_forward_pre_hook(
             lambda m, _, prefix=prefix: torch_models.fill(m, prefix, stored, torch.float32, device))
         layer.register_forward_hook(lambda m, _a, _o: torch_models.drop(m))
-    model.model(input_ids=torch.tensor([ids], device=device), use_cache=False)
+    # What stands behind a sequence changes nothing in it.
+    model.model(input_ids=padded(sequences, device)[0], use_cache=False)
     return model, kept.states
 
 
-def bf16_run(folder, prompt, new, layers, device):
-    """By number of layers: the norm's input of the prompt; the norm's input of each of the new tokens; the model."""
+def bf16_run(folder, prompts, new, layers, device):
+    """The model; by number of layers, the norm's input of the prompts [B, T, H], of which a shorter one has the last rows; the
+    norm's input of each of the new tokens [B, N, H]."""
     model = torch_models.build(folder, torch.bfloat16, device)
     torch_models.fill(model, "", torch.bfloat16, torch.bfloat16, device)
     model.tie_weights()
     kept = LayerOutputs(model, layers)
     cache = transformers.DynamicCache(config=model.config)
-    model.model(input_ids=torch.tensor([prompt], device=device), past_key_values=cache, use_cache=True)
+    ids, own = padded(prompts, device, left=True)
+
+    def forward(ids, own):
+        positions = (own.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        model.model(input_ids=ids, attention_mask=own, position_ids=positions, past_key_values=cache, use_cache=True)
+
+    forward(ids, own)
     states = dict(kept.states)
     last = max(layers)
     steps = [states[last][:, -1:]]
-    for token in new[:-1]:
-        model.model(input_ids=torch.tensor([[token]], device=device), past_key_values=cache, use_cache=True)
+    for tokens in list(zip(*new))[:-1]:
+        own = torch.cat([own, torch.ones_like(own[:, :1])], dim=1)
+        forward(torch.tensor([tokens], device=device).T, own)
         steps.append(kept.states[last])
     return model, states, torch.cat(steps, dim=1)
 
 
-def millrace(folder, prompt, new, layers, options, scratch):
-    """The ids that follow the prompt and the file of logits, of the first `layers` layers."""
+def millrace(folder, sequences, new, layers, options, scratch):
+    """The ids that follow each prompt and the file of logits, of the first `layers` layers."""
     config = json.loads((folder / "config.json").read_text())
     cut = scratch / f"layers{layers}"
     cut.mkdir()
     (cut / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
     prompts, logits = scratch / "prompts.jsonl", cut / "logits.safetensors"
-    prompts.write_text(json.dumps({"input_ids": prompt}) + "\n")
+    prompts.write_text("".join(json.dumps({"input_ids": ids}) + "\n" for ids in sequences))
     command = [os.environ.get("MILLRACE", "build/millrace"), "run", cut, "--input-file", prompts, "--dummy-weights", "--dtype",
                "bf16", "--device", options.device, "--greedy", "--ignore-eos", "--max-new-tokens", str(new), "--max-batch-size",
-               "1", "--max-seq-len", str(len(prompt) + options.new), "--logits-file", logits, "--json", "--quiet", "--cache-dir",
-               scratch / "cache"]
+               str(len(sequences)), "--max-seq-len", str(max(map(len, sequences)) + options.new), "--logits-file", logits, "--json",
+               "--quiet", "--cache-dir", scratch / "cache"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(map(str, command))}: status {done.returncode}")
-    return json.loads(done.stdout)["outputs"][0]["output_ids"], logits
+    return [json.loads(line)["outputs"][0]["output_ids"] for line in done.stdout.splitlines()], logits
 
 
 class Distance:
@@ -134,22 +154,23 @@ class Distance:
 
 
 def compare(path, tensor, models, states, device):
-    """One line: Millrace's rows and torch's, each from the reference. `states` are [1, T, H] of both."""
-    (exact, torch_model), (exact_states, torch_states) = models, states
+    """One line: Millrace's rows and torch's, each from the reference. `states` are, of both, a list of [T, H], one a sequence."""
+    exact, torch_model = models
     ours, theirs, between = Distance(), Distance(), Distance()
     with safe_open(path, "pt") as file:
-        stored = file.get_slice(tensor)
-        rows = stored.get_shape()[0]
-        if rows != exact_states.shape[1] or rows != torch_states.shape[1]:
-            raise SystemExit(f"{tensor} of {path} has {rows} rows, transformers {exact_states.shape[1]}")
-        for begin in range(0, rows, ROWS):
-            part = slice(begin, min(begin + ROWS, rows))
-            found = stored[part].to(device)
-            wanted, peer = head(exact, exact_states[:, part]), head(torch_model, torch_states[:, part])
-            ours.add(found, wanted)
-            theirs.add(peer, wanted)
-            between.add(found, peer)
-    line = {"rows": rows, "millrace": ours.summary(), "torch": theirs.summary(),
+        for i, (exact_states, torch_states) in enumerate(zip(*states)):
+            stored = file.get_slice(f"{tensor}.{i}")
+            rows = stored.get_shape()[0]
+            if rows != len(exact_states) or rows != len(torch_states):
+                raise SystemExit(f"{tensor}.{i} of {path} has {rows} rows, transformers {len(exact_states)} and {len(torch_states)}")
+            for begin in range(0, rows, ROWS):
+                part = slice(begin, min(begin + ROWS, rows))
+                found = stored[part].to(device)
+                wanted, peer = head(exact, exact_states[None, part]), head(torch_model, torch_states[None, part])
+                ours.add(found, wanted)
+                theirs.add(peer, wanted)
+                between.add(found, peer)
+    line = {"rows": ours.rows, "millrace": ours.summary(), "torch": theirs.summary(),
             "millrace_from_torch": between.summary()["error"]}
     line["ratio"] = round(line["millrace"]["error"] / line["torch"]["error"], 4)
     return line
@@ -180,29 +201,35 @@ def measure(options, scratch):
     layers = sorted({n for n in options.layers if n < depth})
     generator = torch.Generator().manual_seed(1)
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
-    prompt = torch.randint(vocabulary, (options.prompt,), generator=generator).tolist()
+    lengths = [options.prompt]
+    if options.batch > 1:
+        lengths = torch.randint(SHORTEST, options.prompt + 1, (options.batch,), generator=generator).tolist()
+    prompts = [torch.randint(vocabulary, (length,), generator=generator).tolist() for length in lengths]
 
     start = time.monotonic()
-    new, whole = millrace(folder, prompt, options.new, depth, options, scratch)
-    cut = {n: millrace(folder, prompt[: options.cut_prompt], 0, n, options, scratch)[1] for n in layers}
+    new, whole = millrace(folder, prompts, options.new, depth, options, scratch)
+    first = prompts[0][: options.cut_prompt]
+    cut = {n: millrace(folder, [first], 0, n, options, scratch)[1] for n in layers}
     spent = {"millrace_s": round(time.monotonic() - start, 1)}
     start = time.monotonic()
-    exact, exact_states = reference(folder, prompt + new[:-1], [*layers, depth], device)
+    sequences = [prompt + made[:-1] for prompt, made in zip(prompts, new)]
+    exact, exact_states = reference(folder, sequences, [*layers, depth], device)
     free(device)
     spent["reference_s"] = round(time.monotonic() - start, 1)
     start = time.monotonic()
-    peer, peer_states, peer_steps = bf16_run(folder, prompt, new, [*layers, depth], device)
+    peer, peer_states, peer_steps = bf16_run(folder, prompts, new, [*layers, depth], device)
     spent["torch_s"] = round(time.monotonic() - start, 1)
 
-    length, models = len(prompt), (exact, peer)
-    last = exact_states[depth]
-    yield {"what": "prompt", **compare(whole, "prompt_logits.0", models, (last[:, :length], peer_states[depth]), device)}
-    yield {"what": "generated", **compare(whole, "logits.0", models, (last[:, length - 1 :], peer_steps), device)}
+    models, last, peer_last = (exact, peer), exact_states[depth], peer_states[depth]
+    whole_prompts = [s[:n] for s, n in zip(last, lengths)], [s[len(s) - n :] for s, n in zip(peer_last, lengths)]
+    generated = [s[n - 1 : n - 1 + options.new] for s, n in zip(last, lengths)], list(peer_steps)
+    yield {"what": "prompt", **compare(whole, "prompt_logits", models, whole_prompts, device)}
+    yield {"what": "generated", **compare(whole, "logits", models, generated, device)}
     for n in layers:
-        part = slice(0, options.cut_prompt)
-        states = (exact_states[n][:, part], peer_states[n][:, part])
-        yield {"what": f"{n} of {depth} layers", **compare(cut[n], "prompt_logits.0", models, states, device)}
-    yield {"what": "time", **spent, "generated_ids": len(set(new))}
+        peers = peer_states[n][0]
+        states = [exact_states[n][0][: len(first)]], [peers[len(peers) - lengths[0] :][: len(first)]]
+        yield {"what": f"{n} of {depth} layers", **compare(cut[n], "prompt_logits", models, states, device)}
+    yield {"what": "time", **spent, "generated_ids": len({token for made in new for token in made})}
 
 
 def main():
@@ -212,6 +239,7 @@ def main():
     parser.add_argument("--prompt", type=int, default=4096)
     parser.add_argument("--cut-prompt", type=int, default=512, help="tokens of the prompt with fewer layers")
     parser.add_argument("--new", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1, help="prompts")
     parser.add_argument("--layers", type=lambda text: [int(n) for n in text.split(",")] if text else [], default="1,2,4,8,16")
     options = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -222,7 +250,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         for line in measure(options, pathlib.Path(scratch)):
             failed |= line.get("ratio", 0) > MOST_RATIO
-            print(json.dumps({"model": pathlib.Path(options.model).name, **line}), flush=True)
+            print(json.dumps({"model": pathlib.Path(options.model).name, "batch": options.batch, **line}), flush=True)
     return 1 if failed else 0
 
 

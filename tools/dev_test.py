@@ -3,6 +3,8 @@
 import importlib.machinery
 import importlib.util
 import pathlib
+import shutil
+import tempfile
 import unittest
 
 DEV = pathlib.Path(__file__).resolve().parent.parent / "dev"
@@ -45,6 +47,24 @@ class TimingTest(unittest.TestCase):
         self.assertEqual([line.split() for line in dev.slowest(self.LOG, count=2)],
                          [["5.0", "s", "1", "x", ".cu"], ["2.0", "s", "1", "x", ".cc"], ["1.0", "s", "1", "x", "else"],
                           ["5.0", "s", "src/b.cu.o"], ["2.0", "s", "src/a.cc.o"]])
+
+
+class NeedsTest(unittest.TestCase):
+    def test_libraries_and_the_newest_version_by_number(self):
+        headers = ("Dynamic Section:\n  NEEDED               libm.so.6\n  NEEDED               libc.so.6\n  INIT    0x1\n"
+                   "Version References:\n  required from libc.so.6:\n    0x069691b4 0x00 07 GLIBC_2.34\n    0x0d696919 0x00 05 GLIBC_2.9\n"
+                   "    0x09691a75 0x00 03 GLIBC_2.2.5\n    0x0 0x00 03 GLIBCXX_3.4.30\n")
+        self.assertEqual(dev.needs(headers), (["libm.so.6", "libc.so.6"], (2, 34)))
+
+
+class CudaProgramTest(unittest.TestCase):
+    def test_a_program_that_is_not_ours(self):
+        """cat is small and needs the C library alone, but says nothing of GPUs."""
+        with tempfile.TemporaryDirectory() as folder:
+            program = pathlib.Path(shutil.copy(shutil.which("cat"), folder))
+            found = dict(dev.cuda_program_checks(program))
+        self.assertGreaterEqual(len(found), 4)
+        self.assertEqual([what for what, wrong in found.items() if wrong], [what for what in found if "without a GPU" in what])
 
 
 if __name__ == "__main__":

@@ -151,21 +151,55 @@ TEST(Session, EveryLayoutGivesTheReferencesTokens) {
 }
 
 // Lengths from 1 to 60 in one batch, and each of them alone, to the last bit.
-TEST(Session, ABatchIsWhatItsSequencesAreAlone) {
-  const auto engine = llama().deterministic();
-  std::vector<GenerationRequest> requests = llama().requests();
-  for (size_t i = 0; i < requests.size(); ++i) {
-    requests[i].sampling.logprobs = 2;
-    requests[i].sampling.max_new_tokens = static_cast<int>(3 + 5 * i);
-  }
-  const auto together = session(engine)->decode(requests);
-  for (size_t i = 0; i < requests.size(); ++i) {
+// Bit for bit: every stride-th of the requests, beside the others and alone.
+void expect_same_alone(const std::shared_ptr<Engine>& engine, const SetupOptions& setup,
+                       std::vector<GenerationRequest> requests, size_t stride) {
+  for (GenerationRequest& request : requests)
+    request.sampling.logprobs = 2;
+  const auto together = session(engine, setup)->decode(requests);
+  for (size_t i = 0; i < requests.size(); i += stride) {
     SCOPED_TRACE(str("request ", i));
-    const auto alone = session(engine)->decode({requests[i]});
+    const auto alone = session(engine, setup)->decode({requests[i]});
     EXPECT_EQ(together[i].output_ids, alone[0].output_ids);
-    EXPECT_EQ(together[i].output_ids.size(), 3 + 5 * i);
+    EXPECT_EQ(std::ssize(together[i].output_ids), requests[i].sampling.max_new_tokens);
     expect_same(together[i].logprobs, alone[0].logprobs);
   }
+}
+
+TEST(Session, ABatchIsWhatItsSequencesAreAlone) {
+  std::vector<GenerationRequest> requests = llama().requests();
+  for (size_t i = 0; i < requests.size(); ++i)
+    requests[i].sampling.max_new_tokens = static_cast<int>(3 + 5 * i);
+  expect_same_alone(llama().deterministic(), kSetup, std::move(requests), 1);
+}
+
+// Heads of 64 and of 128, as fast kernels of a GPU take them, and more sequences than products of
+// few rows take.
+TEST(Session, ABatchInBf16IsWhatItsSequencesAreAlone) {
+  constexpr int kRequests = 36, kLongest = 40, kMostNew = 10;
+  EngineOptions options;
+  options.device = test_device_name();
+  options.dtype = options.kv_dtype = "bf16";
+  options.threads = 2;
+  options.use_cache = false;
+  options.deterministic = true;
+  std::vector<GenerationRequest> requests(kRequests);
+  for (int i = 0; i < kRequests; ++i) {
+    GenerationRequest& request = requests[static_cast<size_t>(i)];
+    for (int t = 0; t <= 37 * i % kLongest; ++t)
+      request.input_ids.push_back(3 + (101 * i + 17 * t) % 140);
+    request.sampling.max_new_tokens = 3 + i % (kMostNew - 2);
+    request.sampling.ignore_eos = true;
+  }
+  const SetupOptions setup = {.batch_size = kRequests,
+                              .max_context_length = kLongest,
+                              .max_new_tokens = kMostNew,
+                              .max_logprobs = 2};
+  expect_same_alone(Engine::open(source_folder() + "/models/novelist-draft", options), setup,
+                    requests, 5);
+  options.dummy_weights = 1;
+  expect_same_alone(Engine::open(source_folder() + "/tests/data/models/qwen_defaults", options),
+                    setup, requests, 5);
 }
 
 TEST(Session, StreamsGiveTheSameStepByStep) {
