@@ -103,6 +103,35 @@ void print_speed(const std::vector<Result>& results) {
   std::fprintf(stderr, "\n");
 }
 
+void show(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+// What is left to print of a result that was not, or was (`streamed`), printed as it was made.
+void print_text(const Result& result, bool streamed) {
+  const std::vector<BeamOutput>& beams = result.output.beams;
+  if (beams.size() > 1) {
+    for (size_t b = 0; b < beams.size(); ++b)
+      std::puts(result.beam_texts[b].value_or(ids_to_text(beams[b].output_ids)).c_str());
+  } else if (!streamed) {
+    std::puts(result.text.value_or(ids_to_text(result.output.output_ids)).c_str());
+  } else {
+    if (!result.text) std::fputs(ids_to_text(result.output.output_ids).c_str(), stdout);
+    std::fputs("\n", stdout);
+  }
+}
+
+void write_logits(LogitsFile& logits, const std::vector<Prompt>& prompts,
+                  const std::vector<Result>& results, bool encodes) {
+  std::vector<size_t> prompt_lengths, new_tokens;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    prompt_lengths.push_back(prompts[i].decoder_prompt().size());
+    new_tokens.push_back(encodes ? 0 : results[i].output.output_ids.size());
+  }
+  logits.write(prompt_lengths, new_tokens);
+}
+
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
@@ -158,41 +187,21 @@ int run(RunOptions& o) {
     if (logits) decode = {.logits = logits->collector(begin), .prompt_logits = true};
     const bool stream =
         prompts.size() == 1 && !o.json && !encodes && part[0].sampling.num_return_sequences == 1;
-    const TextCallback show = [](const std::string& text) {
-      std::fwrite(text.data(), 1, text.size(), stdout);
-      std::fflush(stdout);
-    };
     std::vector<Result> results =
         encodes ? encode(session, part, decode.logits)
-                : generate(session, part, decode, stream ? show : TextCallback{});
+                : generate(session, part, decode, stream ? TextCallback(show) : TextCallback{});
     for (size_t i = 0; i < results.size(); ++i) {
       results[i].setup_s = setup_s;
-      const std::vector<BeamOutput>& beams = results[i].output.beams;
       if (o.json) {
         std::puts(result_to_json(begin + i, part[i], results[i]).c_str());
-      } else if (beams.size() > 1) {
-        for (size_t b = 0; b < beams.size(); ++b) {
-          const auto& text = results[i].beam_texts[b];
-          std::puts(text.value_or(ids_to_text(beams[b].output_ids)).c_str());
-        }
-      } else if (!stream) {
-        std::puts(results[i].text.value_or(ids_to_text(results[i].output.output_ids)).c_str());
       } else {
-        if (!results[i].text) std::fputs(ids_to_text(results[i].output.output_ids).c_str(), stdout);
-        std::fputs("\n", stdout);
+        print_text(results[i], stream);
       }
     }
     std::fflush(stdout);
     std::move(results.begin(), results.end(), std::back_inserter(all));
   }
-  if (logits) {
-    std::vector<size_t> prompt_lengths, new_tokens;
-    for (size_t i = 0; i < prompts.size(); ++i) {
-      prompt_lengths.push_back(prompts[i].decoder_prompt().size());
-      new_tokens.push_back(encodes ? 0 : all[i].output.output_ids.size());
-    }
-    logits->write(prompt_lengths, new_tokens);
-  }
+  if (logits) write_logits(*logits, prompts, all, encodes);
   if (!o.model.quiet) print_speed(all);
   if (o.stats) std::fputs(format_stats(session.stats()).c_str(), stderr);
   return 0;
