@@ -571,6 +571,7 @@ std::vector<Case> timed_append_cases() {
       timed_append("16 x 4k of 13B, appends", 4096, 16, kBF16, kThirteenBillionHeads),
       timed_append("64 x 4k of 13B, appends", 4096, 64, kBF16, kThirteenBillionHeads),
       timed_append("4 tokens x 8 x 4k of 8B, appends", 4096, 8, kBF16, kEightBillionHeads, 4),
+      timed_append("4 tokens x 64 x 4k of 8B, appends", 4096, 64, kBF16, kEightBillionHeads, 4),
       timed_append("4 tokens x 1 x 32k of 8B, appends", 32768, 1, kBF16, kEightBillionHeads, 4),
       timed_append("8 x 4k of Gemma 2 9B, appends", 4096, 8, kBF16, kGemmaHeads),
   };

@@ -140,28 +140,42 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     }
   }
 
-  /// Four elements of a unit's result, added over its `count` partial results.
-  template <int kAtOnce>
-  __device__ Part join_partials(const int* partials, int count, int row, int d) const {
-    Part sum;
+  /// kGroups times four elements of a unit's result, group g from element d[g] of row[g] on, added
+  /// over its `count` partial results: kAtOnce of them are on their way together, for all groups.
+  template <int kAtOnce, int kGroups>
+  __device__ void join_partials(const int* partials, int count, const int (&row)[kGroups],
+                                const int (&d)[kGroups], Part (&sums)[kGroups]) const {
 #pragma unroll 1
     for (int first = 0; first < count; first += kAtOnce) {
-      Part parts[kAtOnce];
+      Part parts[kAtOnce][kGroups];
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
         // Behind the last one stands the first one again, which is not added.
         const float* from = partial(partials[first + j < count ? first + j : 0]);
-        const float* stats = from + w_.partial_rows * kSize + row * 2;
-        parts[j].sum = __ldcg(reinterpret_cast<const float4*>(from + row * kSize + d));
-        parts[j].largest = __ldcg(stats);
-        parts[j].total = __ldcg(stats + 1);
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+          const float* stats = from + w_.partial_rows * kSize + row[g] * 2;
+          parts[j][g].sum = __ldcg(reinterpret_cast<const float4*>(from + row[g] * kSize + d[g]));
+          parts[j][g].largest = __ldcg(stats);
+          parts[j][g].total = __ldcg(stats + 1);
+        }
       }
 #pragma unroll
       for (int j = 0; j < kAtOnce; ++j) {
-        if (first + j < count) add_part(sum, parts[j]);
+        if (first + j >= count) break;
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g)
+          add_part(sums[g], parts[j][g]);
       }
     }
-    return sum;
+  }
+
+  /// Of one group.
+  template <int kAtOnce>
+  __device__ Part join_partials(const int* partials, int count, int row, int d) const {
+    Part sum[1];
+    join_partials<kAtOnce>(partials, count, {row}, {d}, sum);
+    return sum[0];
   }
 
   /// Counts pieces of the walk's unit, which begins at the sharer `home`, as stored; true if they
