@@ -331,6 +331,14 @@ KvCaseSpec several(int tokens) {
   return spec;
 }
 
+/// The same, where blocks share the keys of a sequence.
+KvCaseSpec several_pieces(int tokens) {
+  KvCaseSpec spec{.sequences = {}, .row_gap = 1};
+  for (const int past : {700, 1500, 2990})
+    spec.sequences.push_back({past, tokens, kGeneration});
+  return spec;
+}
+
 /// More units than blocks run at once, of 8 KV heads; of 140 sequences, more than four for each.
 /// Where one sequence is far longer than the others, its keys are shared.
 KvCaseSpec many(bool one_is_long, int sequences = 40) {
@@ -446,6 +454,10 @@ std::vector<Case> append_cases() {
               kBF16, {.rotary_dim = 128}),
       appends("appends, 16-bit, four tokens", kEightBillionHeads, stored_as(several(4), kBF16, 16),
               kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, four tokens, several pieces", kEightBillionHeads,
+              stored_as(several_pieces(4), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("appends, int8, three tokens, several pieces", kOneBillionHeads,
+              stored_as(several_pieces(3), kI8, 16), kF16, {.rotary_dim = 64}),
       appends("appends, 16-bit, 40 tokens", kOneBillionHeads, stored_as(several(40), kF16, 16),
               kF16, {.rotary_dim = 64}),
       appends("appends, 16-bit, window", windowed, stored_as(mixed_step(), kBF16, 16), kBF16,
