@@ -18,7 +18,8 @@ fp32. A difference is that of a token's log-probability from fp32; in a third of
 may be follows from two that the GPU has no part in: T, those of transformers in this type, recorded below (`--record` finds them anew, with
 PyTorch and transformers), and C, those of the CPU in this type and with this type of cache, which rounds little but what it stores there.
 
-* The mean of a run is at most 1.5 T + C, the largest of a run at most 2 T + C.
+* The mean of a run is at most 1.5 T + C, the largest of a run at most 2 (T + C). Where the cache rounds most, as in fp8, the device's and the
+  CPU's are draws of one distribution: the largest of one is not a bound for that of the other.
 * What was chosen may be less likely in fp32 than fp32's best token by two largest differences: one of each of them.
 
 One JSON line at the end (in 16 bits one for each type of cache), one to standard error for each disagreement, which `--only RUN` repeats;
@@ -224,7 +225,7 @@ class NearTokens(Comparison):
         recorded = RECORDED[pathlib.Path(self.options.model).name, self.options.dtype]
         for kind in self.KINDS:
             found, (mean, largest) = made[kind][0], recorded[kind]
-            mean, largest = MEAN_RATIO * mean + cpu[kind].mean(), LARGEST_RATIO * largest + cpu[kind].largest
+            mean, largest = MEAN_RATIO * mean + cpu[kind].mean(), LARGEST_RATIO * (largest + cpu[kind].largest)
             if found.count >= FEWEST and not found.mean() <= mean:
                 yield None, f"the mean difference of its {kind}s is {found.mean():.3g}, at most {mean:.3g} is right"
             if not found.largest <= largest:

@@ -200,22 +200,26 @@ int longest_class(const Launch& launch) {
   return longest;
 }
 
+/// The sequences in generation, which follow those of the context phase.
+generation::Lengths lengths_of(const Launch& launch, const SequenceRows& rows) {
+  const int first = count_context_sequences(launch);
+  return {.sequence_length = rows.sequence_length,
+          .query_start = rows.query_start,
+          .query_length = rows.query_length,
+          .first = first,
+          .sequences = static_cast<int>(rows.num_sequences) - first};
+}
+
 enum class Kernels { kUsual, kClusters };
 
 void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   const auto& a = launch.attrs<AttentionGeneration>();
   const AttentionShape shape = AttentionShape::of(a);
   const GenerationInputs at(a);
-  const int first = count_context_sequences(launch);
-  const int sequences = static_cast<int>(rows.num_sequences) - first;
-  if (sequences == 0 || launch.in[0].dim(0) == 0) return;
-  const AttentionArgs args = attention_args(launch, shape, first);
   Work work{};
-  work.lengths = {.sequence_length = rows.sequence_length,
-                  .query_start = rows.query_start,
-                  .query_length = rows.query_length,
-                  .first = first,
-                  .sequences = sequences};
+  work.lengths = lengths_of(launch, rows);
+  if (work.lengths.sequences == 0 || launch.in[0].dim(0) == 0) return;
+  const AttentionArgs args = attention_args(launch, shape, work.lengths.first);
   const Kind kind = generation::choose_kind(launch.in[0].dim(0), work.lengths, args.group);
   work.division = generation::division_of(generation::DividedHeads::of(a), kind);
   if (kernels == Kernels::kUsual) work.items = plan_of(launch, at);
@@ -311,7 +315,9 @@ void attention_generation_cluster_cuda(const Launch& launch) {
   const auto& a = launch.attrs<AttentionGeneration>();
   const SequenceRows rows(launch.in, GenerationInputs::kSequence);
   const bool has_own_type = rows.cache->dtype == launch.in[0].dtype;
-  if (!has_own_type || is_long(launch, a.kv_heads) || !fits(launch, rows) ||
+  const bool has_many_rows = generation::choose_kind(launch.in[0].dim(0), lengths_of(launch, rows),
+                                                     a.heads / a.kv_heads) == Kind::kWide;
+  if (!has_own_type || has_many_rows || is_long(launch, a.kv_heads) || !fits(launch, rows) ||
       !can_append(launch, a, GenerationInputs(a))) {
     return attention_generation_mma_cuda(launch);
   }
