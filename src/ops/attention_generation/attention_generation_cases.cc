@@ -409,6 +409,22 @@ std::vector<Case> many_eight_bit_cases() {
   };
 }
 
+std::vector<Case> several_tokens_cases() {
+  using enum ir::DType;
+  return {
+      appends("appends, 16-bit, two tokens", kEightBillionHeads, stored_as(several(2), kBF16, 64),
+              kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, four tokens", kEightBillionHeads, stored_as(several(4), kBF16, 16),
+              kBF16, {.rotary_dim = 128}),
+      appends("appends, 16-bit, four tokens, several pieces", kEightBillionHeads,
+              stored_as(several_pieces(4), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("appends, int8, three tokens, several pieces", kOneBillionHeads,
+              stored_as(several_pieces(3), kI8, 16), kF16, {.rotary_dim = 64}),
+      appends("appends, 16-bit, 40 tokens", kOneBillionHeads, stored_as(several(40), kF16, 16),
+              kF16, {.rotary_dim = 64}),
+  };
+}
+
 std::vector<Case> append_cases() {
   using enum ir::DType;
   const AttentionShape windowed{4, 2, 128, 128, 0.0884F, 64, 0};
@@ -450,16 +466,6 @@ std::vector<Case> append_cases() {
               kBF16, {.rotary_dim = 26}),
       appends("appends, 16-bit, no rotation", {4, 4, 64, 64, 0.125F, 0, 0},
               stored_as(mixed_step(), kBF16, 16), kBF16, {}),
-      appends("appends, 16-bit, two tokens", kEightBillionHeads, stored_as(several(2), kBF16, 64),
-              kBF16, {.rotary_dim = 128}),
-      appends("appends, 16-bit, four tokens", kEightBillionHeads, stored_as(several(4), kBF16, 16),
-              kBF16, {.rotary_dim = 128}),
-      appends("appends, 16-bit, four tokens, several pieces", kEightBillionHeads,
-              stored_as(several_pieces(4), kBF16, 64), kBF16, {.rotary_dim = 128}),
-      appends("appends, int8, three tokens, several pieces", kOneBillionHeads,
-              stored_as(several_pieces(3), kI8, 16), kF16, {.rotary_dim = 64}),
-      appends("appends, 16-bit, 40 tokens", kOneBillionHeads, stored_as(several(40), kF16, 16),
-              kF16, {.rotary_dim = 64}),
       appends("appends, 16-bit, window", windowed, stored_as(mixed_step(), kBF16, 16), kBF16,
               {.rotary_dim = 128}),
       appends("appends, 16-bit, window and sinks", with_sinks, stored_as(mixed_step(), kBF16, 16),
@@ -618,8 +624,8 @@ std::vector<Case> attention_generation_cases() {
   std::vector<Case> all;
   for (std::vector<Case>& cases :
        std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
-                      append_cases(), many_cases(), many_eight_bit_cases(), few_cases(),
-                      timed_cases(), timed_append_cases()})) {
+                      append_cases(), several_tokens_cases(), many_cases(), many_eight_bit_cases(),
+                      few_cases(), timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }
