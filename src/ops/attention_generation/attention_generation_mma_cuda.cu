@@ -243,7 +243,9 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   }
   with_sizes(a.head_size, kind, [&]<typename S>(S) {
     constexpr int kSize = S::kHeadSize, kColumns = S::kColumns;
-    if (launch.in[0].dtype == ir::DType::kBF16) {
+    if constexpr (kSize == 80 || kSize == 96) {  // less usual, and registers suffice
+      generation::launch_kernel<void, kSize, kColumns>(launch, args, work);
+    } else if (launch.in[0].dtype == ir::DType::kBF16) {
       generation::launch_kernel<__nv_bfloat16, kSize, kColumns>(launch, args, work);
     } else {
       generation::launch_kernel<__half, kSize, kColumns>(launch, args, work);

@@ -297,7 +297,8 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   int rows_ = 0;          // of the unit
 };
 
-/// Grid: a block for each KV head of each sequence, and as many as run at once.
+/// Grid: a block for each KV head of each sequence, and as many as run at once. T: void if the
+/// launch tells whether queries and keys are bf16 or f16; Stored then is any type of 16 bits.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
                                   (Sizes<kSize, kColumnTiles>::kBlocks))
@@ -314,7 +315,14 @@ __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
     return;
   }
   const Shares shares(item.tiles, item.sharers);
-  Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange, shared).run(item);
+  if constexpr (!std::is_void_v<T>) {
+    Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange, shared).run(item);
+  } else if (a.type == ir::DType::kBF16) {
+    using BF16 = __nv_bfloat16;
+    Kernel<BF16, kSize, kColumnTiles, BF16>(a, work, shares, exchange, shared).run(item);
+  } else {
+    Kernel<__half, kSize, kColumnTiles, __half>(a, work, shares, exchange, shared).run(item);
+  }
 }
 
 }  // namespace millrace::ops::generation
