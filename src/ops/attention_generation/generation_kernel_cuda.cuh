@@ -261,29 +261,8 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       this->find_partials(now_, home, x_.partial, &x_.num_partials);
     }
     __syncthreads();
-    if (x_.is_last) join();
-  }
-
-  /// With more rows a thread has several groups of elements: it waits for memory once for all.
-  __device__ void join() {
-    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 8;
-    constexpr int kGroups = kColumnTiles == 1 ? 1 : S::kVectors;
-    const int groups = rows_ * (kSize / 4);
-    for (int at = static_cast<int>(threadIdx.x); at < groups; at += kGroups * kThreads) {
-      int row[kGroups], d[kGroups];
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        const int group = at + g * kThreads < groups ? at + g * kThreads : at;
-        row[g] = group / (kSize / 4);
-        d[g] = group % (kSize / 4) * 4;
-      }
-      Part sums[kGroups];
-      this->template join_partials<kAtOnce>(x_.partial, x_.num_partials, row, d, sums);
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        if (at + g * kThreads < groups) this->write(now_, row[g], d[g], sums[g]);
-      }
-    }
+    if (!x_.is_last) return;
+    this->write_joined(now_, rows_, x_.partial, x_.num_partials);
     __syncthreads();  // what was found may be overwritten
   }
 
