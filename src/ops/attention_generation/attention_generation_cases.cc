@@ -669,8 +669,8 @@ std::vector<Case> attention_generation_cases() {
   std::vector<Case> all;
   for (std::vector<Case>& cases :
        std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
-                      append_cases(), several_tokens_cases(), many_cases(), many_eight_bit_cases(),
-                      few_cases(), timed_cases(), timed_append_cases()})) {
+                      append_cases(), several_tokens_cases(), many_cases(), many_wide_cases(),
+                      many_eight_bit_cases(), few_cases(), timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }
