@@ -341,19 +341,27 @@ KvCaseSpec several_pieces(int tokens) {
 
 /// More units than blocks run at once, of 8 KV heads; of 140 sequences, more than four for each.
 /// Where one sequence is far longer than the others, its keys are shared.
-KvCaseSpec many(bool one_is_long, int sequences = 40) {
+KvCaseSpec many(bool one_is_long, int sequences = 40, int tokens = 1) {
   KvCaseSpec spec{.sequences = {}, .row_gap = 1};
   for (int i = 0; i < sequences; ++i)
-    spec.sequences.push_back({i * 37 % 150, i == 20 ? 0 : 1, kGeneration});
+    spec.sequences.push_back({i * 37 % 150, i == 20 ? 0 : tokens, kGeneration});
   if (one_is_long) spec.sequences[7].past = 700;
   return spec;
 }
 
 /// The same, and sequences of several pieces that are units of their own.
-KvCaseSpec many_pieces() {
+KvCaseSpec many_pieces(int tokens = 1) {
   KvCaseSpec spec{.sequences = {}};
   for (int i = 0; i < 40; ++i)
-    spec.sequences.push_back({690 + i, 1, kGeneration});
+    spec.sequences.push_back({690 + i, tokens, kGeneration});
+  return spec;
+}
+
+/// Some sequences have one new token, others two or four.
+KvCaseSpec many_mixed() {
+  KvCaseSpec spec = many(false);
+  for (size_t i = 0; i < spec.sequences.size(); ++i)
+    spec.sequences[i].rows *= 1 << i % 3;
   return spec;
 }
 
@@ -380,7 +388,44 @@ std::vector<Case> many_cases() {
   };
 }
 
-/// The same, of caches of 8 bits.
+/// More than 8 query rows of a KV head, in blocks that stay.
+std::vector<Case> many_wide_cases() {
+  using enum ir::DType;
+  const AttentionShape with_sink_logits{.heads = 16,
+                                        .kv_heads = 2,
+                                        .head_size = 128,
+                                        .v_head_size = 128,
+                                        .scale = 0.0884F,
+                                        .sink_logits = true};
+  return {
+      appends("many, four tokens", kEightBillionHeads, stored_as(many(false, 70, 4), kBF16, 64),
+              kBF16, {.rotary_dim = 128}),
+      appends("many, four tokens, one is long", kEightBillionHeads,
+              stored_as(many(true, 40, 4), kF16, 64), kF16, {.rotary_dim = 128}),
+      appends("many, four tokens, several pieces", kEightBillionHeads,
+              stored_as(many_pieces(4), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("many, two tokens, heads of 64", kOneBillionHeads,
+              stored_as(many(false, 70, 2), kF16, 16), kF16, {.rotary_dim = 64, .packed = false}),
+      appends("many, four tokens, one is long, heads of 64", kOneBillionHeads,
+              stored_as(many(true, 40, 4), kBF16, 16), kBF16, {.rotary_dim = 64}),
+      appends("many, four tokens, several pieces, heads of 64", kOneBillionHeads,
+              stored_as(many_pieces(4), kF16, 64), kF16, {.rotary_dim = 64}),
+      appends("many, one, two and four tokens", kEightBillionHeads,
+              stored_as(many_mixed(), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("many, 20 tokens, several pieces", {8, 2, 128, 128, 0.0884F, 0, 0},
+              stored_as(several_pieces(20), kBF16, 16), kBF16, {.rotary_dim = 128}),
+      appends("many, 16 heads share one", {32, 2, 64, 64, 0.125F, 0, 0},
+              stored_as(many(false), kBF16, 64), kBF16, {.rotary_dim = 64}),
+      appends("many, 16 heads share one, mixed step", {16, 1, 128, 128, 0.0884F, 0, 0},
+              stored_as(mixed_step(), kF16, 16), kF16, {.rotary_dim = 128}),
+      appends("many, 20 heads share one", {20, 1, 128, 128, 0.0884F, 0, 0},
+              stored_as(many(true), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("many, three tokens, sink logits, contiguous", with_sink_logits,
+              stored_as(several(3), kBF16, 0), kBF16, {.rotary_dim = 128}),
+  };
+}
+
+/// The same as many_cases(), of caches of 8 bits.
 std::vector<Case> many_eight_bit_cases() {
   using enum ir::DType;
   return {
@@ -624,8 +669,8 @@ std::vector<Case> attention_generation_cases() {
   std::vector<Case> all;
   for (std::vector<Case>& cases :
        std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
-                      append_cases(), several_tokens_cases(), many_cases(), many_eight_bit_cases(),
-                      few_cases(), timed_cases(), timed_append_cases()})) {
+                      append_cases(), several_tokens_cases(), many_cases(), many_wide_cases(),
+                      many_eight_bit_cases(), few_cases(), timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }

@@ -178,14 +178,19 @@ const WorkItem* plan_of(const Launch& launch, const GenerationInputs& at) {
   return out[0].as<WorkItem>();
 }
 
-/// What the kernels for one token of each sequence cannot do; null if nothing.
-const char* why_no_token_kernel(const AttentionGeneration& a) {
+/// What the kernels whose blocks stay cannot do; null if nothing.
+const char* why_no_streams(const AttentionGeneration& a) {
   if (a.head_size != 64 && a.head_size != 128) return "needs heads of 64 or 128";
-  if (a.heads / a.kv_heads > 8) return "needs at most 8 query heads that share one";
   if (!a.append) return "needs an op that appends";
   if (a.rotary_dim != a.head_size || a.interleaved) return "needs halves of whole heads rotated";
   if (a.window > 0) return "knows no window";
   return nullptr;
+}
+
+/// The same of kernels for one token of each sequence.
+const char* why_no_token_kernel(const AttentionGeneration& a) {
+  if (a.heads / a.kv_heads > 8) return "needs at most 8 query heads that share one";
+  return why_no_streams(a);
 }
 
 /// By the host's copies of lengths; a captured step stays in its class.
@@ -233,9 +238,13 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   work.queue = queue_number(*launch.queue);
   if (kernels == Kernels::kClusters) return generation::launch_clusters(launch, args, work);
   const ir::DType stored = rows.cache->dtype;
-  if (kind == Kind::kNarrow && why_no_token_kernel(a) == nullptr && fits_boxes(args) &&
-      generation::has_streams()) {
-    return generation::launch_streams(launch, args, work, stored, longest_class(launch) > 0);
+  if (why_no_streams(a) == nullptr && fits_boxes(args) && generation::has_streams()) {
+    if (kind == Kind::kNarrow) {
+      return generation::launch_streams(launch, args, work, stored, longest_class(launch) > 0);
+    }
+    if (stored == launch.in[0].dtype) {
+      return generation::launch_wide_streams(launch, args, work);
+    }
   }
   if (ir::dtype_size(stored) == 1) {
     generation::launch_widening(launch, args, work, kind);
@@ -243,7 +252,9 @@ void attend(const Launch& launch, const SequenceRows& rows, Kernels kernels) {
   }
   with_sizes(a.head_size, kind, [&]<typename S>(S) {
     constexpr int kSize = S::kHeadSize, kColumns = S::kColumns;
-    if (launch.in[0].dtype == ir::DType::kBF16) {
+    if constexpr (kSize == 80 || kSize == 96) {  // less usual, and registers suffice
+      generation::launch_kernel<void, kSize, kColumns>(launch, args, work);
+    } else if (launch.in[0].dtype == ir::DType::kBF16) {
       generation::launch_kernel<__nv_bfloat16, kSize, kColumns>(launch, args, work);
     } else {
       generation::launch_kernel<__half, kSize, kColumns>(launch, args, work);

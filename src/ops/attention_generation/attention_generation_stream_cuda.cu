@@ -2,26 +2,12 @@
 // generation_stream_cuda.cuh.
 #include <algorithm>
 
-#include "device/cuda/tensor_map.h"
 #include "ops/attention_generation/generation_launch_cuda.cuh"
 #include "ops/attention_generation/generation_stream_cuda.cuh"
 #include "ops/attention_generation/generation_stream_launch_cuda.h"
 
 namespace millrace::ops::generation {
 namespace {
-
-/// The item of this block, see load_item().
-__device__ WorkItem load_shared_item(const Work& work) {
-  constexpr int kPacks = static_cast<int>(sizeof(WorkItem) / sizeof(uint4));
-  const auto* from = reinterpret_cast<const uint4*>(work.items + blockIdx.x);
-  uint4 packs[kPacks];
-#pragma unroll
-  for (int i = 0; i < kPacks; ++i)
-    packs[i] = __ldcg(from + i);
-  WorkItem item;
-  memcpy(&item, packs, sizeof(item));
-  return item;
-}
 
 /// Unit after unit as in the other kernels: sequences have several tokens.
 template <typename T, int kSize, typename Stored, typename Exchange>
@@ -83,29 +69,6 @@ __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kB
   }
   const Shares shares(item.tiles, item.sharers);
   Kernel<T, kSize, 1, Stored>(a, work, shares, exchange, shared).run(item);
-}
-
-/// Maps of boxes of 16 keys with their values, in units of 16 bits. How many blocks there are is
-/// not known: as many as fit into the address space of a GPU.
-template <typename S>
-CacheMaps make_maps(const AttentionArgs& args) {
-  constexpr int64_t kAddressSpace = int64_t{1} << 40, kMaxBlocks = int64_t{1} << 30;
-  constexpr int64_t kBox = S::kBoxRow / 2, kParts = S::kStageBytes / 2 / S::kBoxBytes;
-  const int64_t blocks =
-      std::clamp<int64_t>(kAddressSpace / args.block_bytes, int64_t{1}, kMaxBlocks);
-  const int64_t keys = int64_t{args.tokens_per_block} * args.kv_heads;
-  CacheMaps maps{};
-  maps.vectors = device::make_tensor_map(
-      args.k, {kBox, keys, kParts, 2, blocks},
-      {kBox * kParts, kBox, (args.v - args.k) / 2, args.block_bytes / 2},
-      {kBox, kTileKeys, kParts, 2, 1},
-      S::kBoxRow == 128 ? device::Swizzle::k128Bytes : device::Swizzle::k64Bytes);
-  if (args.k_scale != nullptr) {
-    maps.scales = device::make_tensor_map(args.k_scale, {2 * keys, 2, blocks},
-                                          {(args.v_scale - args.k_scale) / 2, args.block_bytes / 2},
-                                          {2 * kTileKeys, 2, 1}, device::Swizzle::kNone);
-  }
-  return maps;
 }
 
 template <typename T, int kSize, typename Stored, bool kShares>

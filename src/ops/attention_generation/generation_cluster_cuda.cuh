@@ -61,7 +61,7 @@ class Cluster : private Token<T, kSize, Sizes<kSize, 1>> {
     this->take_token(read, walk_, has_new_key);
     this->start_sums();
     add_tiles(first);
-    this->share_sums();
+    this->share_sums(a_.group);
     __syncthreads();
     send();
     collect();

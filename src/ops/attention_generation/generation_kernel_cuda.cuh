@@ -261,29 +261,8 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       this->find_partials(now_, home, x_.partial, &x_.num_partials);
     }
     __syncthreads();
-    if (x_.is_last) join();
-  }
-
-  /// With more rows a thread has several groups of elements: it waits for memory once for all.
-  __device__ void join() {
-    constexpr int kAtOnce = kSize * kColumnTiles > 128 ? 4 : 8;
-    constexpr int kGroups = kColumnTiles == 1 ? 1 : S::kVectors;
-    const int groups = rows_ * (kSize / 4);
-    for (int at = static_cast<int>(threadIdx.x); at < groups; at += kGroups * kThreads) {
-      int row[kGroups], d[kGroups];
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        const int group = at + g * kThreads < groups ? at + g * kThreads : at;
-        row[g] = group / (kSize / 4);
-        d[g] = group % (kSize / 4) * 4;
-      }
-      Part sums[kGroups];
-      this->template join_partials<kAtOnce>(x_.partial, x_.num_partials, row, d, sums);
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-        if (at + g * kThreads < groups) this->write(now_, row[g], d[g], sums[g]);
-      }
-    }
+    if (!x_.is_last) return;
+    this->write_joined(now_, rows_, x_.partial, x_.num_partials);
     __syncthreads();  // what was found may be overwritten
   }
 
@@ -297,7 +276,8 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
   int rows_ = 0;          // of the unit
 };
 
-/// Grid: a block for each KV head of each sequence, and as many as run at once.
+/// Grid: a block for each KV head of each sequence, and as many as run at once. T: void if the
+/// launch tells whether queries and keys are bf16 or f16; Stored then is any type of 16 bits.
 template <typename T, int kSize, int kColumnTiles, typename Stored>
 __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
                                   (Sizes<kSize, kColumnTiles>::kBlocks))
@@ -314,7 +294,14 @@ __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
     return;
   }
   const Shares shares(item.tiles, item.sharers);
-  Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange, shared).run(item);
+  if constexpr (!std::is_void_v<T>) {
+    Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange, shared).run(item);
+  } else if (a.type == ir::DType::kBF16) {
+    using BF16 = __nv_bfloat16;
+    Kernel<BF16, kSize, kColumnTiles, BF16>(a, work, shares, exchange, shared).run(item);
+  } else {
+    Kernel<__half, kSize, kColumnTiles, __half>(a, work, shares, exchange, shared).run(item);
+  }
 }
 
 }  // namespace millrace::ops::generation

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "device/cuda/occupancy.h"
 #include "ops/attention_generation/generation_kernel_cuda.cuh"
@@ -29,9 +30,11 @@ void launch_items(const Launch& launch, const AttentionArgs& args, Work work) {
                         work);
 }
 
+/// T: void for one kernel of both types.
 template <typename T, int kSize, int kColumnTiles>
 void launch_kernel(const Launch& launch, const AttentionArgs& args, const Work& work) {
-  launch_items<Sizes<kSize, kColumnTiles>, attend_generation<T, kSize, kColumnTiles, T>>(
+  using Stored = std::conditional_t<std::is_void_v<T>, uint16_t, T>;
+  launch_items<Sizes<kSize, kColumnTiles>, attend_generation<T, kSize, kColumnTiles, Stored>>(
       launch, args, work);
 }
 

@@ -104,9 +104,9 @@ constexpr int box_stages_of(int size, int bytes) {
 /// Of a ring whose tiles the copy engine writes: boxes of up to 128 bytes of 16 keys, whose 16-byte
 /// chunks change places by key, so that those that are read at once lie in different banks. Scales
 /// lie behind the rings of all warps.
-template <int kSize, int kBytes>
-struct BoxSizes : Sizes<kSize, 1, kBytes> {
-  using Base = Sizes<kSize, 1, kBytes>;
+template <int kSize, int kBytes, int kColumnTiles = 1>
+struct BoxSizes : Sizes<kSize, kColumnTiles, kBytes> {
+  using Base = Sizes<kSize, kColumnTiles, kBytes>;
   static constexpr int kBoxRow = std::min(kSize * kBytes, 128);  // bytes
   static constexpr int kBoxBytes = kTileKeys * kBoxRow;
   static constexpr int kPlane = kTileKeys * kSize;

@@ -1,4 +1,4 @@
-// How attention_generation_mma_cuda launches its kernels for one token of each sequence.
+// How attention_generation_mma_cuda launches its kernels whose blocks stay.
 #pragma once
 
 #include "ops/attention_generation/generation_parts_cuda.cuh"
@@ -14,5 +14,10 @@ bool has_streams();
 /// is_long: a sequence is in a higher length class than the first; units may be shared then.
 void launch_streams(const Launch& launch, const AttentionArgs& args, const Work& work,
                     ir::DType stored, bool is_long);
+
+/// For units of up to 16 query rows, however many tokens a sequence has. REQUIRES: the same, but
+/// any number of query heads may share one; the cache has the type of the queries; the plan is for
+/// Kind::kWide.
+void launch_wide_streams(const Launch& launch, const AttentionArgs& args, const Work& work);
 
 }  // namespace millrace::ops::generation

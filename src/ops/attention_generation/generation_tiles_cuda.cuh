@@ -178,6 +178,31 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
     return sum[0];
   }
 
+  /// Writes what a unit's `count` partial results are together. All threads of a block do it. With
+  /// more rows a thread has several groups of elements: it waits for memory once for all. `count`
+  /// is in shared memory, where it is read when it is wanted.
+  __device__ void write_joined(const Walk& walk, int rows, const int* partials,
+                               const int& count) const {
+    constexpr int kTogether = kSize * kColumnTiles > 128 ? 4 : 8;
+    constexpr int kGroups = kColumnTiles == 1 ? 1 : S::kVectors;
+    const int groups = rows * (kSize / 4);
+    for (int at = static_cast<int>(threadIdx.x); at < groups; at += kGroups * S::kThreads) {
+      int row[kGroups], d[kGroups];
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        const int group = at + g * S::kThreads < groups ? at + g * S::kThreads : at;
+        row[g] = group / (kSize / 4);
+        d[g] = group % (kSize / 4) * 4;
+      }
+      Part sums[kGroups];
+      join_partials<kTogether>(partials, count, row, d, sums);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        if (at + g * S::kThreads < groups) write(walk, row[g], d[g], sums[g]);
+      }
+    }
+  }
+
   /// Counts pieces of the walk's unit, which begins at the sharer `home`, as stored; true if they
   /// are the last ones. For one thread, after what it and those that it met have stored.
   __device__ bool count_stored(const Walk& walk, unsigned home, int count) const {

@@ -14,13 +14,13 @@ struct HeadHalf {
 
 /// SizesOf: of the ring.
 template <typename T, int kSize, typename SizesOf, typename Stored = T>
-class Token : public Tiles<T, kSize, 1, Stored, SizesOf> {
+class Token : public Tiles<T, kSize, SizesOf::kColumns, Stored, SizesOf> {
  public:
-  using Base = Tiles<T, kSize, 1, Stored, SizesOf>;
+  using Base = Tiles<T, kSize, SizesOf::kColumns, Stored, SizesOf>;
   using S = SizesOf;
   static constexpr int kGroups = kSize / 4;  // of four elements of a row
-  /// Each warp has a place in shared memory: its sums [8, kSumStride], then its queries [8,
-  /// kQueryStride].
+  /// Each warp has a place in shared memory: its sums [rows, kSumStride], then, where it takes
+  /// tokens, its queries [rows, kQueryStride].
   static constexpr int kPlaceBytes = S::kSumBytes + S::kRows * S::kQueryStride * 2;
 
   /// Warps' places begin at `places`, `place_stride` bytes apart; stats: [warps, rows].
@@ -131,24 +131,28 @@ class Token : public Tiles<T, kSize, 1, Stored, SizesOf> {
     return block * a_.block_bytes + (int64_t{kv_head} * a_.tokens_per_block + slot) * (kSize * 2);
   }
 
-  /// Puts this warp's sums where the block finds them.
-  __device__ void share_sums() {
-    const int row = lane() % 4 * 2;
+  /// Puts this warp's sums of the first `rows` rows, which are read when they are wanted, where the
+  /// block finds them.
+  __device__ void share_sums(const int& rows) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float total = total_[0][i];
+    for (int n = 0; n < S::kColumns; ++n) {
+      const int row = n * 8 + lane() % 4 * 2;
 #pragma unroll
-      for (int step = 4; step < kWarp; step *= 2)
-        total += __shfl_xor_sync(kAll, total, step);
-      if (lane() < 4) stats_[warp()][row + i] = {largest_[0][i], total};
-    }
-    if (row >= a_.group) return;
-    float* const to = reinterpret_cast<float*>(place(warp())) + row * S::kSumStride;
+      for (int i = 0; i < 2; ++i) {
+        float total = total_[n][i];
 #pragma unroll
-    for (int d = 0; d < kSize / 16; ++d) {
+        for (int step = 4; step < kWarp; step *= 2)
+          total += __shfl_xor_sync(kAll, total, step);
+        if (lane() < 4) stats_[warp()][row + i] = {largest_[n][i], total};
+      }
+      if (row >= rows) continue;
+      float* const to = reinterpret_cast<float*>(place(warp())) + row * S::kSumStride;
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        to[i % 2 * S::kSumStride + this->element(d, i)] = sums_[0][d][i];
+      for (int d = 0; d < kSize / 16; ++d) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+          to[i % 2 * S::kSumStride + this->element(d, i)] = sums_[n][d][i];
+      }
     }
   }
 
@@ -185,9 +189,6 @@ class Token : public Tiles<T, kSize, 1, Stored, SizesOf> {
     to.w = fmaf(x.w, factor, to.w);
   }
 
- private:
-  __device__ std::byte* place(int of_warp) const { return places_ + of_warp * place_stride_; }
-
   __device__ void rotate(HeadHalf& half, const float (&c)[kPart], const float (&s)[kPart]) const {
     const bool is_bf16 = this->is_bf16();
     uint32_t x[4] = {half.x.x, half.x.y, half.x.z, half.x.w};
@@ -202,6 +203,9 @@ class Token : public Tiles<T, kSize, 1, Stored, SizesOf> {
     }
     half = {{x[0], x[1], x[2], x[3]}, {y[0], y[1], y[2], y[3]}};
   }
+
+ private:
+  __device__ std::byte* place(int of_warp) const { return places_ + of_warp * place_stride_; }
 
   std::byte* const places_;
   const int place_stride_;
