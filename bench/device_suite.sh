@@ -202,6 +202,9 @@ sanitize_by() {
   # A filter that nothing matches passes.
   [ "$("$tests/session_tests" --gtest_filter="$filter" --gtest_list_tests | grep -c '^  ')" -ge 4 ] || fail "no tests of chains"
   sanitized "$tool" "chains of products" "$tests/session_tests" --gtest_brief=1 --gtest_filter="$filter"
+  sanitized_op "$tool" mla_attention "bf16 prompts, blocks of 4"
+  sanitized_op "$tool" attention_generation "many, four tokens, several pieces, heads of 64"
+  sanitized_op "$tool" attention_generation "appends, 16-bit, four tokens, several pieces"
   if [ "$tool" == racecheck ]; then
     for rows in 8 33 128; do sanitized_op "$tool" matmul "$rows rows, $tile" matmul_swap_cuda; done
     sanitized_op "$tool" matmul "128 rows, $tile" matmul_split_cuda
@@ -361,7 +364,8 @@ group_torch() {
 }
 
 group_torch_batch() {
-  beside_torch llama-3.1-8b --batch 32
+  # With prompts of 4,096 transformers would want 72 GiB for what they hide from each other.
+  beside_torch llama-3.1-8b --batch 32 --prompt 1024
 }
 
 group_torch_shapes() {
