@@ -18,7 +18,7 @@
 #              products (session_tests of folder TESTS) and small cases of products and attention
 #   decode     tokens per second of the 8B and 1B shapes with generated weights, by batch size
 #   prefill    time to the first token of the 8B shape by prompt length
-#   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B
+#   shapes     tokens per second at batch 1 of other shapes: Llama 2 13B, Code Llama 34B, Mixtral 8x7B, Gemma 2 9B, DeepSeek V2 Lite
 #   long       the 8B shape behind prompts of 4k, 6k, 32k and 128k tokens, batch 1
 #   build      how long it takes to choose tactics for the 8B shape, nothing cached
 #   deterministic   the 8B shape with and without --deterministic, batch 1 and 32
@@ -255,7 +255,7 @@ group_prefill() {
 
 group_shapes() {
   local model
-  for model in llama-2-13b code-llama-34b mixtral-8x7b gemma-2-9b; do
+  for model in llama-2-13b code-llama-34b mixtral-8x7b gemma-2-9b deepseek-v2-lite; do
     latency "bench/models/$model" --max-batch-size 1 --max-seq-len 1024 --input-len 128 --output-len 128 --num-iters 3
   done
 }
