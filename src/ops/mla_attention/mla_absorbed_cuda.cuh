@@ -82,8 +82,8 @@ struct SlotRow {
   int sequence, row, keys;
 };
 
-/// Calls visit(slot - begin, SlotRow) for the slots [begin, end) that have a row, each in one lane. One
-/// whole warp calls it. What is read came with the step, so that it may be called at any time.
+/// Calls visit(slot - begin, SlotRow) for the slots [begin, end) that have a row, each in one lane.
+/// One whole warp calls it. What is read came with the step, so that it may be called at any time.
 template <typename F>
 __device__ void find_rows(const Go& go, int begin, int end, const F& visit) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;

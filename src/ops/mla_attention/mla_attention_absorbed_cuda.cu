@@ -75,14 +75,13 @@ struct AttendArgs {
   int tokens_per_block;
   float scale;  // of logits in units of log2
 
-  const __device__ std::byte* key(int sequence, int position) const {
+  /// Entry of the block table for a position that lies in the entry-th block of a sequence.
+  __device__ int block(int sequence, int position, int entry) const {
     int64_t holder = sequence;
     if (indirection != nullptr && sequence >= context_sequences) {
       holder += indirection[slots[sequence] * positions + position];
     }
-    const int entry = position / tokens_per_block;
-    const int64_t block = blocks[holder * blocks_per_sequence + entry];
-    return plane + block * block_bytes + (position - entry * tokens_per_block) * kKeyBytes;
+    return blocks[holder * blocks_per_sequence + entry];
   }
 };
 
@@ -232,7 +231,7 @@ class Block {
   }
 
   /// Where this lane's two keys of the next tile to be copied lie: eight lanes share a key. Behind
-  /// the last key of the row stand zeros.
+  /// the last key of the row stand zeros. Nothing waits for the table before copy_tile() does.
   __device__ __forceinline__ void look_up() {
     if (load_.slot < 0) return;
     const int sequence = s_.sequence[load_.slot], keys = s_.keys[load_.slot];
@@ -240,7 +239,9 @@ class Block {
     for (int i = 0; i < 2; ++i) {
       const int key = load_.tile * kTileKeys + warp_ * 8 + i * 4 + lane_ / 8;
       has_key_[i] = key < keys;
-      from_[i] = a_.key(sequence, has_key_[i] ? key : 0) + lane_ % 8 * 16;
+      const int position = has_key_[i] ? key : 0, entry = position / a_.tokens_per_block;
+      block_[i] = a_.block(sequence, position, entry);
+      offset_[i] = (position - entry * a_.tokens_per_block) * kKeyBytes + lane_ % 8 * 16;
     }
   }
 
@@ -252,9 +253,10 @@ class Block {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int key = warp_ * 8 + i * 4 + lane_ / 8;
+        const std::byte* from = a_.plane + block_[i] * a_.block_bytes + offset_[i];
 #pragma unroll
         for (int j = 0; j < kLaneCopies; ++j)
-          copy_async(to + pack_offset(key, j * 8 + lane_ % 8), from_[i] + j * 128, has_key_[i]);
+          copy_async(to + pack_offset(key, j * 8 + lane_ % 8), from + j * 128, has_key_[i]);
       }
       advance(load_);
       look_up();
@@ -404,7 +406,7 @@ class Block {
   const int own_head_ = warp_ * 2 + lane_ / 16;  // whose weights it computes, of the unit
   int share_end_ = 0;                            // the first tile of the next block's part
   Walk now_, load_;                              // the tile being computed, the next to be copied
-  const std::byte* from_[2];
+  int block_[2], offset_[2];                     // of the latter's keys, in bytes
   bool has_key_[2];
   uint32_t queries_[kHalfSteps][4];
   float sums_[kWarpColumns / 8][4];

@@ -140,7 +140,8 @@ std::vector<Case> generation_cases() {
       narrow("f16, three tokens, 32 heads, blocks of 4", lite(32), three, kF16, 4),
       narrow("bf16, three tokens, 128 heads", lite(128), three, kBF16, 32),
       narrow("bf16, 130 uneven sequences", lite(16), one_token_each(130, uneven, 1), kBF16, 16),
-      narrow("f16, 130 uneven sequences, 32 heads", lite(32), one_token_each(130, uneven), kF16, 64),
+      narrow("f16, 130 uneven sequences, 32 heads", lite(32), one_token_each(130, uneven), kF16,
+             64),
       // The class of the long one leaves room for the partial results of 31 rows.
       narrow("bf16, 40 sequences, one is long", lite(16), one_token_each(40, one_is_long), kBF16,
              64),
@@ -216,7 +217,8 @@ std::vector<Case> mla_attention_cases() {
       make("beams behind a prompt", odd, stored_as(beams, kF32, 4)),
       make("beams, 16-bit", lite(4), stored_as(beams, kBF16, 64), kBF16),
   };
-  for (std::vector<Case>& more : std::to_array({prompt_cases(), generation_cases(), timed_cases()})) {
+  for (std::vector<Case>& more :
+       std::to_array({prompt_cases(), generation_cases(), timed_cases()})) {
     cases.insert(cases.end(), std::make_move_iterator(more.begin()),
                  std::make_move_iterator(more.end()));
   }

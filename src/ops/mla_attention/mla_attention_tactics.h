@@ -47,8 +47,8 @@ std::string mla_attention_cuda_why_not(const Launch& launch, const device::Prope
 void mla_attention_rows_cuda(const Launch& launch, int first,
                              std::span<const int32_t> query_lengths);
 
-/// The absorbed form for all rows, on tensor cores. Hands all on to mla_attention_cuda where sizes or
-/// types are others, which why_not says but for the cache's.
+/// The absorbed form for all rows, on tensor cores. Hands all on to mla_attention_cuda where sizes
+/// or types are others, which why_not says but for the cache's.
 void mla_attention_absorbed_cuda(const Launch& launch);
 std::string mla_attention_absorbed_cuda_why_not(const Launch& launch,
                                                 const device::Properties& properties);

@@ -1,11 +1,11 @@
-// Two kernels, both with weights of 16 KiB in shared memory that are fetched before the kernel waits
-// for its predecessor, and with tiles of up to 16 rows of the step.
+// Two kernels, both with weights of 16 KiB in shared memory that are fetched before the kernel
+// waits for its predecessor, and with tiles of up to 16 rows of the step.
 //
 //   absorb   block (64 columns of K_h, head h, tiles)      [16, 128] x [128, 64]
 //   expand   block (some 16 rows of V_h, head h, a tile)   [16, 512] x [16, 512]^T
 //
-// How many blocks share the tiles, or the rows of V_h, follows from the number of rows and changes no
-// sum.
+// How many blocks share the tiles, or the rows of V_h, follows from the number of rows and changes
+// no sum.
 #include <cmath>
 
 #include "ops/common/mma_tiles_cuda.cuh"
@@ -16,10 +16,9 @@ namespace millrace::ops::absorbed {
 namespace {
 
 constexpr int kTileRows = 16;  // of the step
-constexpr int kBlocks = 6;     // on a multiprocessor: one has room beside a block of attend_latents
 
-/// A matrix of 16-bit elements in shared memory: for each 64 columns its kRows rows of 128 bytes, in
-/// which packs lie as stage_offset() says.
+/// A matrix of 16-bit elements in shared memory: for each 64 columns its kRows rows of 128 bytes,
+/// in which packs lie as stage_offset() says.
 template <int kRows>
 __device__ uint32_t matrix_offset(int row, int pack) {
   return static_cast<uint32_t>(pack / kPacks * kRows * kRowBytes) +
@@ -43,9 +42,9 @@ struct AbsorbArgs {
 };
 
 struct AbsorbShared {
-  std::byte weight[kNopeSize * kRowBytes];     // [Dn, kColumns]
+  std::byte weight[kNopeSize * kRowBytes];       // [Dn, kColumns]
   std::byte queries[kTileRows * kNopeSize * 2];  // [kTileRows, Dn]
-  int rows[kTileRows];                         // of the step, or -1
+  int rows[kTileRows];                           // of the step, or -1
 };
 
 struct Absorb {
@@ -56,8 +55,8 @@ struct Absorb {
   const int column_block = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
 
   __device__ void stage_weight() const {
-    const std::byte* from = a.kv_b + (int64_t{head} * kWeightRows * kLatentSize +
-                                      column_block * kColumns) * 2;
+    const std::byte* from =
+        a.kv_b + (int64_t{head} * kWeightRows * kLatentSize + column_block * kColumns) * 2;
     const uint32_t to = shared_address_of(s.weight);
     for (int i = thread; i < kNopeSize * kPacks; i += kAbsorbThreads) {
       const int d = i / kPacks, pack = i % kPacks;
@@ -84,8 +83,8 @@ struct Absorb {
     for (int i = thread; i < kTileRows * kQueryPacks; i += kAbsorbThreads) {
       const int r = i / kQueryPacks, pack = i % kQueryPacks;
       const bool inside = s.rows[r] >= 0;
-      copy_async(to + matrix_offset<kTileRows>(r, pack),
-                 query(inside ? s.rows[r] : 0) + pack * 16, inside);
+      copy_async(to + matrix_offset<kTileRows>(r, pack), query(inside ? s.rows[r] : 0) + pack * 16,
+                 inside);
     }
   }
 
@@ -122,7 +121,7 @@ struct Absorb {
 };
 
 /// Grid: blocks of columns, heads, blocks that share the tiles.
-__global__ void __launch_bounds__(kAbsorbThreads, kBlocks)
+__global__ void __launch_bounds__(kAbsorbThreads)
     absorb_rows(const __grid_constant__ AbsorbArgs a) {
   __shared__ __align__(128) AbsorbShared shared;
   const Absorb absorb{a, shared};
@@ -148,6 +147,7 @@ __global__ void __launch_bounds__(kAbsorbThreads, kBlocks)
 // ---- expand ----
 
 constexpr int kExpandThreads = 128;
+constexpr int kBlocks = 6;  // on a multiprocessor: then one has room beside attend_latents
 constexpr int kExpandWarps = kExpandThreads / kWarp;
 constexpr int kValues = 16;  // rows of V_h at a time
 constexpr int kValueBlocks = kValueSize / kValues;
@@ -165,13 +165,13 @@ struct ExpandArgs {
 };
 
 struct ExpandShared {
-  std::byte latents[kTileRows * kLatentSize * 2];     // [kTileRows, C]: means
-  std::byte weight[2][kValues * kLatentSize * 2];     // [kValues, C]
+  std::byte latents[kTileRows * kLatentSize * 2];  // [kTileRows, C]: means
+  std::byte weight[2][kValues * kLatentSize * 2];  // [kValues, C]
   union {
-    float factors[kTileRows][kMaxPieces];             // of pieces in the mean
-    float sums[kExpandWarps][kTileRows][kValues];     // parts of the products
+    float factors[kTileRows][kMaxPieces];          // of pieces in the mean
+    float sums[kExpandWarps][kTileRows][kValues];  // parts of the products
   };
-  int rows[kTileRows];    // of the step, or -1
+  int rows[kTileRows];  // of the step, or -1
   int pieces[kTileRows];
 };
 
@@ -186,8 +186,8 @@ struct Expand {
   __device__ void stage_weight(int value_block, int buffer) const {
     constexpr int kRowPacks = kLatentSize * 2 / 16;
     const std::byte* from =
-        a.kv_b + (int64_t{head} * kWeightRows + kNopeSize + value_block * kValues) *
-                     (kLatentSize * 2);
+        a.kv_b +
+        (int64_t{head} * kWeightRows + kNopeSize + value_block * kValues) * (kLatentSize * 2);
     const uint32_t to = shared_address_of(s.weight[buffer]);
     for (int i = thread; i < kValues * kRowPacks; i += kExpandThreads) {
       copy_async(to + matrix_offset<kValues>(i / kRowPacks, i % kRowPacks), from + i * 16);
@@ -211,8 +211,8 @@ struct Expand {
     for (int r = warp; r < a.tile_rows; r += kExpandWarps) {
       if (s.rows[r] < 0) continue;
       const int pieces = s.pieces[r];
-      const float* own = a.go.partial(first_slot + r, head / kUnitHeads, 0) + kPartialSums +
-                         head % kUnitHeads;
+      const float* own =
+          a.go.partial(first_slot + r, head / kUnitHeads, 0) + kPartialSums + head % kUnitHeads;
       float largest[kLanePieces], total[kLanePieces];
       float most = -INFINITY;
 #pragma unroll
@@ -247,18 +247,18 @@ struct Expand {
     const int quad = thread;
     for (int r = 0; r < a.tile_rows; ++r) {
       if (s.rows[r] < 0) continue;
-      const auto* own = reinterpret_cast<const float4*>(
-                            a.go.partial(first_slot + r, head / kUnitHeads, 0) +
-                            head % kUnitHeads * kLatentSize) + quad;
+      const auto* own =
+          reinterpret_cast<const float4*>(a.go.partial(first_slot + r, head / kUnitHeads, 0) +
+                                          head % kUnitHeads * kLatentSize) +
+          quad;
       const int pieces = s.pieces[r];
       float4 sum{};
       for (int first = 0; first < pieces; first += kLoads) {
         float4 parts[kLoads];  // on their way together; factors behind the last piece are zeros
 #pragma unroll
         for (int i = 0; i < kLoads; ++i) {
-          parts[i] = first + i < pieces
-                         ? __ldcg(own + int64_t{first + i} * (kPartialFloats / 4))
-                         : float4{};
+          parts[i] = first + i < pieces ? __ldcg(own + int64_t{first + i} * (kPartialFloats / 4))
+                                        : float4{};
         }
 #pragma unroll
         for (int i = 0; i < kLoads; ++i) {
@@ -285,8 +285,8 @@ struct Expand {
       const int pack = (warp * kWarpSteps + k) * 2;
       uint32_t x[4], w[4];
       load_matrices(x, latents + matrix_offset<kTileRows>(lane % 16, pack + lane / 16));
-      load_matrices(w, weight + matrix_offset<kValues>(lane % 8 + lane / 16 * 8,
-                                                       pack + lane / 8 % 2));
+      load_matrices(w,
+                    weight + matrix_offset<kValues>(lane % 8 + lane / 16 * 8, pack + lane / 8 % 2));
       multiply_add<T>(sums[0], x, {w[0], w[1]});
       multiply_add<T>(sums[1], x, {w[2], w[3]});
     }

@@ -8,9 +8,9 @@ namespace millrace::ops::absorbed {
 
 struct Go;
 
-/// Queries as a token is cached: K_h^T qn, rounded to 16 bits, and qr. q: [T, H*(Dn+R)]. Behind this
-/// kernel's own wait for its predecessor all that stood before it has ended; its successor does not
-/// start earlier.
+/// Queries as a token is cached: K_h^T qn, rounded to 16 bits, and qr. q: [T, H*(Dn+R)]. Behind
+/// this kernel's own wait for its predecessor all that stood before it has ended; its successor
+/// does not start earlier.
 void absorb_queries(const device::Queue& queue, const Go& go, const void* q, const void* kv_b);
 
 /// The pieces' partial results join, in order of position; the mean of latents is rounded to 16
