@@ -83,7 +83,8 @@ struct SlotRow {
 };
 
 /// Calls visit(slot - begin, SlotRow) for the slots [begin, end) that have a row, each in one lane.
-/// One whole warp calls it. What is read came with the step, so that it may be called at any time.
+/// One whole warp calls it. What is read came with the step, so that it may be called at any time;
+/// not from the first-level cache, where an earlier step may have left something.
 template <typename F>
 __device__ void find_rows(const Go& go, int begin, int end, const F& visit) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -93,9 +94,9 @@ __device__ void find_rows(const Go& go, int begin, int end, const F& visit) {
     const int sequence = first + lane;
     int rows = 0, length = 0, first_row = 0;
     if (sequence < go.end_sequence) {  // one trip to memory for all
-      rows = go.query_length[sequence];
-      length = go.sequence_length[sequence];
-      first_row = go.query_start[sequence];
+      rows = __ldcg(go.query_length + sequence);
+      length = __ldcg(go.sequence_length + sequence);
+      first_row = __ldcg(go.query_start + sequence);
     }
     int last = rows;  // becomes that of the sequences from `first` to this lane's
 #pragma unroll

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "device/cuda/occupancy.h"
 #include "ops/common/attention_cuda.cuh"
 #include "ops/common/shared_memory.h"
 #include "ops/common/tensor_core_cuda.cuh"
@@ -75,13 +76,14 @@ struct AttendArgs {
   int tokens_per_block;
   float scale;  // of logits in units of log2
 
-  /// Entry of the block table for a position that lies in the entry-th block of a sequence.
+  /// Entry of the block table for a position that lies in the entry-th block of a sequence. Not
+  /// from the first-level cache, as in find_rows().
   __device__ int block(int sequence, int position, int entry) const {
     int64_t holder = sequence;
     if (indirection != nullptr && sequence >= context_sequences) {
-      holder += indirection[slots[sequence] * positions + position];
+      holder += __ldcg(indirection + __ldcg(slots + sequence) * positions + position);
     }
-    return blocks[holder * blocks_per_sequence + entry];
+    return __ldcg(blocks + holder * blocks_per_sequence + entry);
   }
 };
 
@@ -527,7 +529,7 @@ AttendArgs attend_args(const Launch& launch, int first, int end) {
 void attend_rows(const Launch& launch, int first, int end, int rows) {
   if (rows == 0) return;
   static const bool allowed =
-      device::allow_shared("attend_latents", attend_latents, sizeof(Shared));
+      device::reserve_shared("attend_latents", attend_latents, sizeof(Shared));
   static_cast<void>(allowed);
   AttendArgs args = attend_args(launch, first, end);
   Go& go = args.go;

@@ -6,8 +6,10 @@
 //
 // How many blocks share the tiles, or the rows of V_h, follows from the number of rows and changes
 // no sum.
+#include <algorithm>
 #include <cmath>
 
+#include "device/cuda/occupancy.h"
 #include "ops/common/mma_tiles_cuda.cuh"
 #include "ops/mla_attention/mla_absorbed_cuda.cuh"
 #include "ops/mla_attention/mla_products_cuda.h"
@@ -356,6 +358,8 @@ int div_up(int a, int b) {
 }  // namespace
 
 void absorb_queries(const device::Queue& queue, const Go& go, const void* q, const void* kv_b) {
+  static const bool reserved = device::reserve_shared("absorb_queries", absorb_rows, 0);
+  static_cast<void>(reserved);
   // About four blocks to a multiprocessor: more would only read the weights again.
   const int tiles = div_up(go.slots, kTileRows);
   const int sharers = 4 * device::multiprocessors() / (kColumnBlocks * go.heads);
@@ -368,7 +372,7 @@ void absorb_queries(const device::Queue& queue, const Go& go, const void* q, con
 
 void expand_values(const device::Queue& queue, const Go& go, const void* kv_b, void* out) {
   constexpr int kShared = sizeof(ExpandShared);
-  static const bool allowed = device::allow_shared("expand_values", expand_rows, kShared);
+  static const bool allowed = device::reserve_shared("expand_values", expand_rows, kShared);
   static_cast<void>(allowed);
   // Partial results are read by each block that shares the rows of V_h, weights for each tile: so
   // tiles become smaller first, then blocks more.
