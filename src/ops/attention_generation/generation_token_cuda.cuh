@@ -204,10 +204,9 @@ class Token : public Tiles<T, kSize, SizesOf::kColumns, Stored, SizesOf> {
     half = {{x[0], x[1], x[2], x[3]}, {y[0], y[1], y[2], y[3]}};
   }
 
-  /// Of a warp's sums.
+ private:
   __device__ std::byte* place(int of_warp) const { return places_ + of_warp * place_stride_; }
 
- private:
   std::byte* const places_;
   const int place_stride_;
   float2 (*const stats_)[S::kRows];

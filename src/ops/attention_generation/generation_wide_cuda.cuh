@@ -277,58 +277,7 @@ class WideStream : private Ring<Token<T, kSize, BoxSizes<kSize, 2, 2>>, T> {
     // Meanwhile, in case it is the last.
     if (warp() == S::kWarps - 1) this->find_partials(walk_, home, x_.partial, &x_.num_partials);
     __syncthreads();
-    if (x_.is_last) write_joined();
-  }
-
-  /// Writes what the unit's partial results are together. With up to 16 rows a thread takes so many
-  /// elements that parts wait in shared memory, where the sums of the warps were, for their turn:
-  /// kSlots of them are on their way or there. A thread reads what it asked for itself.
-  __device__ void write_joined() const {
-    constexpr int kSlots = 4;
-    static_assert(kSlots * S::kRows * kSize * 4 <= S::kWarps * S::kSumBytes);
-    auto* const staged = reinterpret_cast<float4*>(this->place(0));
-    const int count = x_.num_partials, groups = rows_ * kGroups;
-    float2 stats[kSlots][S::kVectors];
-    const auto ask = [&](int index, int slot) {
-      if (index < count) {
-        const float* from = this->partial(x_.partial[index]);
-#pragma unroll
-        for (int i = 0; i < S::kVectors; ++i) {
-          const int group = static_cast<int>(threadIdx.x) + i * S::kThreads;
-          if (group >= groups) break;
-          copy_async(shared_address_of(staged + slot * S::kRows * kGroups + group),
-                     from + group * 4);
-          stats[slot][i] = __ldcg(reinterpret_cast<const float2*>(from + w_.partial_rows * kSize +
-                                                                  group / kGroups * 2));
-        }
-      }
-      commit_copies();
-    };
-#pragma unroll
-    for (int slot = 0; slot < kSlots; ++slot)
-      ask(slot, slot);
-    Part sums[S::kVectors];
-#pragma unroll 1
-    for (int first = 0; first < count; first += kSlots) {
-#pragma unroll
-      for (int slot = 0; slot < kSlots; ++slot) {
-        if (first + slot >= count) break;
-        wait_for_copies<kSlots - 1>();
-#pragma unroll
-        for (int i = 0; i < S::kVectors; ++i) {
-          const int group = static_cast<int>(threadIdx.x) + i * S::kThreads;
-          if (group >= groups) break;
-          add_part(sums[i],
-                   {stats[slot][i].x, stats[slot][i].y, staged[slot * S::kRows * kGroups + group]});
-        }
-        ask(first + slot + kSlots, slot);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < S::kVectors; ++i) {
-      const int group = static_cast<int>(threadIdx.x) + i * S::kThreads;
-      if (group < groups) this->write(walk_, group / kGroups, group % kGroups * 4, sums[i]);
-    }
+    if (x_.is_last) this->write_joined(walk_, rows_, x_.partial, x_.num_partials);
   }
 
   uint16_t* const queries_;
