@@ -30,7 +30,7 @@ MILLRACE_HD constexpr int tiles_of(int keys) {
 
 /// Tiles of a piece of a row that sees so many keys. Nothing else decides.
 MILLRACE_HD constexpr int piece_tiles(int keys) {
-  int tiles = keys <= 2048 ? 2 : keys <= 8192 ? 4 : 8;
+  int tiles = keys <= 1024 ? 1 : keys <= 2048 ? 2 : keys <= 8192 ? 4 : 8;
   while (tiles_of(keys) > kMaxPieces * tiles)
     tiles *= 2;
   return tiles;

@@ -101,11 +101,11 @@ KvCaseSpec one_token_each(int count, const Past& past, int row_gap = 0) {
   return spec;
 }
 
-/// Tokens that see so many positions: around the edges of tiles of 64 keys and of pieces of 128 and
-/// 256, and where pieces become larger, behind 2,048 tokens and 8,192.
+/// Tokens that see so many positions: around the edges of tiles, which are pieces up to 1,024 keys,
+/// and where pieces become larger, behind 1,024, 2,048 and 8,192 keys.
 KvCaseSpec edges() {
-  constexpr std::array<int, 14> kKeys = {1,   63,  64,   65,   127,  128,  129,
-                                         191, 257, 2048, 2049, 2304, 2305, 9000};
+  constexpr std::array<int, 16> kKeys = {1,   63,   64,   65,   127,  128,  129,  191,
+                                         257, 1024, 1025, 2048, 2049, 2304, 2305, 9000};
   KvCaseSpec spec = one_token_each(
       static_cast<int>(kKeys.size()), [&](int i) { return kKeys[static_cast<size_t>(i)] - 1; }, 1);
   spec.sequences.insert(spec.sequences.begin() + 3, {5, 0, kGeneration});
