@@ -213,11 +213,15 @@ class Block {
     if (walk.tile >= tiles(walk.slot)) {
       walk.unit_start += tiles(walk.slot);
       walk.tile = 0;
+      if (walk.unit_start >= share_end_) {  // before a search through empty slots
+        walk.slot = -1;
+        return;
+      }
       if (++walk.group == a_.go.groups()) {
         walk.group = 0;
         do {
           ++walk.slot;
-        } while (walk.slot < kMaxSlots && s_.keys[walk.slot] == 0);
+        } while (s_.keys[walk.slot] == 0);  // tiles go on, so there is one
       }
     }
     if (walk.unit_start + walk.tile >= share_end_) {
