@@ -27,7 +27,7 @@ using ops::GenerationInputs;
 /// Whether the kernel that takes a plan may run it.
 bool wants_plan(const ir::Graph& graph, const ir::Node& node, const ops::AttentionGeneration& a) {
   if (a.planned || a.beams > 0 || a.head_size != a.v_head_size) return false;
-  if (a.softcap != 0 || a.alibi_max_bias != 0 || a.relative_buckets != 0) return false;
+  if (a.alibi_bf16 || a.relative_buckets != 0) return false;
   if (!ops::generation::has_kernel(a.head_size)) return false;
   if (graph.type(node.inputs[0]).dtype == ir::DType::kF32) return false;
   const ir::Dim& sequences = graph.type(node.inputs[GenerationInputs::kSequence]).shape[0];

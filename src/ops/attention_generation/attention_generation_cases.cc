@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <initializer_list>
 #include <iterator>
 #include <utility>
@@ -591,6 +592,95 @@ std::vector<Case> few_cases() {
   };
 }
 
+/// Heads whose logits, a few units large, a soft cap of 2 bends.
+AttentionShape capped(int heads, int kv_heads, int head_size, int window = 0) {
+  return {.heads = heads,
+          .kv_heads = kv_heads,
+          .head_size = head_size,
+          .v_head_size = head_size,
+          .scale = 2.5F / std::sqrt(static_cast<float>(head_size)),
+          .window = window,
+          .softcap = 2};
+}
+
+/// Soft caps where tensor cores take them.
+std::vector<Case> capped_cases() {
+  using enum ir::DType;
+  AttentionShape with_all_sinks = capped(8, 2, 64, 300);
+  with_all_sinks.sink_tokens = 20;
+  with_all_sinks.sink_logits = true;
+  return {
+      make("soft cap, heads of 64", capped(8, 2, 64), stored_as(mixed_step(), kBF16, 16), kBF16),
+      make("soft cap, heads of 80", capped(6, 2, 80), stored_as(mixed_step(), kF16, 32), kF16),
+      make("soft cap, heads of 96", capped(6, 3, 96), stored_as(mixed_step(), kBF16, 32), kBF16),
+      make("soft cap, heads of 128, window", capped(32, 16, 128, 64),
+           stored_as(mixed_step(), kF16, 64), kF16),
+      make("soft cap, heads of 256, edges", capped(16, 8, 256), stored_as(edges(), kBF16, 64),
+           kBF16),
+      make("soft cap, 16 heads share one", capped(16, 1, 128), stored_as(mixed_step(), kF16, 64),
+           kF16),
+      make("soft cap, sink logits, window and sinks", with_all_sinks,
+           stored_as(mixed_step(), kF16, 16), kF16),
+      split(
+          make("soft cap, 32 pieces", capped(8, 4, 128), stored_as(mixed_step(), kBF16, 64), kBF16),
+          32),
+      appends("soft cap, appends, heads of 256, window", capped(16, 8, 256, 100),
+              stored_as(mixed_step(), kBF16, 64), kBF16, {.rotary_dim = 256}),
+      appends("soft cap, appends, heads of 256, a part of the head", capped(4, 2, 256),
+              stored_as(several(4), kF16, 16), kF16, {.rotary_dim = 64, .packed = false}),
+      appends("soft cap, appends, eight tokens, several pieces", capped(8, 4, 128),
+              stored_as(several_pieces(8), kBF16, 64), kBF16, {.rotary_dim = 128}),
+      appends("soft cap, appends, 40 tokens, neighbours", capped(8, 2, 64),
+              stored_as(several(40), kF16, 16), kF16, {.rotary_dim = 64, .interleaved = true}),
+      appends("soft cap, appends, few sequences", capped(16, 8, 128),
+              stored_as(few({385, 16}), kBF16, 64), kBF16, {.rotary_dim = 128, .planned = false}),
+      appends("soft cap, appends, many sequences", capped(16, 8, 128),
+              stored_as(many(false), kBF16, 64), kBF16, {.rotary_dim = 128}),
+  };
+}
+
+/// The same, of caches of 8 bits.
+std::vector<Case> capped_eight_bit_cases() {
+  using enum ir::DType;
+  return {
+      make("soft cap, int8, heads of 64", capped(8, 2, 64), stored_as(mixed_step(), kI8, 16),
+           kBF16),
+      make("soft cap, int8, 16 heads share one", capped(16, 1, 128),
+           stored_as(mixed_step(), kI8, 64), kF16),
+      make("soft cap, fp8, 16 heads of 64 share one", capped(32, 2, 64),
+           stored_as(mixed_step(), kF8E4M3, 16), kF16),
+      make("soft cap, fp8, heads of 256, window", capped(8, 4, 256, 100),
+           stored_as(mixed_step(), kF8E4M3, 64), kBF16),
+      appends("soft cap, appends, int8, edges", capped(8, 4, 128), stored_as(edges(), kI8, 64),
+              kBF16, {.rotary_dim = 128}),
+      appends("soft cap, appends, int8, heads of 256", capped(8, 4, 256),
+              stored_as(mixed_step(), kI8, 64), kF16, {.rotary_dim = 256}),
+      appends("soft cap, appends, fp8, eight tokens, several pieces", capped(8, 4, 128),
+              stored_as(several_pieces(8), kF8E4M3, 64), kBF16, {.rotary_dim = 128}),
+  };
+}
+
+/// ALiBi where tensor cores take it.
+std::vector<Case> alibi_cases() {
+  using enum ir::DType;
+  const auto sloped = [](AttentionShape shape) {
+    shape.alibi_max_bias = 8;
+    return shape;
+  };
+  return {
+      make("ALiBi, heads of 128, edges", sloped({8, 8, 128, 128, 0.0884F, 0, 0}),
+           stored_as(edges(), kBF16, 64), kBF16),
+      make("ALiBi, int8, 16 heads share one, window and sinks",
+           sloped({16, 1, 64, 64, 0.125F, 300, 20}), stored_as(mixed_step(), kI8, 16), kBF16),
+      make("ALiBi and soft cap, fp8, heads of 256", sloped(capped(8, 4, 256)),
+           stored_as(mixed_step(), kF8E4M3, 64), kF16),
+      appends("ALiBi, appends, no rotation, 20 tokens", sloped({12, 3, 128, 128, 0.0884F, 0, 0}),
+              stored_as(several_pieces(20), kBF16, 64), kBF16, {}),
+      appends("ALiBi, appends, many sequences", sloped({16, 8, 128, 128, 0.0884F, 0, 0}),
+              stored_as(many(true), kF16, 64), kF16, {.rotary_dim = 128}),
+  };
+}
+
 /// Sequences of `length` tokens, the last `tokens` of them new.
 Case timed_append(std::string name, int length, size_t batch, ir::DType stored = ir::DType::kBF16,
                   const AttentionShape& shape = kEightBillionHeads, int tokens = 1) {
@@ -636,6 +726,7 @@ std::vector<Case> timed_append_cases() {
       timed_append("4 tokens x 8 x 4k of 8B, appends", 4096, 8, kBF16, kEightBillionHeads, 4),
       timed_append("4 tokens x 64 x 4k of 8B, appends", 4096, 64, kBF16, kEightBillionHeads, 4),
       timed_append("4 tokens x 1 x 32k of 8B, appends", 32768, 1, kBF16, kEightBillionHeads, 4),
+      timed_append("1 x 700 of Gemma 2 9B, appends", 700, 1, kBF16, kGemmaHeads),
       timed_append("8 x 4k of Gemma 2 9B, appends", 4096, 8, kBF16, kGemmaHeads),
   };
 }
@@ -670,7 +761,8 @@ std::vector<Case> attention_generation_cases() {
   for (std::vector<Case>& cases :
        std::to_array({plain_cases(), narrow_cases(), beam_cases(), logit_cases(), eight_bit_cases(),
                       append_cases(), several_tokens_cases(), many_cases(), many_wide_cases(),
-                      many_eight_bit_cases(), few_cases(), timed_cases(), timed_append_cases()})) {
+                      many_eight_bit_cases(), few_cases(), capped_cases(), capped_eight_bit_cases(),
+                      alibi_cases(), timed_cases(), timed_append_cases()})) {
     all.insert(all.end(), std::make_move_iterator(cases.begin()),
                std::make_move_iterator(cases.end()));
   }

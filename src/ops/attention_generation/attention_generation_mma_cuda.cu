@@ -184,6 +184,7 @@ const char* why_no_streams(const AttentionGeneration& a) {
   if (!a.append) return "needs an op that appends";
   if (a.rotary_dim != a.head_size || a.interleaved) return "needs halves of whole heads rotated";
   if (a.window > 0) return "knows no window";
+  if (!AttentionShape::of(a).has_plain_logits()) return "knows no soft cap and no position bias";
   return nullptr;
 }
 
@@ -277,7 +278,8 @@ std::string attention_generation_mma_cuda_why_not(const Launch& launch,
   if (launch.in[0].dtype == ir::DType::kF32) return "needs bf16 or f16 activations";
   if (shape.beams > 0) return "does not follow beams";
   if (shape.head_size != shape.v_head_size) return "needs K and V of one size";
-  if (!shape.has_plain_logits()) return "knows no soft cap and no position bias";
+  if (shape.relative_buckets > 0) return "knows no relative bias";
+  if (shape.alibi_bf16) return "knows no position bias rounded to bf16";
   if (!generation::has_kernel(shape.head_size)) return "needs heads of 64, 80, 96, 128 or 256";
   if (launch.in[1].dim(0) > kMaxSequences) {
     return str("needs at most ", kMaxSequences, " sequences");

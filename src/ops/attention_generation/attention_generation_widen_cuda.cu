@@ -22,9 +22,9 @@ __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
   }
   const Shares shares(item.tiles, item.sharers);
   if (a.has_scales()) {
-    Kernel<__half, kSize, kColumnTiles, KvInt8>(a, work, shares, exchange, shared).run(item);
+    Kernel<__half, kSize, kColumnTiles, KvInt8, true>(a, work, shares, exchange, shared).run(item);
   } else {
-    Kernel<__half, kSize, kColumnTiles, KvFp8>(a, work, shares, exchange, shared).run(item);
+    Kernel<__half, kSize, kColumnTiles, KvFp8, true>(a, work, shares, exchange, shared).run(item);
   }
 }
 

@@ -17,10 +17,13 @@ struct Exchange {
   bool is_last;
 };
 
-template <typename T, int kSize, int kColumnTiles, typename Stored>
-class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
+/// kBends: see Tiles.
+template <typename T, int kSize, int kColumnTiles, typename Stored, bool kBends = false>
+class Kernel : private Tiles<T, kSize, kColumnTiles, Stored,
+                             Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>, kBends> {
  public:
-  using Base = Tiles<T, kSize, kColumnTiles, Stored>;
+  using Base = Tiles<T, kSize, kColumnTiles, Stored,
+                     Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>, kBends>;
   using typename Base::S;
   static constexpr int kRows = S::kRows, kWarps = S::kWarps, kThreads = S::kThreads;
 
@@ -169,6 +172,7 @@ class Kernel : private Tiles<T, kSize, kColumnTiles, Stored> {
       __syncthreads();  // they are read before the next unit's, as warps meet in between
     }
     this->load_queries(now_, rows_, queries);
+    if constexpr (kBends) this->find_slopes(now_);
   }
 
   /// Where a warp's sums lie for the others.
@@ -295,12 +299,12 @@ __global__ void __launch_bounds__(Sizes<kSize, kColumnTiles>::kThreads,
   }
   const Shares shares(item.tiles, item.sharers);
   if constexpr (!std::is_void_v<T>) {
-    Kernel<T, kSize, kColumnTiles, Stored>(a, work, shares, exchange, shared).run(item);
+    Kernel<T, kSize, kColumnTiles, Stored, true>(a, work, shares, exchange, shared).run(item);
   } else if (a.type == ir::DType::kBF16) {
     using BF16 = __nv_bfloat16;
-    Kernel<BF16, kSize, kColumnTiles, BF16>(a, work, shares, exchange, shared).run(item);
+    Kernel<BF16, kSize, kColumnTiles, BF16, true>(a, work, shares, exchange, shared).run(item);
   } else {
-    Kernel<__half, kSize, kColumnTiles, __half>(a, work, shares, exchange, shared).run(item);
+    Kernel<__half, kSize, kColumnTiles, __half, true>(a, work, shares, exchange, shared).run(item);
   }
 }
 

@@ -18,6 +18,18 @@ struct Part {
   float4 sum = {0, 0, 0, 0};
 };
 
+/// Both but for the last bits. Infinity and 0 are each other's reciprocal.
+__device__ inline float power_of_two(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+__device__ inline float reciprocal(float x) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+  return inverse;
+}
+
 /// What a part is multiplied by when the largest logit is `largest`: infinities do not cancel.
 __device__ inline float weight_of(float own, float largest) {
   float weight;

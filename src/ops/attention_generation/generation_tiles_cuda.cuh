@@ -15,9 +15,21 @@ __device__ inline uint32_t transposed(uint32_t matrix) {
   return result;
 }
 
+/// ALiBi's slopes of a thread's columns, for logits in powers of two. Nothing where none are
+/// wanted: there registers stay as they are.
+template <int kColumnTiles, bool kBends>
+struct Slopes {
+  float slope_[kColumnTiles][2];
+};
+template <int kColumnTiles>
+struct Slopes<kColumnTiles, false> {};
+
+/// kBends: knows soft caps and ALiBi, too.
 template <typename T, int kSize, int kColumnTiles, typename Stored,
-          typename SizesOf = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>>
-class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
+          typename SizesOf = Sizes<kSize, kColumnTiles, static_cast<int>(sizeof(Stored))>,
+          bool kBends = false>
+class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf>,
+              private Slopes<kColumnTiles, kBends> {
  public:
   using Base = Unit<T, kSize, kColumnTiles, Stored, SizesOf>;
   using Base::kWidens;
@@ -30,7 +42,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
 
  protected:
   using Base::a_, Base::w_, Base::ring_, Base::lane, Base::warp;
-  using Base::head_row, Base::total_of, Base::is_bf16;
+  using Base::head_row, Base::step_row, Base::total_of, Base::is_bf16;
   using Base::position_, Base::q_, Base::q_unit_;
 
   __device__ void start_sums() {
@@ -48,6 +60,19 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
         for (int i = 0; i < 4; ++i)
           sums_[n][d][i] = 0;
       }
+    }
+  }
+
+  /// ALiBi's slopes of a unit's rows, where it is asked for. A lane finds that of one row.
+  __device__ void find_slopes(const Walk& walk) {
+    if (a_.alibi_max_bias == 0) return;
+    const int head = step_row(walk, lane() % S::kRows).head;
+    const float slope = alibi_slope(head, a_.heads, a_.alibi_max_bias) * kLog2E;
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        this->slope_[n][i] = __shfl_sync(kAll, slope, n * 8 + lane() % 4 * 2 + i);
     }
   }
 
@@ -78,6 +103,7 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
 #pragma unroll
     for (int t = 0; t < kAtOnce; ++t) {
       scale_products(stages[t], weights[t]);
+      if constexpr (kBends) bend_logits(plan, tile + t * kQuarters, weights[t]);
       hide_keys(plan, tile + t * kQuarters, t < count, weights[t]);
     }
     weigh(weights);
@@ -254,6 +280,38 @@ class Tiles : public Unit<T, kSize, kColumnTiles, Stored, SizesOf> {
         } else {
           products[n][i] *= a_.scale * kLog2E;
         }
+      }
+    }
+  }
+
+  /// Products become what is more than scaled products, by a soft cap or ALiBi.
+  __device__ void bend_logits(const SequencePlan& plan, int tile,
+                              float (&logits)[kColumnTiles][4]) const {
+    if (a_.plain_logits) return;
+    if (a_.softcap > 0) cap_logits(logits);
+    if (a_.alibi_max_bias == 0) return;
+    const int key = plan.tile_begin(tile) + lane() / 4;
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int distance = key + i / 2 * 8 - position_[n][i % 2];
+        logits[n][i] = fmaf(static_cast<float>(distance), this->slope_[n][i % 2], logits[n][i]);
+      }
+    }
+  }
+
+  /// The soft cap c is one of natural logits x: c tanh(x / c) is c - 2 c / (1 + e^(2 x / c)). In
+  /// powers of two a logit is x log2(e), and the power of e is 2^(2 / c) to that. The error is a
+  /// few times c / 2^24, however small x is, which is nothing beside the rounding of weights.
+  __device__ void cap_logits(float (&logits)[kColumnTiles][4]) const {
+    const float rate = 2 * reciprocal(a_.softcap), cap = a_.softcap * kLog2E;
+#pragma unroll
+    for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float power = power_of_two(logits[n][i] * rate);
+        logits[n][i] = fmaf(-2 * cap, reciprocal(1 + power), cap);
       }
     }
   }

@@ -188,17 +188,48 @@ class WideStream : private Ring<Token<T, kSize, BoxSizes<kSize, 2, 2>>, T> {
   }
 
   /// The new keys and values of a tile, to its stage; of the first unit of the KV head also to the
-  /// cache. Values behind become zeros: their weights are 0, but what lies there may be no number.
+  /// cache. The warp takes some tokens at once. Values behind become zeros: their weights are 0,
+  /// but what lies there may be no number.
   __device__ void append(int tile) {
-    constexpr int kChunks = kSize / kPart;
+    const Appended& from = w_.appended;
+    const int begin = tile * kTileKeys, end = smaller(begin + kTileKeys, now_.length);
+    const int past = walk_.plan.first_position, d = this->first_element();
+    const int64_t block = this->block_at(now_, begin);
+    const bool is_cached = walk_.unit == now_.head * walk_.plan.row_tiles;
+    auto* const keys = reinterpret_cast<std::byte*>(this->ring_ + stage_ * S::kStage);
     auto* const values = reinterpret_cast<std::byte*>(this->ring_ + stage_ * S::kStage + S::kPlane);
 #pragma unroll 1
-    for (int key = now_.length - tile * kTileKeys + lane() / kChunks; key < kTileKeys;
-         key += kWarp / kChunks)
-      *reinterpret_cast<uint4*>(values + S::at(key, lane() % kChunks * kPart)) = uint4{};
-    this->append_keys(stage_, walk_, tile);
+    for (int key = larger(begin, past) + lane() / kRowLanes; key < begin + kTileKeys;
+         key += kWarp / kRowLanes) {
+      const int in_tile = key - begin;
+      HeadHalf k{}, v{};
+      if (key < end) {
+        const int64_t row = now_.row + key - past;
+        k = half_at(from.k, row * from.k_stride + now_.head * kSize + d);
+        v = half_at(from.v, row * from.v_stride + now_.head * kSize + d);
+        float cosines[kPart], sines[kPart];
+        load_floats(from.angles + row * kSize + d, cosines);
+        load_floats(from.angles + row * kSize + kSize / 2 + d, sines);
+        this->rotate(k, cosines, sines);
+        put_half(keys + S::at(in_tile, d), keys + S::at(in_tile, d + kSize / 2), k);
+      }
+      put_half(values + S::at(in_tile, d), values + S::at(in_tile, d + kSize / 2), v);
+      if (key < end && is_cached) {
+        const int64_t cached = this->cached_at(block, now_.head, key) + d * 2;
+        put_half(from.k_plane + cached, from.k_plane + cached + kSize, k);
+        put_half(from.v_plane + cached, from.v_plane + cached + kSize, v);
+      }
+    }
     hopper::order_before_async();
     __syncwarp();
+  }
+  __device__ static HeadHalf half_at(const void* x, int64_t element) {
+    const auto* at = reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(x) + element);
+    return {at[0], at[kRowLanes]};
+  }
+  __device__ static void put_half(std::byte* x, std::byte* y, const HeadHalf& half) {
+    *reinterpret_cast<uint4*>(x) = half.x;
+    *reinterpret_cast<uint4*>(y) = half.y;
   }
 
   /// Whether the block has all pieces of the unit.

@@ -577,8 +577,7 @@ std::string why_no_units(const AttentionShape& shape) {
 }
 
 int unit_rows(const AttentionShape& shape, bool whole) {
-  if (whole) return 16;
-  return shape.group() <= 4 ? 4 : shape.group() <= 8 ? 8 : 16;
+  return !whole && shape.group() <= 4 ? 4 : 16;
 }
 
 void attend_units_cuda(const Launch& launch, const AttentionShape& shape, int first, int count,
@@ -587,13 +586,10 @@ void attend_units_cuda(const Launch& launch, const AttentionShape& shape, int fi
   const AttentionArgs args = attention_args(launch, shape, first);
   const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(shape.kv_heads),
                   static_cast<unsigned>(std::min(blocks, 65535)));
-  switch (unit_rows(shape, pieces.whole)) {
-    case 4:
-      return launch_units<4>(launch, shape, args, pieces, grid);
-    case 8:
-      return launch_units<8>(launch, shape, args, pieces, grid);
-    default:
-      return launch_units<16>(launch, shape, args, pieces, grid);
+  if (unit_rows(shape, pieces.whole) == 4) {
+    launch_units<4>(launch, shape, args, pieces, grid);
+  } else {
+    launch_units<16>(launch, shape, args, pieces, grid);
   }
 }
 

@@ -1,4 +1,5 @@
-// A block for each row: its warps share the query heads, then the latent and the key.
+// A warp for each query head of a row, and one for its latent and key, which begins first, as it
+// takes longest.
 #include "ops/common/attention_cuda.cuh"
 #include "ops/common/row_owner_cuda.cuh"
 #include "ops/mla_append/mla_append_inputs.h"
@@ -45,14 +46,22 @@ __device__ void rotate(const AppendArgs& a, const T* x, const float* angles, Out
   }
 }
 
+/// Elements of a lane that are on their way together.
+constexpr int kAtOnce = 16;
+
 /// A warp writes x / rms(x) * weight. The squares are summed in double, as in the reference.
 template <typename T, typename Out>
 __device__ void normalise(const AppendArgs& a, const T* x, Out* out) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, size = a.shape.latent_size;
   double squares = 0;
-  for (int c = lane; c < size; c += kWarp) {
-    const double value = to_float(x[c]);
-    squares += value * value;
+  for (int first = lane; first < size; first += kAtOnce * kWarp) {
+    float values[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      values[i] = first + i * kWarp < size ? to_float(x[first + i * kWarp]) : 0;
+#pragma unroll
+    for (const double value : values)
+      squares += value * value;
   }
   for (int step = kWarp / 2; step > 0; step /= 2)
     squares += __shfl_xor_sync(0xffffffffu, squares, step);
@@ -64,36 +73,49 @@ __device__ void normalise(const AppendArgs& a, const T* x, Out* out) {
   }
 }
 
+/// Asks for the norm's weight, which no kernel of the step writes.
+__device__ void prefetch_norm(const AppendArgs& a) {
+  constexpr int kLine = 128;
+  const int bytes = a.shape.latent_size * (a.norm_type == ir::DType::kF32 ? 4 : 2);
+  for (int at = static_cast<int>(threadIdx.x) % kWarp * kLine; at < bytes; at += kWarp * kLine)
+    asm volatile("prefetch.global.L1 [%0];" ::"l"(static_cast<const std::byte*>(a.norm) + at));
+}
+
+/// Grid: rows, blocks that share the warps of a row.
 template <typename T, typename Stored>
 __global__ void __launch_bounds__(kThreads)
     mla_append_kernel(const __grid_constant__ AppendArgs a) {
   __shared__ int scratch;
+  const MlaShape& shape = a.shape;
   const int64_t row = blockIdx.x;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int head = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) / kWarp - 1;
+  if (head < 0) prefetch_norm(a);
   const int sequence = find_owner(a.query_start, a.query_length, a.sequences, row, &scratch);
+  int64_t position = 0, block = 0;
+  if (head < 0 && sequence >= 0) {
+    position = int64_t{__ldcg(a.sequence_length + sequence)} - __ldcg(a.query_length + sequence) +
+               row - __ldcg(a.query_start + sequence);
+    block = __ldcg(a.blocks + sequence * a.blocks_per_sequence + position / a.tokens_per_block);
+  }
   device::wait_for_predecessor();
   device::let_successor_start();
-  if (sequence < 0) return;
-  const MlaShape& shape = a.shape;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  if (sequence < 0 || head >= shape.heads) return;
   const float* angles = a.angles + row * shape.rope_size;
-  for (int h = warp; h < shape.heads; h += kWarps) {
-    const int64_t first = (row * shape.heads + h) * shape.q_size();
-    const T* x = reinterpret_cast<const T*>(a.q) + first;
-    T* out = reinterpret_cast<T*>(a.q_out) + first;
-    for (int d = lane; d < shape.nope_size; d += kWarp)
-      out[d] = x[d];
-    rotate(a, x + shape.nope_size, angles, out + shape.nope_size);
+  if (head < 0) {
+    const T* x = reinterpret_cast<const T*>(a.kv) + row * shape.cached();
+    Stored* out = reinterpret_cast<Stored*>(a.plane + block * a.block_bytes) +
+                  position % a.tokens_per_block * shape.cached();
+    normalise(a, x, out);
+    rotate(a, x + shape.latent_size, angles, out + shape.latent_size);
+    return;
   }
-  if (warp != kWarps - 1) return;  // one warp has fewer heads, or as many
-  const int64_t position = int64_t{a.sequence_length[sequence]} - a.query_length[sequence] + row -
-                           a.query_start[sequence];
-  const int64_t block = a.blocks[sequence * a.blocks_per_sequence + position / a.tokens_per_block];
-  const T* x = reinterpret_cast<const T*>(a.kv) + row * shape.cached();
-  Stored* out = reinterpret_cast<Stored*>(a.plane + block * a.block_bytes) +
-                position % a.tokens_per_block * shape.cached();
-  normalise(a, x, out);
-  rotate(a, x + shape.latent_size, angles, out + shape.latent_size);
+  const int64_t first = (row * shape.heads + head) * shape.q_size();
+  const T* x = reinterpret_cast<const T*>(a.q) + first;
+  T* out = reinterpret_cast<T*>(a.q_out) + first;
+  for (int d = lane; d < shape.nope_size; d += kWarp)
+    out[d] = x[d];
+  rotate(a, x + shape.nope_size, angles, out + shape.nope_size);
 }
 
 }  // namespace
@@ -122,10 +144,12 @@ void mla_append_cuda(const Launch& launch) {
                      .shape = mla_shape(attributes),
                      .interleaved = attributes.interleaved,
                      .eps = static_cast<float>(attributes.norm_eps)};
+  const dim3 grid(static_cast<unsigned>(rows),
+                  static_cast<unsigned>(attributes.heads / kWarps + 1));
   with_float_type(launch.in[In::kQ].dtype, [&]<typename T>(T) {
     with_float_type(cache.dtype, [&]<typename S>(S) {
-      device::launch_kernel("mla_append_cuda", *launch.queue, dim3(static_cast<unsigned>(rows)),
-                            dim3(kThreads), 0, mla_append_kernel<T, S>, a);
+      device::launch_kernel("mla_append_cuda", *launch.queue, grid, dim3(kThreads), 0,
+                            mla_append_kernel<T, S>, a);
     });
   });
 }

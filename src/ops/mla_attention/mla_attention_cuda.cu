@@ -280,8 +280,8 @@ void mla_attention_cuda(const Launch& launch) {
               launch.out[0].dim(0));
 }
 
-void mla_attention_absorbed_cuda(const Launch& launch, int first,
-                                 std::span<const int32_t> query_lengths) {
+void mla_attention_rows_cuda(const Launch& launch, int first,
+                             std::span<const int32_t> query_lengths) {
   const int end = first + static_cast<int>(query_lengths.size());
   launch_rows(launch, mla_args(launch, first, end),
               std::accumulate(query_lengths.begin(), query_lengths.end(), int64_t{0}));

@@ -261,15 +261,16 @@ std::string mla_attention_expanded_cuda_why_not(const Launch& launch,
 }
 
 /// The same for every launch: how long sequences are is not known when memory is planned.
-int64_t mla_attention_expanded_cuda_workspace(const Launch&, const device::Properties&) {
-  return kWorkspaceBytes;
+int64_t mla_attention_expanded_cuda_workspace(const Launch& launch,
+                                              const device::Properties& properties) {
+  return std::max(kWorkspaceBytes, mla_attention_absorbed_cuda_workspace(launch, properties));
 }
 
 // What the cache is like is known only here.
 void mla_attention_expanded_cuda(const Launch& launch) {
   const SequenceRows sequences = mla_sequences(launch, RequestType::kContext);
   const auto contexts = static_cast<size_t>(count_context_sequences(launch));
-  if (contexts == 0 || !fits(launch, *sequences.cache)) return mla_attention_cuda(launch);
+  if (contexts == 0 || !fits(launch, *sequences.cache)) return mla_attention_absorbed_cuda(launch);
   // Steps with context sequences are never captured, so launches may follow the host's lengths.
   const auto on_host = [&](SequenceInput input) {
     return std::span<const int32_t>(launch.in[In::kSequence + input].as<int32_t>(),
@@ -285,10 +286,10 @@ void mla_attention_expanded_cuda(const Launch& launch) {
     if (heads_that_fit(shape, batch.tokens) > 0) {
       attend_batch(launch, shape, batch);
     } else {
-      mla_attention_absorbed_cuda(launch, batch.first, batch.rows);
+      mla_attention_absorbed_rows_cuda(launch, batch.first, batch.rows);
     }
   }
-  mla_attention_absorbed_cuda(launch, static_cast<int>(contexts), rows.subspan(contexts));
+  mla_attention_absorbed_rows_cuda(launch, static_cast<int>(contexts), rows.subspan(contexts));
 }
 
 }  // namespace millrace::ops

@@ -39,17 +39,28 @@ void mla_attention_avx512(const Launch& launch);
 std::string mla_attention_simd_why_not(const Launch& launch);
 int64_t mla_attention_simd_workspace(const Launch& launch, const device::Properties& properties);
 
-/// The absorbed form for all rows.
+/// The absorbed form for all rows, on FMA units.
 void mla_attention_cuda(const Launch& launch);
 std::string mla_attention_cuda_why_not(const Launch& launch, const device::Properties& properties);
 /// Likewise for the rows of the sequences from `first` on, in a step that is not captured.
 /// `query_lengths`: how many rows each has, known to the host.
-void mla_attention_absorbed_cuda(const Launch& launch, int first,
-                                 std::span<const int32_t> query_lengths);
+void mla_attention_rows_cuda(const Launch& launch, int first,
+                             std::span<const int32_t> query_lengths);
 
-/// Prompts expanded, on the tensor cores of Hopper GPUs; tokens in generation, and sequences too
-/// long for the workspace, by mla_attention_absorbed_cuda. Hands all on to mla_attention_cuda where
-/// the cache has another type than q.
+/// The absorbed form for all rows, on tensor cores. Hands all on to mla_attention_cuda where sizes
+/// or types are others, which why_not says but for the cache's.
+void mla_attention_absorbed_cuda(const Launch& launch);
+std::string mla_attention_absorbed_cuda_why_not(const Launch& launch,
+                                                const device::Properties& properties);
+int64_t mla_attention_absorbed_cuda_workspace(const Launch& launch,
+                                              const device::Properties& properties);
+/// As mla_attention_rows_cuda, which does it where this one cannot. With this one's workspace.
+void mla_attention_absorbed_rows_cuda(const Launch& launch, int first,
+                                      std::span<const int32_t> query_lengths);
+
+/// Prompts expanded, on the tensor cores of Hopper GPUs; tokens in generation, sequences too long
+/// for the workspace, and all where the cache has another type than q, by
+/// mla_attention_absorbed_cuda.
 void mla_attention_expanded_cuda(const Launch& launch);
 std::string mla_attention_expanded_cuda_why_not(const Launch& launch,
                                                 const device::Properties& properties);
