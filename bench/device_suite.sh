@@ -260,6 +260,8 @@ group_shapes() {
   for model in llama-2-13b code-llama-34b mixtral-8x7b gemma-2-9b deepseek-v2-lite; do
     latency "bench/models/$model" --max-batch-size 1 --max-seq-len 1024 --input-len 128 --output-len 128 --num-iters 3
   done
+  latency bench/models/deepseek-v2-lite --max-batch-size 32 --max-seq-len 1024 --batch-size 32 --input-len 128 --output-len 128 \
+    --num-iters 2
 }
 
 group_long() {
