@@ -18,6 +18,7 @@ std::string why_not(const Launch& launch, const device::Properties& properties) 
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA({.name = "attention_cross_cuda",
                       .device = device::Kind::kCuda,
+                      .why_not = attention_cross_cuda_why_not,
                       .run = attention_cross_cuda}, )
         MILLRACE_ON_X86({.name = "attention_cross_avx512",
                          .why_not = why_not<device::CpuIsa::kAvx512>,

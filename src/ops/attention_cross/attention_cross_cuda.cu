@@ -3,6 +3,11 @@
 
 namespace millrace::ops {
 
+std::string attention_cross_cuda_why_not(const Launch& launch,
+                                         const device::Properties& properties) {
+  return full_attention_why_not(FullAttention::of(launch.attrs<AttentionCross>()), properties);
+}
+
 void attention_cross_cuda(const Launch& launch) {
   const FullAttention shape = FullAttention::of(launch.attrs<AttentionCross>());
   const auto& cache = *launch.in[kCrossCache].as<KvCacheView>();
@@ -15,7 +20,8 @@ void attention_cross_cuda(const Launch& launch) {
   a.v_pool = cache.pool + cache.v_offset;
   a.block_bytes = cache.block_bytes;
   a.tokens_per_block = cache.tokens_per_block;
-  launch_full_attention("attention_cross_cuda", launch, a);
+  launch_full_attention("attention_cross_cuda", launch, a,
+                        a.blocks_per_sequence * a.tokens_per_block);
 }
 
 }  // namespace millrace::ops

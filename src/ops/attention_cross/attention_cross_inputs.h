@@ -26,6 +26,8 @@ inline const int32_t* cross_blocks(const Launch& launch, const KvCacheView& cach
 void attention_cross_ref(const Launch& launch);
 void attention_cross_avx2(const Launch& launch);
 void attention_cross_avx512(const Launch& launch);
+std::string attention_cross_cuda_why_not(const Launch& launch,
+                                         const device::Properties& properties);
 void attention_cross_cuda(const Launch& launch);
 /// One element of the output before it is rounded; NaN in rows of no sequence.
 double attention_cross_exact(const Launch& launch, int64_t index);

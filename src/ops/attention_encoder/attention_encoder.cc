@@ -20,6 +20,7 @@ std::string why_not(const Launch& launch, const device::Properties& properties) 
 constexpr Tactic kTactics[] = {
     MILLRACE_ON_CUDA({.name = "attention_encoder_cuda",
                       .device = device::Kind::kCuda,
+                      .why_not = attention_encoder_cuda_why_not,
                       .run = attention_encoder_cuda}, )
         MILLRACE_ON_X86({.name = "attention_encoder_avx512",
                          .why_not = why_not<device::CpuIsa::kAvx512>,

@@ -3,6 +3,11 @@
 
 namespace millrace::ops {
 
+std::string attention_encoder_cuda_why_not(const Launch& launch,
+                                           const device::Properties& properties) {
+  return full_attention_why_not(FullAttention::of(launch.attrs<AttentionEncoder>()), properties);
+}
+
 void attention_encoder_cuda(const Launch& launch) {
   const auto& attrs = launch.attrs<AttentionEncoder>();
   const FullAttention shape = FullAttention::of(attrs);
@@ -17,7 +22,7 @@ void attention_encoder_cuda(const Launch& launch) {
     a.bias_type = launch.in[kEncoderBias].dtype;
     a.buckets = encoder_buckets(attrs);
   }
-  launch_full_attention("attention_encoder_cuda", launch, a);
+  launch_full_attention("attention_encoder_cuda", launch, a, launch.in[kEncoderK].dim(0));
 }
 
 }  // namespace millrace::ops

@@ -33,6 +33,8 @@ int64_t attention_encoder_workspace(const Launch& launch, const device::Properti
 void attention_encoder_ref(const Launch& launch);
 void attention_encoder_avx2(const Launch& launch);
 void attention_encoder_avx512(const Launch& launch);
+std::string attention_encoder_cuda_why_not(const Launch& launch,
+                                           const device::Properties& properties);
 void attention_encoder_cuda(const Launch& launch);
 /// One element of the output before it is rounded; NaN in rows of no sequence.
 double attention_encoder_exact(const Launch& launch, int64_t index);

@@ -1,5 +1,5 @@
-// Attention over all keys on a GPU, for any head size and type: a block per row and head, keys in
-// tiles of a block's threads.
+// Attention over all keys on a GPU, for any head size and type: a block, or a cluster of blocks,
+// for 16 queries with the same keys, which it takes in tiles of 64.
 #pragma once
 
 #include "ops/common/full_attention.h"
@@ -31,13 +31,18 @@ struct FullArgs {
   const std::byte *k_pool, *v_pool;  // of the layer, in block 0
   int64_t block_bytes;
   int tokens_per_block;
+  bool packed;  // keys and values can be read four elements at once; set by the launch
 };
+
+/// Of both ops' tactics.
+std::string full_attention_why_not(const FullAttention& shape, const device::Properties& device);
 
 /// The arguments but for the keys.
 FullArgs full_args(const Launch& launch, const FullAttention& shape, const Tensor& start,
                    const Tensor& length);
 
-/// `name` is the kernel's in messages and traces.
-void launch_full_attention(const char* name, const Launch& launch, const FullArgs& args);
+/// `name` is the kernel's in messages and traces; no sequence has more than `most_keys` keys.
+void launch_full_attention(const char* name, const Launch& launch, FullArgs args,
+                           int64_t most_keys);
 
 }  // namespace millrace::ops
