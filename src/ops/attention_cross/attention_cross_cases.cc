@@ -10,15 +10,19 @@ struct CrossSequence {
   int rows = 1;
 };
 
+struct CrossTypes {
+  ir::DType stored = ir::DType::kF32;
+  ir::DType activations = ir::DType::kF32;
+};
+
 Case make(std::string name, const AttentionCross& a, const std::vector<CrossSequence>& sequences,
-          int gap = 0, int tokens_per_block = 16, ir::DType stored = ir::DType::kF32,
-          ir::DType dtype = ir::DType::kF32) {
+          int gap = 0, int tokens_per_block = 16, CrossTypes types = {}) {
   // The pool of a step that has brought nothing new: what is there was there before.
   KvCaseSpec spec{.sequences = {},
                   .kv_heads = a.kv_heads,
                   .k_size = a.head_size,
                   .v_size = a.v_head_size,
-                  .dtype = stored,
+                  .dtype = types.stored,
                   .tokens_per_block = tokens_per_block};
   std::vector<int32_t> starts, lengths;
   int64_t rows = 0;
@@ -32,14 +36,14 @@ Case make(std::string name, const AttentionCross& a, const std::vector<CrossSequ
   const auto s = static_cast<int64_t>(sequences.size());
   const std::vector<InputSpec> kv = kv_inputs(spec);
   Case c{.name = std::move(name), .attrs = to_attrs(a)};
-  c.inputs = {normal(dtype, {rows, int64_t{a.heads} * a.head_size}, 2),
+  c.inputs = {normal(types.activations, {rows, int64_t{a.heads} * a.head_size}, 2),
               kv[kSequenceLength],
               ints({s}, starts),
               ints({s}, lengths),
               kv[kBlockOffsets],
               kv[kNumSequenceInputs]};
   // Products of up to 100, summed in float, leave 3e-6 of the result.
-  c.tolerance = dtype == ir::DType::kF32 ? 3e-6 : 0;
+  c.tolerance = types.activations == ir::DType::kF32 ? 3e-6 : 0;
   return c;
 }
 
@@ -77,12 +81,12 @@ std::vector<Case> attention_cross_cases() {
       make("5 heads of 128 for each of the keys'", grouped, {{70, 1}, {200, 4}, {9, 7}}, 1, 32),
       make("heads of 131, values of 259", wide, {{66, 2}, {300, 3}}, 1),
       make("contiguous", t5, {{70, 2}, {13, 1}}, 0, 0),
-      make("bf16 cache", t5, {{70, 5}, {13, 1}}, 0, 8, kBF16),
-      make("f16 cache", odd, {{70, 5}, {13, 1}}, 0, 8, kF16),
-      make("bf16 cache, a row over 1500", bart, {{1500, 1}}, 0, 64, kBF16),
-      make("f16 cache, 5 heads for each of the keys'", grouped, {{200, 3}}, 0, 64, kF16),
-      make("bf16 activations", t5, {{70, 5}, {13, 1}}, 1, 8, kBF16, kBF16),
-      make("f16 activations", t5, {{70, 5}, {13, 1}}, 0, 64, kF16, kF16),
+      make("bf16 cache", t5, {{70, 5}, {13, 1}}, 0, 8, {kBF16}),
+      make("f16 cache", odd, {{70, 5}, {13, 1}}, 0, 8, {kF16}),
+      make("bf16 cache, a row over 1500", bart, {{1500, 1}}, 0, 64, {kBF16}),
+      make("f16 cache, 5 heads for each of the keys'", grouped, {{200, 3}}, 0, 64, {kF16}),
+      make("bf16 activations", t5, {{70, 5}, {13, 1}}, 1, 8, {kBF16, kBF16}),
+      make("f16 activations", t5, {{70, 5}, {13, 1}}, 0, 64, {kF16, kF16}),
       timed(make("BART large, 8 tokens over 512", large, std::vector<CrossSequence>(8, {512, 1}), 0,
                  64)),
       timed(make("Whisper medium, a token over 1500", large, {{1500, 1}}, 0, 64)),
