@@ -164,7 +164,7 @@ class Attention {
     set_addresses(team_.rank, 0);
     __syncthreads();
     Fetched fetched;
-    if (team_.rank < tiles_) fetch_keys(team_.rank, 0, 0, fetched);
+    if (team_.rank < tiles_) fetch(false, team_.rank, 0, 0, fetched);
     load_queries();  // while the keys are on their way; the barrier of the first chunk is theirs,
                      // too
     int buffer = 0;
@@ -228,21 +228,14 @@ class Attention {
     shared_.address[which][is_value ? 1 : 0][key] = at;
   }
 
-  __device__ void fetch_keys(int tile, int which, int chunk, Fetched& to) const {
-    const void* base = a_.k_rows != nullptr ? a_.k_rows : a_.k_pool;
-    fetch(base, shared_.address[which][0], keys_of(tile), chunk * kDepth, a_.head_size, to);
-  }
-  __device__ void fetch_values(int tile, int which, int chunk, Fetched& to) const {
-    const void* base = a_.v_rows != nullptr ? a_.v_rows : a_.v_pool;
-    fetch(base, shared_.address[which][1], keys_of(tile), first_column_ + chunk * kDepth,
-          a_.v_head_size, to);
-  }
-
-  /// Elements [first, first + kDepth) of `keys` vectors that have `size` elements. What is not
-  /// there is 0.
-  __device__ void fetch(const void* base, const int64_t* address, int keys, int first, int size,
-                        Fetched& to) const {
-    const int d = first + first_element();
+  /// A chunk of a tile's keys or values. What is not there is 0. `which`: of the addresses.
+  __device__ void fetch(bool is_value, int tile, int which, int chunk, Fetched& to) const {
+    const void* rows = is_value ? a_.v_rows : a_.k_rows;
+    const void* pool = is_value ? a_.v_pool : a_.k_pool;
+    const void* base = a_.k_rows != nullptr ? rows : pool;
+    const int64_t* address = shared_.address[which][is_value ? 1 : 0];
+    const int keys = keys_of(tile), size = is_value ? a_.v_head_size : a_.head_size;
+    const int d = (is_value ? first_column_ : 0) + chunk * kDepth + first_element();
     const auto each = [&](const auto& load) {
 #pragma unroll
       for (int i = 0; i < kPacks; ++i) {
@@ -311,11 +304,8 @@ class Attention {
       put(fetched, shared_.chunk[buffer]);
       __syncthreads();
       if (first == 0) set_addresses(next, which ^ 1);
-      if (first + kDepth < a_.head_size) {
-        fetch_keys(tile, which, first / kDepth + 1, fetched);
-      } else {
-        fetch_values(tile, which, 0, fetched);
-      }
+      const bool more = first + kDepth < a_.head_size;
+      fetch(!more, tile, which, more ? first / kDepth + 1 : 0, fetched);
       if (works) {
         multiply_keys(part, q_ + part.row * q_stride_ + first, shared_.chunk[buffer],
                       min(kDepth, q_stride_ - first), sums);
@@ -327,11 +317,10 @@ class Attention {
     for (int first = 0; first < columns_; first += kDepth, buffer ^= 1) {
       put(fetched, shared_.chunk[buffer]);
       __syncthreads();
-      if (first + kDepth < columns_) {
-        fetch_values(tile, which, first / kDepth + 1, fetched);
-      } else if (next < tiles_) {
-        fetch_keys(next, which ^ 1, 0, fetched);
-      }
+      const bool more = first + kDepth < columns_;
+      if (more || next < tiles_)
+        fetch(more, more ? tile : next, more ? which : which ^ 1, more ? first / kDepth + 1 : 0,
+              fetched);
       if (works) add_values(part, shared_.chunk[buffer], keys, first);
     }
   }
