@@ -32,7 +32,6 @@ __global__ void __launch_bounds__(Sizes<kSize, 1>::kThreads, Sizes<kSize, 1>::kB
     attend_streams(const __grid_constant__ AttentionArgs a, const __grid_constant__ Work work,
                    const __grid_constant__ CacheMaps maps) {
   using S = Sizes<kSize, 1, static_cast<int>(sizeof(Stored))>;
-  constexpr int kBoxAlignment = 1024;
   extern __shared__ __align__(16) std::byte shared[];
   __shared__ Exchange<S::kRows, S::kWarps> exchange;
   device::let_successor_start();
@@ -75,7 +74,6 @@ template <typename T, int kSize, typename Stored, bool kShares>
 void launch_kind(const Launch& launch, const AttentionArgs& args, Work work) {
   using Streamed = Stream<T, kSize, Stored, kShares>;
   using S = Sizes<kSize, 1, static_cast<int>(sizeof(Stored))>;
-  constexpr int kBoxAlignment = 1024;
   constexpr int kShared =
       std::max(S::shared_bytes(S::kRows), Streamed::kSharedBytes + kBoxAlignment);
   constexpr auto* kKernel = attend_streams<T, kSize, Stored, kShares>;

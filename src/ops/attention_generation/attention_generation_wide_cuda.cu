@@ -7,8 +7,6 @@
 namespace millrace::ops::generation {
 namespace {
 
-constexpr int kBoxAlignment = 1024;
-
 /// Grid: the blocks that run at once. maps are of boxes of kTileKeys keys. Both types, of
 /// activations and cache alike, in one kernel: they are told apart once.
 template <int kSize>

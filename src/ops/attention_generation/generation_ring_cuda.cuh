@@ -26,6 +26,9 @@ __device__ inline void prefetch_line(const void* at) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(at) : "memory");
 }
 
+/// Of the rings in shared memory: the copy engine swaps chunks by address.
+inline constexpr int kBoxAlignment = 1024;
+
 /// What is cached of a layer, as the copy engine sees it: [blocks, K and V, parts of a head, KV
 /// heads x tokens of a block, up to 128 bytes], and the scales: [blocks, K and V, KV heads x
 /// tokens].

@@ -122,7 +122,7 @@ class WideStream : private Ring<Token<T, kSize, BoxSizes<kSize, 2, 2>>, T> {
     return read;
   }
 
-  /// The lines that append_keys() reads: of each token's key, value and angles.
+  /// The lines that append() reads: of each token's key, value and angles.
   __device__ void prefetch_new_keys(const Ahead& unit) const {
     constexpr int kHeadLines = kSize * 2 / 128, kLines = 4 * kHeadLines;
     const int token = static_cast<int>(threadIdx.x) / kLines;

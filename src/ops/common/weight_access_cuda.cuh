@@ -9,6 +9,9 @@ namespace millrace::ops {
 __device__ inline void prefetch_to_l2(const void* at) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
 }
+__device__ inline void prefetch_to_l1(const void* at) {
+  asm volatile("prefetch.global.L1 [%0];" ::"l"(at));
+}
 
 /// kPack neighbours from `column` on; aligned as for load_floats().
 template <int kPack>

@@ -2,6 +2,7 @@
 // takes longest.
 #include "ops/common/attention_cuda.cuh"
 #include "ops/common/row_owner_cuda.cuh"
+#include "ops/common/weight_access_cuda.cuh"
 #include "ops/mla_append/mla_append_inputs.h"
 
 namespace millrace::ops {
@@ -78,7 +79,7 @@ __device__ void prefetch_norm(const AppendArgs& a) {
   constexpr int kLine = 128;
   const int bytes = a.shape.latent_size * (a.norm_type == ir::DType::kF32 ? 4 : 2);
   for (int at = static_cast<int>(threadIdx.x) % kWarp * kLine; at < bytes; at += kWarp * kLine)
-    asm volatile("prefetch.global.L1 [%0];" ::"l"(static_cast<const std::byte*>(a.norm) + at));
+    prefetch_to_l1(static_cast<const std::byte*>(a.norm) + at);
 }
 
 /// Grid: rows, blocks that share the warps of a row.
